@@ -1,0 +1,46 @@
+/** What went wrong, as a caller has to tell it apart. */
+export type StorageErrorCode =
+  | 'NOT_FOUND'
+  | 'ACCESS_DENIED'
+  | 'AUTH_EXPIRED'
+  | 'QUOTA'
+  | 'RATE_LIMITED'
+  | 'CONFLICT'
+  | 'LOCKED'
+  | 'INVALID'
+  | 'UNAVAILABLE'
+  | 'CORRUPT'
+
+export interface StorageErrorDetails {
+  code: StorageErrorCode
+  adapter: string
+  /** The Storage method, or the request behind it: `stat`, `putPart` … */
+  operation: string
+  key?: string
+  /** Whether the same call may succeed later without anything being changed. */
+  retryable?: boolean
+  /** What the store asked us to wait, from Retry-After. */
+  retryAfterMs?: number
+  cause?: unknown
+}
+
+/** The one error class of the adapters. Its message says what happened, to what, and what to do; never a secret. */
+export class StorageError extends Error {
+  override readonly name = 'StorageError'
+  readonly code: StorageErrorCode
+  readonly adapter: string
+  readonly operation: string
+  readonly key: string | undefined
+  readonly retryable: boolean
+  readonly retryAfterMs: number | undefined
+
+  constructor(message: string, details: StorageErrorDetails) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause })
+    this.code = details.code
+    this.adapter = details.adapter
+    this.operation = details.operation
+    this.key = details.key
+    this.retryable = details.retryable ?? (details.code === 'UNAVAILABLE' || details.code === 'RATE_LIMITED')
+    this.retryAfterMs = details.retryAfterMs
+  }
+}

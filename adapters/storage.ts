@@ -1,0 +1,115 @@
+import type { Readable, Writable } from 'node:stream'
+
+/** What a store says of one object. */
+export interface ObjectStat {
+  /** The whole key, as given to `createWriteStream`. */
+  key: string
+  /** Bytes as stored. */
+  size: number
+  /** When the store took it, in its own clock. */
+  modified: Date
+  /** What pins a read to exactly these bytes (ETag, version id, revision …). Opaque; compare for equality only. */
+  version?: string
+  /** A digest the store keeps itself, hex in lower case. */
+  checksum?: { algorithm: string; value: string }
+}
+
+export interface WriteOptions {
+  /** The exact number of bytes to come. Another count fails before the commit. */
+  size?: number
+  /** An upper bound of the number of bytes to come. A hint: it only picks the part size. */
+  expectedSize?: number
+  /** Fail with CONFLICT instead of replacing an object of that key. INVALID where `conditionalWrites` is false. */
+  ifAbsent?: boolean
+  /** Aborts as `destroy()` does; the stream then fails with AbortError. */
+  signal?: AbortSignal
+}
+
+export interface ReadOptions {
+  /** First byte, from 0. */
+  start?: number
+  /** Last byte, inclusive, as in node:fs. An `end` past the object reads to its end. */
+  end?: number
+  /** A version from `stat`: anything else there is an error (CONFLICT), never other bytes. */
+  version?: string
+  signal?: AbortSignal
+}
+
+export interface CallOptions {
+  signal?: AbortSignal
+}
+
+/** One step of `probe`. */
+export interface ProbeStep {
+  step: 'sign-in' | 'list' | 'write' | 'stat' | 'read' | 'range' | 'delete'
+  ok: boolean
+  ms: number
+  /** Why it failed, without any secret. */
+  error?: Error
+}
+
+export interface ProbeReport {
+  ok: boolean
+  steps: ProbeStep[]
+}
+
+/**
+ * A place that keeps objects under keys. Every adapter gives the guarantees below; `test/contract/storage.ts`
+ * (`millrace/testing`) holds each of them to these words.
+ *
+ * **Keys.** At most 1,024 bytes of UTF-8, segments (between slashes) of 1 to 250 bytes, no segment `.` or `..`, no
+ * control characters. Anything else is INVALID before a request is made.
+ *
+ * **Writing.** `finish` means committed: the store acknowledged the object, and the size that it reports equals the
+ * bytes sent. A write replaces atomically: a reader sees the old object or the new one, whole, never a part, and one
+ * object is left. `destroy()` before the commit aborts: requests are signalled and awaited, the upload is cancelled at
+ * the store, then `close` comes; no part, session or object is left. `destroy()` during a commit lets the request
+ * settle within a deadline and, if it was committed after all, removes exactly that object. `destroy()` after the
+ * commit does nothing. `close` always comes, so `pipeline` always settles. No request is made before the first byte or
+ * the end. An abort rejects with an error whose `name` is `AbortError`.
+ *
+ * **Reading.** A stream gives exactly the bytes asked for, or fails: ending early is an error. All bytes of one stream
+ * are of one version of the object.
+ *
+ * **Listing.** Lazy, in no promised order. A page that fails is an error, never a short list. A prefix is a plain
+ * string prefix: end it in a slash, or `world` also matches `world2/…`.
+ *
+ * **Failing.** Everything rejects with a {@link StorageError} (or AbortError). Its message holds no secret.
+ */
+export interface Storage {
+  /** The adapter's name: `filesystem`, `memory`, `s3` … */
+  readonly adapter: string
+  /** Where this store is, for people: a URL without credentials. */
+  readonly location: string
+  /** Whether the store honours `ifAbsent`. */
+  readonly conditionalWrites: boolean
+
+  /** Opens a stream whose `finish` is the commit. Throws StorageError INVALID at once for a bad key. */
+  createWriteStream(key: string, options?: WriteOptions): Writable
+  /** Opens a stream of an object's bytes, or of a range of them. It fails with NOT_FOUND when there is none. */
+  createReadStream(key: string, options?: ReadOptions): Readable
+  /**
+   * Reads `length` bytes from `offset`.
+   * @returns exactly `length` bytes.
+   * @throws StorageError NOT_FOUND; INVALID when the range passes the object's end; CONFLICT for another version.
+   */
+  readRange(key: string, offset: number, length: number, options?: CallOptions & { version?: string }): Promise<Buffer>
+  /** @throws StorageError NOT_FOUND when there is no such object. There is no `exists`: it would hide refused access. */
+  stat(key: string, options?: CallOptions): Promise<ObjectStat>
+  /** Every object whose key starts with `prefix` (`''`: all). */
+  list(prefix: string, options?: CallOptions): AsyncIterable<ObjectStat>
+  /** Removes an object. An absent one is success. */
+  delete(key: string, options?: CallOptions): Promise<void>
+  /**
+   * Tests the credentials and rights without a backup: signs in, lists, writes, reads, ranges and deletes one small
+   * canary object of its own. It never throws for a refusal: the report says which step failed and why.
+   */
+  probe(options?: CallOptions): Promise<ProbeReport>
+  /** Cancels uploads begun more than `olderThanMs` ago and never finished. @returns how many were cancelled. */
+  purgeUnfinished?(olderThanMs: number, options?: CallOptions & { prefix?: string }): Promise<number>
+  /** Lets go of sockets and timers. The Storage cannot be used after it. */
+  close(): Promise<void>
+}
+
+export const KEY_MAX_BYTES = 1024
+export const KEY_SEGMENT_MAX_BYTES = 250

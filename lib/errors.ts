@@ -1,0 +1,30 @@
+/** What went wrong in the service, as a caller has to tell it apart. The command maps each code to one exit code. */
+export type BackupErrorCode =
+  /** An argument or option cannot be used. */
+  | 'USAGE'
+  /** The source is missing, unreadable or not what it was said to be, or it failed while it was read. */
+  | 'SOURCE'
+  | 'EMPTY_SOURCE'
+  /** The target folder cannot be used: it is not empty, or cannot be written. */
+  | 'TARGET'
+  /** No such snapshot, or none that is complete. */
+  | 'NO_SNAPSHOT'
+  /** The object holds another server's or another snapshot's data. */
+  | 'MISPLACED'
+  /** The object fails its authentication, its format or its digest. */
+  | 'DAMAGED'
+  /** An unencrypted object where a key is configured. */
+  | 'NOT_ENCRYPTED'
+  /** An archive entry that would leave the target. */
+  | 'UNSAFE_ARCHIVE'
+
+/** The one error class of the service. Its message says what happened, to what, and what to do; never a secret. */
+export class BackupError extends Error {
+  override readonly name = 'BackupError'
+  readonly code: BackupErrorCode
+
+  constructor(code: BackupErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.code = code
+  }
+}

@@ -1,0 +1,193 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import {
+  createDecrypt,
+  createEncrypt,
+  frameCount,
+  HEADER_BYTES,
+  openSealed,
+  plainSize,
+  sealedSize,
+  TransformError,
+} from '../../transforms/index.ts'
+import { sample, through } from '../support/streams.ts'
+
+const F = 4096
+const key = Buffer.alloc(32, 7)
+
+function seal(plain: Buffer, writeBytes?: number): Promise<Buffer> {
+  return through(plain, [createEncrypt({ key, frameBytes: F })], writeBytes)
+}
+
+function open(sealed: Buffer, writeBytes?: number): Promise<Buffer> {
+  return through(sealed, [createDecrypt({ key })], writeBytes)
+}
+
+function hasCode(...codes: string[]) {
+  return (error: unknown) => error instanceof TransformError && codes.includes(error.code)
+}
+
+test('every boundary length and write size makes the round trip, in a container of exactly sealedSize', async () => {
+  for (const length of [0, 1, F - 1, F, F + 1, 2 * F - 1, 2 * F, 2 * F + 1, 5 * F + 17]) {
+    const plain = sample(length)
+    for (const writeBytes of [1, 7, 4096, 65536, undefined]) {
+      const sealed = await seal(plain, writeBytes)
+      assert.equal(sealed.length, sealedSize(length, F))
+      assert.equal(plainSize(sealed.length, F), length)
+      assert.deepEqual(await open(sealed, writeBytes), plain)
+    }
+  }
+})
+
+test('any split of the bytes makes the round trip', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.uint8Array({ maxLength: 3 * F }), fc.integer({ min: 1, max: 2 * F }), async (bytes, split) => {
+      const plain = Buffer.from(bytes)
+      assert.deepEqual(await open(await seal(plain, split), (split % 977) + 1), plain)
+    }),
+    { numRuns: 60 },
+  )
+})
+
+test('plainSize is the inverse of sealedSize and rejects every other length', () => {
+  const valid = new Map<number, number>()
+  for (let plain = 0; plain <= 3 * F; plain += 1) valid.set(sealedSize(plain, F), plain)
+  for (let size = 0; size <= sealedSize(3 * F, F); size += 1) {
+    if (valid.has(size)) assert.equal(plainSize(size, F), valid.get(size))
+    else assert.throws(() => plainSize(size, F), hasCode('TRUNCATED'))
+  }
+  assert.equal(frameCount(F, F), 2)
+})
+
+test('a password opens what it sealed, in any Unicode form, among several; another does not', async () => {
+  const plain = sample(100)
+  const sealed = await through(plain, [createEncrypt({ password: 'pâte', iterations: 100_000 })])
+  assert.deepEqual(await through(sealed, [createDecrypt({ password: 'pa\u0302te' })]), plain)
+  assert.deepEqual(await through(sealed, [createDecrypt({ password: ['old', 'pâte'] })]), plain)
+  await assert.rejects(through(sealed, [createDecrypt({ password: 'pate' })]), hasCode('WRONG_KEY'))
+  await assert.rejects(through(sealed, [createDecrypt({ key })]), hasCode('WRONG_KEY'))
+})
+
+test('T26: an empty password, a NUL, a 31-byte key, both or neither are refused at once', () => {
+  for (const material of [{ password: '' }, { password: 'a\0b' }, { key: Buffer.alloc(31) }, {}]) {
+    assert.throws(() => createEncrypt(material), hasCode('BAD_KEY'))
+    assert.throws(() => createDecrypt(material), hasCode('BAD_KEY'))
+  }
+  assert.throws(() => createEncrypt({ password: 'x', key }), hasCode('BAD_KEY'))
+  assert.throws(() => createEncrypt({ password: 'x', iterations: 99_999 }), hasCode('BAD_OPTION'))
+  assert.throws(() => createEncrypt({ key, frameBytes: 5000 }), hasCode('BAD_OPTION'))
+})
+
+test('T1: a container cut at any byte is rejected', async (t) => {
+  const sealed = await seal(sample(2 * F + 100))
+  let rejected = 0
+  for (let length = 0; length < sealed.length; length += 1) {
+    await assert.rejects(
+      open(sealed.subarray(0, length)),
+      hasCode('TRUNCATED', 'NOT_SEALED', 'AUTH_FAILED'),
+      `at ${length}`,
+    )
+    rejected += 1
+  }
+  await assert.rejects(open(Buffer.concat([sealed, Buffer.alloc(1)])), hasCode('AUTH_FAILED'))
+  t.diagnostic(`${rejected} cuts rejected`)
+})
+
+test('T34: a container with any one byte flipped is rejected', async (t) => {
+  const sealed = await seal(sample(F + 100))
+  let rejected = 0
+  for (let at = 0; at < sealed.length; at += 1) {
+    const changed = Buffer.from(sealed)
+    changed[at] = (changed[at] as number) ^ (1 << (at % 8))
+    await assert.rejects(
+      open(changed),
+      hasCode('NOT_SEALED', 'UNSUPPORTED', 'BAD_HEADER', 'WRONG_KEY', 'AUTH_FAILED'),
+      `at ${at}`,
+    )
+    rejected += 1
+  }
+  t.diagnostic(`${rejected} flips rejected`)
+})
+
+test('T2: frames swapped, repeated, dropped or taken from another container are rejected', async () => {
+  const S = F + 28
+  const sealed = await seal(sample(3 * F + 5))
+  const other = await seal(sample(3 * F + 5))
+  const header = sealed.subarray(0, HEADER_BYTES)
+  const frame = (of: Buffer, i: number) => of.subarray(HEADER_BYTES + i * S, HEADER_BYTES + (i + 1) * S)
+  const frames = [0, 1, 2, 3].map((i) => frame(sealed, i))
+  const [a, b, c, d] = frames as [Buffer, Buffer, Buffer, Buffer]
+  const arrangements = [
+    [b, a, c, d],
+    [a, a, b, c, d],
+    [a, c, d],
+    [a, b, d],
+    [b, c, d],
+    [a, frame(other, 1), c, d],
+    [a, b, c, frame(other, 3)],
+    [a, b, c],
+    [d],
+    [],
+  ]
+  for (const arrangement of arrangements) {
+    await assert.rejects(open(Buffer.concat([header, ...arrangement])), hasCode('AUTH_FAILED', 'TRUNCATED'))
+  }
+  await assert.rejects(open(Buffer.concat([other.subarray(0, HEADER_BYTES), ...frames])), hasCode('AUTH_FAILED'))
+})
+
+test('the header is checked field by field, before anything is derived', async () => {
+  const sealed = await seal(sample(10))
+  const withByte = (at: number, value: number) => {
+    const changed = Buffer.from(sealed)
+    changed[at] = value
+    return changed
+  }
+  const cases: [number, number, string][] = [
+    [0, 0, 'NOT_SEALED'],
+    [8, 2, 'UNSUPPORTED'],
+    [9, 2, 'UNSUPPORTED'],
+    [10, 2, 'UNSUPPORTED'],
+    [11, 11, 'BAD_HEADER'],
+    [11, 25, 'BAD_HEADER'],
+    [15, 1, 'BAD_HEADER'],
+    [16, (sealed[16] as number) ^ 1, 'WRONG_KEY'],
+    [40, (sealed[40] as number) ^ 1, 'WRONG_KEY'],
+  ]
+  for (const [at, value, code] of cases) await assert.rejects(open(withByte(at, value)), hasCode(code), `byte ${at}`)
+  const slow = withByte(10, 1)
+  slow.writeUInt32BE(4_000_000_000, 12)
+  await assert.rejects(through(slow, [createDecrypt({ password: 'x' })]), hasCode('BAD_HEADER'))
+})
+
+test('the ranged reader agrees with the whole reader and refuses a lying length', async () => {
+  const plain = sample(40 * F + 123)
+  const sealed = await seal(plain)
+  const reads: number[] = []
+  const readRange = async (offset: number, length: number) => {
+    reads.push(length)
+    return Buffer.from(sealed.subarray(offset, offset + length))
+  }
+  const ranged = await openSealed(readRange, sealed.length, { key })
+  assert.equal(ranged.size, plain.length)
+  assert.deepEqual(reads, [HEADER_BYTES, 123 + 28])
+  await fc.assert(
+    fc.asyncProperty(fc.nat(plain.length), fc.nat(plain.length), async (a, b) => {
+      const [start, end] = [Math.min(a, b), Math.max(a, b)]
+      assert.deepEqual(await ranged.read(start, end - start), plain.subarray(start, end))
+    }),
+    { numRuns: 100 },
+  )
+  await assert.rejects(ranged.read(plain.length, 1), RangeError)
+  for (const cut of [1, 151, 152, 4096, F + 28]) {
+    const size = sealed.length - cut
+    await assert.rejects(openSealed(readRange, size, { key }), hasCode('AUTH_FAILED', 'TRUNCATED'))
+  }
+})
+
+test('two containers of the same plaintext share no frame', async () => {
+  const plain = randomBytes(100)
+  const [one, two] = [await seal(plain), await seal(plain)]
+  assert.notDeepEqual(one.subarray(HEADER_BYTES), two.subarray(HEADER_BYTES))
+})

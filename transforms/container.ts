@@ -1,0 +1,336 @@
+import { createCipheriv, createDecipheriv, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
+import { TransformError } from './errors.ts'
+import {
+  checkReadKeys,
+  checkWriteKey,
+  deriveObjectKeys,
+  deriveRoot,
+  type ObjectKeys,
+  PBKDF2_ITERATIONS,
+  PBKDF2_MAX_ITERATIONS,
+  PBKDF2_MIN_ITERATIONS,
+  type ReadKeys,
+  type WriteKey,
+} from './keys.ts'
+
+// The container, version 1: FORMAT.md, 'Layer 3'. This file is the format without streams.
+
+export const MAGIC = Buffer.from('MILLRACE', 'ascii')
+export const HEADER_BYTES = 64
+export const NONCE_BYTES = 12
+export const TAG_BYTES = 16
+/** What a frame adds to its plaintext. */
+export const FRAME_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES
+export const FRAME_BYTES = 1024 * 1024
+export const MIN_FRAME_BYTES = 2 ** 12
+export const MAX_FRAME_BYTES = 2 ** 24
+/** Random 96-bit nonces under one key: NIST SP 800-38D, 8.3. */
+export const MAX_FRAMES = 2 ** 32
+
+const VERSION = 1
+const SUITE_AES_256_GCM = 1
+const KDF_RAW = 0
+const KDF_PBKDF2 = 1
+const SALT_OFFSET = 16
+const MAC_OFFSET = 32
+const MAC_BYTES = 32
+const NONCES_AT_ONCE = 256
+
+export interface Header {
+  frameBytes: number
+  /** null: a raw key. */
+  iterations: number | null
+  salt: Buffer
+  /** The header's MAC, which every frame authenticates too. */
+  mac: Buffer
+  /** Bytes 0 to 31, which the MAC is over. */
+  fields: Buffer
+}
+
+/** How many frames hold `plainBytes`: the last is always shorter than a whole one, down to empty. */
+export function frameCount(plainBytes: number, frameBytes: number = FRAME_BYTES): number {
+  return Math.floor(plainBytes / frameBytes) + 1
+}
+
+/**
+ * The length of the container of `plainBytes` bytes of plaintext.
+ * @throws TransformError BAD_OPTION for a frame size that the format does not have.
+ */
+export function sealedSize(plainBytes: number, frameBytes: number = FRAME_BYTES): number {
+  frameBytesLog(frameBytes)
+  return HEADER_BYTES + plainBytes + FRAME_OVERHEAD_BYTES * frameCount(plainBytes, frameBytes)
+}
+
+/**
+ * The length of the plaintext in a container of `sealedBytes` bytes; the inverse of `sealedSize`.
+ * @throws TransformError TRUNCATED for a length that no plaintext yields.
+ */
+export function plainSize(sealedBytes: number, frameBytes: number = FRAME_BYTES): number {
+  frameBytesLog(frameBytes)
+  const body = sealedBytes - HEADER_BYTES
+  const rest = body % (frameBytes + FRAME_OVERHEAD_BYTES)
+  if (body < FRAME_OVERHEAD_BYTES || rest < FRAME_OVERHEAD_BYTES) {
+    throw new TransformError(
+      'TRUNCATED',
+      `No container is ${sealedBytes} bytes long: the object is cut or has grown. Fetch it again, or use another snapshot.`,
+    )
+  }
+  return Math.floor(body / (frameBytes + FRAME_OVERHEAD_BYTES)) * frameBytes + rest - FRAME_OVERHEAD_BYTES
+}
+
+function frameBytesLog(frameBytes: number): number {
+  const log = Math.log2(frameBytes)
+  if (!Number.isInteger(log) || frameBytes < MIN_FRAME_BYTES || frameBytes > MAX_FRAME_BYTES) {
+    throw new TransformError(
+      'BAD_OPTION',
+      `frameBytes is ${frameBytes} and must be a power of two from 4096 to 16777216.`,
+    )
+  }
+  return log
+}
+
+export interface SealOptions extends WriteKey {
+  /** Plaintext bytes a frame, a power of two from 4 KiB to 16 MiB; 1 MiB when left out. */
+  frameBytes?: number | undefined
+  /** PBKDF2 iterations, 100,000 to 10,000,000; 600,000 when left out. */
+  iterations?: number | undefined
+}
+
+/**
+ * Checks the options of a writer.
+ * @returns a function that derives the keys and gives the writer, once.
+ * @throws TransformError BAD_KEY, BAD_OPTION.
+ */
+export function prepareSealer(options: SealOptions): () => Promise<Sealer> {
+  const material = checkWriteKey(options)
+  const frameBytes = options.frameBytes ?? FRAME_BYTES
+  const log = frameBytesLog(frameBytes)
+  const iterations = options.iterations ?? PBKDF2_ITERATIONS
+  if (!Number.isInteger(iterations) || iterations < PBKDF2_MIN_ITERATIONS || iterations > PBKDF2_MAX_ITERATIONS) {
+    throw new TransformError(
+      'BAD_OPTION',
+      `iterations is ${iterations} and must be from ${PBKDF2_MIN_ITERATIONS} to ${PBKDF2_MAX_ITERATIONS}.`,
+    )
+  }
+  return async () => {
+    const raw = 'key' in material
+    const header = Buffer.alloc(HEADER_BYTES)
+    MAGIC.copy(header)
+    header[8] = VERSION
+    header[9] = SUITE_AES_256_GCM
+    header[10] = raw ? KDF_RAW : KDF_PBKDF2
+    header[11] = log
+    header.writeUInt32BE(raw ? 0 : iterations, 12)
+    const salt = randomBytes(MAC_OFFSET - SALT_OFFSET)
+    salt.copy(header, SALT_OFFSET)
+    const root = raw ? material.key : await deriveRoot(material.password, salt, iterations)
+    const keys = deriveObjectKeys(root, salt)
+    root.fill(0)
+    headerMac(keys, header.subarray(0, MAC_OFFSET)).copy(header, MAC_OFFSET)
+    return new Sealer(header, frameBytes, keys)
+  }
+}
+
+function headerMac(keys: ObjectKeys, fields: Uint8Array): Buffer {
+  return createHmac('sha256', keys.header).update(fields).digest()
+}
+
+function additionalData(mac: Uint8Array): Buffer {
+  const aad = Buffer.alloc(MAC_BYTES + 8)
+  aad.set(mac)
+  return aad
+}
+
+/** Writes one container: the header, then frames, cut wherever the plaintext happens to be cut. */
+export class Sealer {
+  readonly header: Buffer
+  readonly #frameBytes: number
+  readonly #keys: ObjectKeys
+  readonly #aad: Buffer
+  #nonces: Buffer = Buffer.alloc(0)
+  #frame = 0
+  #inFrame = 0
+  #cipher: ReturnType<typeof newCipher> | undefined
+
+  constructor(header: Buffer, frameBytes: number, keys: ObjectKeys) {
+    this.header = header
+    this.#frameBytes = frameBytes
+    this.#keys = keys
+    this.#aad = additionalData(header.subarray(MAC_OFFSET))
+  }
+
+  /** Encrypts a piece of plaintext. Calls `push` with buffers that are nobody else's. */
+  update(plain: Buffer, push: (sealed: Buffer) => void): void {
+    let at = 0
+    while (at < plain.length) {
+      this.#cipher ??= this.#begin(push)
+      const take = Math.min(plain.length - at, this.#frameBytes - this.#inFrame)
+      push(this.#cipher.update(plain.subarray(at, at + take)))
+      at += take
+      this.#inFrame += take
+      if (this.#inFrame === this.#frameBytes) this.#finishFrame(push)
+    }
+  }
+
+  /** Ends the container with the last, short frame. */
+  final(push: (sealed: Buffer) => void): void {
+    this.#cipher ??= this.#begin(push)
+    this.#finishFrame(push)
+    this.wipe()
+  }
+
+  wipe(): void {
+    this.#keys.header.fill(0)
+    this.#keys.frames.fill(0)
+  }
+
+  #begin(push: (sealed: Buffer) => void) {
+    if (this.#frame >= MAX_FRAMES) {
+      throw new TransformError(
+        'LIMIT',
+        `One container holds at most 2^32 frames, ${MAX_FRAMES * this.#frameBytes} bytes. Split the source, or use larger frames.`,
+      )
+    }
+    if (this.#nonces.length === 0) this.#nonces = randomBytes(NONCE_BYTES * NONCES_AT_ONCE)
+    const nonce = this.#nonces.subarray(0, NONCE_BYTES)
+    this.#nonces = this.#nonces.subarray(NONCE_BYTES)
+    this.#aad.writeBigUInt64BE(BigInt(this.#frame), MAC_BYTES)
+    push(nonce)
+    return newCipher(this.#keys.frames, nonce, this.#aad)
+  }
+
+  #finishFrame(push: (sealed: Buffer) => void): void {
+    const cipher = this.#cipher as ReturnType<typeof newCipher>
+    cipher.final()
+    push(cipher.getAuthTag())
+    this.#cipher = undefined
+    this.#inFrame = 0
+    this.#frame += 1
+  }
+}
+
+function newCipher(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array) {
+  return createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES }).setAAD(aad)
+}
+
+/**
+ * Reads the 64 header bytes. Nothing is derived yet.
+ * @throws TransformError NOT_SEALED, TRUNCATED, UNSUPPORTED, BAD_HEADER, in the order the format asks for.
+ */
+export function parseHeader(bytes: Buffer): Header {
+  const magic = bytes.subarray(0, MAGIC.length)
+  if (!magic.equals(MAGIC.subarray(0, magic.length)) || bytes.length === 0) {
+    throw new TransformError(
+      'NOT_SEALED',
+      'This is no millrace container: it does not begin with MILLRACE. It may be unencrypted, or of another program.',
+    )
+  }
+  if (bytes.length < HEADER_BYTES) {
+    throw new TransformError('TRUNCATED', `The container ends inside its header, after ${bytes.length} bytes.`)
+  }
+  const [version, suite, kdf, log] = [bytes[8], bytes[9], bytes[10], bytes[11] as number]
+  if (version !== VERSION) unsupported('version', version)
+  if (suite !== SUITE_AES_256_GCM) unsupported('cipher suite', suite)
+  if (kdf !== KDF_RAW && kdf !== KDF_PBKDF2) unsupported('key derivation', kdf)
+  const iterations = bytes.readUInt32BE(12)
+  if (2 ** log < MIN_FRAME_BYTES || 2 ** log > MAX_FRAME_BYTES) badHeader(`a frame size of 2^${log} bytes`)
+  if (kdf === KDF_RAW && iterations !== 0) badHeader(`${iterations} iterations beside a raw key`)
+  if (kdf === KDF_PBKDF2 && (iterations < PBKDF2_MIN_ITERATIONS || iterations > PBKDF2_MAX_ITERATIONS)) {
+    badHeader(`${iterations} iterations, where ${PBKDF2_MIN_ITERATIONS} to ${PBKDF2_MAX_ITERATIONS} are allowed`)
+  }
+  const copy = Buffer.from(bytes.subarray(0, HEADER_BYTES))
+  return {
+    frameBytes: 2 ** log,
+    iterations: kdf === KDF_RAW ? null : iterations,
+    salt: copy.subarray(SALT_OFFSET, MAC_OFFSET),
+    mac: copy.subarray(MAC_OFFSET),
+    fields: copy.subarray(0, MAC_OFFSET),
+  }
+}
+
+function unsupported(what: string, value: number | undefined): never {
+  throw new TransformError(
+    'UNSUPPORTED',
+    `The container has ${what} ${value}, which this release does not know. Use a newer one.`,
+  )
+}
+
+function badHeader(what: string): never {
+  throw new TransformError('BAD_HEADER', `The container's header says ${what}: it is damaged, or made to harm.`)
+}
+
+/**
+ * Checks the material of a reader.
+ * @returns a function that tries it on a header and gives the frame reader's keys.
+ * @throws TransformError BAD_KEY at once; the function WRONG_KEY.
+ */
+export function prepareOpener(material: ReadKeys): (header: Header) => Promise<Opener> {
+  const { passwords, keys } = checkReadKeys(material)
+  return async (header) => {
+    const raw = header.iterations === null
+    if (raw ? keys.length === 0 : passwords.length === 0) {
+      throw new TransformError(
+        'WRONG_KEY',
+        raw
+          ? 'The object is sealed with a raw key, and only a password was given. Give the key file.'
+          : 'The object is sealed with a password, and only a key was given. Give the password.',
+      )
+    }
+    for (const candidate of raw ? keys : passwords) {
+      const root =
+        typeof candidate === 'string'
+          ? await deriveRoot(candidate, header.salt, header.iterations as number)
+          : candidate
+      const objectKeys = deriveObjectKeys(root, header.salt)
+      if (typeof candidate === 'string') root.fill(0)
+      if (timingSafeEqual(headerMac(objectKeys, header.fields), header.mac)) {
+        for (const key of keys) key.fill(0)
+        return new Opener(header, objectKeys)
+      }
+    }
+    throw new TransformError('WRONG_KEY', 'Wrong password or key, or the header is damaged.')
+  }
+}
+
+/** Opens single frames of one container. */
+export class Opener {
+  readonly header: Header
+  readonly #keys: ObjectKeys
+  readonly #aad: Buffer
+
+  constructor(header: Header, keys: ObjectKeys) {
+    this.header = header
+    this.#keys = keys
+    this.#aad = additionalData(header.mac)
+  }
+
+  /**
+   * @param sealed one whole frame: nonce, ciphertext, tag.
+   * @returns the plaintext, in a buffer that is nobody else's.
+   * @throws TransformError AUTH_FAILED.
+   */
+  open(index: number, sealed: Buffer): Buffer {
+    this.#aad.writeBigUInt64BE(BigInt(index), MAC_BYTES)
+    const decipher = createDecipheriv('aes-256-gcm', this.#keys.frames, sealed.subarray(0, NONCE_BYTES), {
+      authTagLength: TAG_BYTES,
+    })
+    decipher.setAAD(this.#aad)
+    decipher.setAuthTag(sealed.subarray(sealed.length - TAG_BYTES))
+    const plain = decipher.update(sealed.subarray(NONCE_BYTES, sealed.length - TAG_BYTES))
+    try {
+      decipher.final()
+    } catch (cause) {
+      throw new TransformError(
+        'AUTH_FAILED',
+        `Frame ${index} fails its authentication: the object was changed, cut or mixed up. Use another snapshot or copy.`,
+        { cause },
+      )
+    }
+    return plain
+  }
+
+  wipe(): void {
+    this.#keys.header.fill(0)
+    this.#keys.frames.fill(0)
+  }
+}

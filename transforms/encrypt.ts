@@ -1,0 +1,156 @@
+import { Transform, type TransformCallback } from 'node:stream'
+import {
+  FRAME_OVERHEAD_BYTES,
+  HEADER_BYTES,
+  type Opener,
+  parseHeader,
+  prepareOpener,
+  prepareSealer,
+  type Sealer,
+  type SealOptions,
+} from './container.ts'
+import { TransformError } from './errors.ts'
+import type { ReadKeys } from './keys.ts'
+
+/**
+ * A stream that seals bytes into a version 1 container (FORMAT.md, layer 3). It buffers nothing: ciphertext goes on as
+ * plaintext comes.
+ * @throws TransformError BAD_KEY, BAD_OPTION at once. The stream fails with LIMIT after 2^32 frames.
+ */
+export function createEncrypt(options: SealOptions): Transform {
+  const prepare = prepareSealer(options)
+  let sealer: Sealer | undefined
+  return new Transform({
+    construct(callback) {
+      prepare().then((ready) => {
+        sealer = ready
+        this.push(ready.header)
+        callback()
+      }, callback)
+    },
+    transform(chunk: Buffer, _encoding, callback) {
+      settle(callback, () => sealer?.update(chunk, (sealed) => this.push(sealed)))
+    },
+    flush(callback) {
+      settle(callback, () => sealer?.final((sealed) => this.push(sealed)))
+    },
+    destroy(error, callback) {
+      sealer?.wipe()
+      callback(error)
+    },
+  })
+}
+
+/**
+ * A stream that opens a version 1 container. A frame's plaintext leaves only after its tag verified; it holds one
+ * frame. Every end that is not the writer's is an error.
+ * @throws TransformError BAD_KEY at once. The stream fails with NOT_SEALED, UNSUPPORTED, BAD_HEADER, WRONG_KEY,
+ * AUTH_FAILED or TRUNCATED.
+ */
+export function createDecrypt(material: ReadKeys): Transform {
+  return new DecryptStream(material)
+}
+
+class DecryptStream extends Transform {
+  readonly #prepare: (header: ReturnType<typeof parseHeader>) => Promise<Opener>
+  #opener: Opener | undefined
+  // The header first, then one sealed frame, reused: what leaves is always a buffer of its own.
+  #hold = Buffer.alloc(HEADER_BYTES)
+  #held = 0
+  #frame = 0
+  #frameBytes = 0
+
+  constructor(material: ReadKeys) {
+    super()
+    this.#prepare = prepareOpener(material)
+  }
+
+  override _transform(chunk: Buffer, _encoding: BufferEncoding, callback: TransformCallback): void {
+    if (this.#opener) settle(callback, () => this.#frames(chunk))
+    else this.#header(chunk, callback)
+  }
+
+  override _flush(callback: TransformCallback): void {
+    settle(callback, () => {
+      if (!this.#opener) {
+        parseHeader(this.#hold.subarray(0, this.#held))
+        throw new TransformError('TRUNCATED', 'The container ends inside its header.')
+      }
+      if (this.#held < FRAME_OVERHEAD_BYTES) {
+        throw new TransformError(
+          'TRUNCATED',
+          `The container ends ${this.#held === 0 ? 'after a full frame' : 'inside a frame'} (frame ${this.#frame}): it was cut. Fetch it again, or use another snapshot.`,
+        )
+      }
+      this.#open()
+    })
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    this.#opener?.wipe()
+    callback(error)
+  }
+
+  #header(chunk: Buffer, callback: TransformCallback): void {
+    const take = Math.min(chunk.length, HEADER_BYTES - this.#held)
+    chunk.copy(this.#hold, this.#held, 0, take)
+    this.#held += take
+    if (this.#held < HEADER_BYTES) {
+      // So that a stream of another kind is refused at its first bytes, not when 64 have come.
+      settle(callback, () => {
+        if (this.#held >= 8) checkMagic(this.#hold.subarray(0, this.#held))
+      })
+      return
+    }
+    let header: ReturnType<typeof parseHeader>
+    try {
+      header = parseHeader(this.#hold)
+    } catch (error) {
+      callback(error as Error)
+      return
+    }
+    this.#prepare(header).then((opener) => {
+      this.#opener = opener
+      this.#frameBytes = header.frameBytes + FRAME_OVERHEAD_BYTES
+      this.#hold = Buffer.allocUnsafeSlow(this.#frameBytes)
+      this.#held = 0
+      settle(callback, () => this.#frames(chunk.subarray(take)))
+    }, callback)
+  }
+
+  #frames(chunk: Buffer): void {
+    let at = 0
+    while (at < chunk.length) {
+      const take = Math.min(chunk.length - at, this.#frameBytes - this.#held)
+      chunk.copy(this.#hold, this.#held, at, at + take)
+      this.#held += take
+      at += take
+      if (this.#held === this.#frameBytes) this.#open()
+    }
+  }
+
+  #open(): void {
+    const plain = (this.#opener as Opener).open(this.#frame, this.#hold.subarray(0, this.#held))
+    if (plain.length > 0) this.push(plain)
+    this.#frame += 1
+    this.#held = 0
+  }
+}
+
+function checkMagic(bytes: Buffer): void {
+  try {
+    parseHeader(bytes)
+  } catch (error) {
+    if ((error as TransformError).code === 'NOT_SEALED') throw error
+  }
+}
+
+function settle(callback: TransformCallback, work: () => void): void {
+  try {
+    work()
+  } catch (error) {
+    callback(error as Error)
+    return
+  }
+  callback()
+}

@@ -1,0 +1,33 @@
+/** What is wrong with a stream or an argument, as a caller has to tell it apart. */
+export type TransformErrorCode =
+  /** An option is out of its range. */
+  | 'BAD_OPTION'
+  /** The key material cannot be used: an empty password, a key that is not 32 bytes. */
+  | 'BAD_KEY'
+  /** The bytes do not begin with the container's magic. */
+  | 'NOT_SEALED'
+  /** A version, suite or key derivation, or a zstd feature, that this reader does not know. */
+  | 'UNSUPPORTED'
+  /** A header field is out of its range. */
+  | 'BAD_HEADER'
+  /** The header's MAC does not fit: another password or key, or a damaged header. */
+  | 'WRONG_KEY'
+  /** A frame fails its authentication: changed, moved, repeated, or of another object. */
+  | 'AUTH_FAILED'
+  /** The stream ends where it cannot end. */
+  | 'TRUNCATED'
+  /** The zstd layer, the index or the seek table is broken. */
+  | 'CORRUPT'
+  /** A size beyond what this reader allows; refused before anything is allocated for it. */
+  | 'LIMIT'
+
+/** The one error class of the transforms. */
+export class TransformError extends Error {
+  override readonly name = 'TransformError'
+  readonly code: TransformErrorCode
+
+  constructor(code: TransformErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.code = code
+  }
+}

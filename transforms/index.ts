@@ -1,0 +1,33 @@
+export {
+  FRAME_BYTES,
+  frameCount,
+  HEADER_BYTES,
+  type Header,
+  parseHeader,
+  plainSize,
+  type SealOptions,
+  sealedSize,
+} from './container.ts'
+export { createDecrypt, createEncrypt } from './encrypt.ts'
+export { TransformError, type TransformErrorCode } from './errors.ts'
+export { createHashTee, type HashTee } from './hash-tee.ts'
+export { IndexBuilder, type IndexEntry, type IndexHead, readIndex } from './index-frame.ts'
+export {
+  KEY_BYTES,
+  PBKDF2_ITERATIONS,
+  PBKDF2_MAX_ITERATIONS,
+  PBKDF2_MIN_ITERATIONS,
+  type ReadKeys,
+  type WriteKey,
+} from './keys.ts'
+export { createMeter, type MeterOptions, type Progress } from './meter.ts'
+export { openPlain, openSealed, type RangeSource, type ReadRange, type Sealed } from './open-sealed.ts'
+export { openSeekable, type Seekable } from './open-seekable.ts'
+export {
+  type CompressOptions,
+  type CompressTotals,
+  createZstdCompress,
+  ZSTD_FRAME_BYTES,
+  ZSTD_LEVEL,
+} from './zstd-compress.ts'
+export { createZstdDecompress, type DecompressOptions } from './zstd-decompress.ts'

@@ -1,0 +1,181 @@
+import { Readable } from 'node:stream'
+import {
+  FRAME_OVERHEAD_BYTES,
+  frameCount,
+  HEADER_BYTES,
+  type Header,
+  type Opener,
+  parseHeader,
+  plainSize,
+  prepareOpener,
+} from './container.ts'
+import { TransformError } from './errors.ts'
+import type { ReadKeys } from './keys.ts'
+
+/** Reads exactly `length` bytes from `offset` of an object; more than one call may be under way. */
+export type ReadRange = (offset: number, length: number) => Promise<Buffer>
+
+/** Sealed bytes fetched in one range, at most (a little more, so that frames stay whole). */
+export const RANGE_BYTES = 4 * 1024 * 1024
+/** Ranges under way at a time. */
+export const RANGES_AHEAD = 3
+
+/** Plaintext of which any range can be read. */
+export interface RangeSource {
+  /** Bytes of plaintext. */
+  readonly size: number
+  /**
+   * Reads exactly `length` bytes from `offset`.
+   * @throws RangeError past the end.
+   */
+  read(offset: number, length: number): Promise<Buffer>
+  /** Streams the bytes from `start` to before `end`: ranges of about 4 MiB, three at a time, in order. */
+  createReadStream(start?: number, end?: number): Readable
+}
+
+export interface Sealed extends RangeSource {
+  readonly header: Header
+  /** Wipes the keys. */
+  close(): void
+}
+
+/**
+ * Opens a container for ranged reading. It reads the header and the last frame, and authenticates both, before it
+ * trusts the object's length.
+ * @param size the object's length in bytes.
+ * @throws TransformError as `createDecrypt` does; what `readRange` throws.
+ */
+export async function openSealed(readRange: ReadRange, size: number, material: ReadKeys): Promise<Sealed> {
+  const prepare = prepareOpener(material)
+  const header = parseHeader(await readRange(0, Math.min(size, HEADER_BYTES)))
+  const plainBytes = plainSize(size, header.frameBytes)
+  const opener = await prepare(header)
+  const sealed = new SealedRanges(readRange, size, plainBytes, opener)
+  await sealed.openFrames(frameCount(plainBytes, header.frameBytes) - 1, 1)
+  return sealed
+}
+
+class SealedRanges implements Sealed {
+  readonly header: Header
+  readonly size: number
+  readonly #readRange: ReadRange
+  readonly #sealedBytes: number
+  readonly #opener: Opener
+
+  constructor(readRange: ReadRange, sealedBytes: number, plainBytes: number, opener: Opener) {
+    this.#readRange = readRange
+    this.#sealedBytes = sealedBytes
+    this.#opener = opener
+    this.header = opener.header
+    this.size = plainBytes
+  }
+
+  /** Fetches and authenticates whole frames in one range. @returns their plaintext. */
+  async openFrames(first: number, count: number): Promise<Buffer[]> {
+    const whole = this.header.frameBytes + FRAME_OVERHEAD_BYTES
+    const start = HEADER_BYTES + first * whole
+    const end = Math.min(start + count * whole, this.#sealedBytes)
+    const bytes = await this.#readRange(start, end - start)
+    if (bytes.length !== end - start) {
+      throw new TransformError('TRUNCATED', `A read of ${end - start} bytes gave ${bytes.length}: the object was cut.`)
+    }
+    const plain: Buffer[] = []
+    for (let at = 0; at < bytes.length; at += whole) {
+      plain.push(this.#opener.open(first + plain.length, bytes.subarray(at, Math.min(at + whole, bytes.length))))
+    }
+    return plain
+  }
+
+  async read(offset: number, length: number): Promise<Buffer> {
+    checkRange(offset, offset + length, this.size)
+    const pieces: Buffer[] = []
+    for await (const piece of this.#pieces(offset, offset + length)) pieces.push(piece)
+    return pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces, length)
+  }
+
+  createReadStream(start = 0, end = this.size): Readable {
+    checkRange(start, end, this.size)
+    return Readable.from(this.#pieces(start, end), { objectMode: false, highWaterMark: 64 * 1024 })
+  }
+
+  close(): void {
+    this.#opener.wipe()
+  }
+
+  async *#pieces(start: number, end: number): AsyncGenerator<Buffer> {
+    if (end <= start) return
+    const { frameBytes } = this.header
+    const last = Math.floor((end - 1) / frameBytes)
+    const step = Math.max(1, Math.floor(RANGE_BYTES / frameBytes))
+    let next = Math.floor(start / frameBytes)
+    let at = next * frameBytes
+    const fetch = (): Promise<Buffer[]> | undefined => {
+      if (next > last) return undefined
+      const count = Math.min(step, last - next + 1)
+      const frames = this.openFrames(next, count)
+      frames.catch(() => {})
+      next += count
+      return frames
+    }
+    for await (const frames of ahead(fetch, RANGES_AHEAD)) {
+      for (const frame of frames) {
+        const piece = frame.subarray(Math.max(0, start - at), Math.max(0, end - at))
+        at += frame.length
+        if (piece.length > 0) yield piece
+      }
+    }
+  }
+}
+
+/** Keeps up to `depth` of what `begin` starts under way, and gives the results in order. */
+export async function* ahead<T>(begin: () => Promise<T> | undefined, depth: number): AsyncGenerator<T> {
+  const queue: Promise<T>[] = []
+  const fill = () => {
+    while (queue.length < depth) {
+      const one = begin()
+      if (!one) return
+      queue.push(one)
+    }
+  }
+  fill()
+  for (let head = queue.shift(); head; head = queue.shift()) {
+    const result = await head
+    fill()
+    yield result
+  }
+}
+
+function checkRange(start: number, end: number, size: number): void {
+  if (!(Number.isSafeInteger(start) && Number.isSafeInteger(end) && start >= 0 && start <= end && end <= size)) {
+    throw new RangeError(`The range ${start} to ${end} is not within the ${size} bytes there are.`)
+  }
+}
+
+/**
+ * The same for bytes that are not sealed.
+ * @param size the object's length in bytes.
+ */
+export function openPlain(readRange: ReadRange, size: number): RangeSource {
+  async function* pieces(start: number, end: number): AsyncGenerator<Buffer> {
+    let next = start
+    const fetch = () => {
+      if (next >= end) return undefined
+      const range = readRange(next, Math.min(RANGE_BYTES, end - next))
+      range.catch(() => {})
+      next += RANGE_BYTES
+      return range
+    }
+    yield* ahead(fetch, RANGES_AHEAD)
+  }
+  return {
+    size,
+    read(offset, length) {
+      checkRange(offset, offset + length, size)
+      return length === 0 ? Promise.resolve(Buffer.alloc(0)) : readRange(offset, length)
+    },
+    createReadStream(start = 0, end = size) {
+      checkRange(start, end, size)
+      return Readable.from(pieces(start, end), { objectMode: false, highWaterMark: 64 * 1024 })
+    },
+  }
+}

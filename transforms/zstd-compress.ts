@@ -1,0 +1,169 @@
+import { availableParallelism } from 'node:os'
+import type { Duplex } from 'node:stream'
+import { constants } from 'node:zlib'
+import { TransformError } from './errors.ts'
+import { INDEX_MAGIC } from './index-frame.ts'
+import { type Cutter, type Job, ParallelDuplex } from './parallel.ts'
+import { SeekTableBuilder, skippableHeader } from './seek-table.ts'
+import { FrameCompressor } from './zstd-codec.ts'
+
+export const ZSTD_LEVEL = 3
+/** Plaintext bytes a zstd frame: what one file out of a backup costs at least to read, and what a thread works on. */
+export const ZSTD_FRAME_BYTES = 4 * 1024 * 1024
+export const MIN_ZSTD_FRAME_BYTES = 64 * 1024
+export const MAX_ZSTD_FRAME_BYTES = 128 * 1024 * 1024
+/** The largest payload a skippable frame can say. */
+const MAX_INDEX_BYTES = 2 ** 32 - 1
+
+export interface CompressTotals {
+  /** Bytes that went in. */
+  bytes: number
+  /** Data frames that came out. */
+  frames: number
+}
+
+export interface CompressOptions {
+  /** 1 to 22; 3 when left out. */
+  level?: number | undefined
+  /** Plaintext bytes a frame, 64 KiB to 128 MiB; 4 MiB when left out. */
+  frameBytes?: number | undefined
+  /** Frames compressed at a time; what the machine and the thread pool have, at most 4, when left out. */
+  threads?: number | undefined
+  /**
+   * Called once, when all input has been compressed; gives the payload of the index frame (FORMAT.md, layer 2).
+   * When left out, or when it gives nothing, no index is written.
+   */
+  index?: ((totals: CompressTotals) => readonly Buffer[]) | undefined
+}
+
+/** What the thread pool can run at a time; it has 4 threads unless UV_THREADPOOL_SIZE says otherwise. */
+export function defaultThreads(): number {
+  return Math.max(1, Math.min(availableParallelism(), Number(process.env.UV_THREADPOOL_SIZE ?? 4) || 4, 4))
+}
+
+/**
+ * A stream that compresses bytes into independent zstd frames, several at a time on the thread pool, in order, then an
+ * index frame (when `index` gives one) and the seek table. What comes out is a valid `.zst` file. Memory is
+ * `threads + 1` frames of input and output, whatever the speeds are.
+ * @throws TransformError BAD_OPTION.
+ */
+export function createZstdCompress(options: CompressOptions = {}): Duplex {
+  const level = checkRange('level', options.level ?? ZSTD_LEVEL, 1, 22)
+  const frameBytes = checkRange(
+    'frameBytes',
+    options.frameBytes ?? ZSTD_FRAME_BYTES,
+    MIN_ZSTD_FRAME_BYTES,
+    MAX_ZSTD_FRAME_BYTES,
+  )
+  const threads = checkRange('threads', options.threads ?? defaultThreads(), 1, 256)
+  const lanes = threads + 1
+  return new ParallelDuplex(new CompressCutter(level, frameBytes, lanes, options.index), lanes)
+}
+
+export function checkRange(name: string, value: number, least: number, most: number): number {
+  if (!Number.isInteger(value) || value < least || value > most) {
+    throw new TransformError('BAD_OPTION', `${name} is ${value} and must be a whole number from ${least} to ${most}.`)
+  }
+  return value
+}
+
+interface Slot {
+  input: Buffer
+  codec: FrameCompressor
+}
+
+class CompressCutter implements Cutter {
+  readonly #level: number
+  readonly #frameBytes: number
+  readonly #slots: Slot[] = []
+  readonly #free: Slot[] = []
+  readonly #lanes: number
+  readonly #index: CompressOptions['index']
+  readonly #table = new SeekTableBuilder()
+  readonly #totals: CompressTotals = { bytes: 0, frames: 0 }
+  #recorded: Promise<void> = Promise.resolve()
+  #slot: Slot | undefined
+  #held = 0
+
+  constructor(level: number, frameBytes: number, lanes: number, index: CompressOptions['index']) {
+    this.#level = level
+    this.#frameBytes = frameBytes
+    this.#lanes = lanes
+    this.#index = index
+  }
+
+  take(chunk: Buffer, offset: number): { taken: number; job?: Job | undefined } {
+    this.#slot ??= this.#free.pop() ?? this.#newSlot()
+    const taken = chunk.copy(this.#slot.input, this.#held, offset)
+    this.#held += taken
+    return { taken, job: this.#held === this.#frameBytes ? this.#compress() : undefined }
+  }
+
+  *end(): Generator<Job> {
+    if (this.#held > 0) yield this.#compress()
+    yield () => this.#tail()
+  }
+
+  close(): void {
+    for (const slot of this.#slots) slot.codec.close()
+  }
+
+  #newSlot(): Slot {
+    if (this.#slots.length > this.#lanes) throw new Error('more frames under way than lanes')
+    const slot = {
+      input: Buffer.allocUnsafeSlow(this.#frameBytes),
+      codec: new FrameCompressor(this.#level, this.#frameBytes),
+    }
+    this.#slots.push(slot)
+    return slot
+  }
+
+  #compress(): Promise<Buffer[]> {
+    const slot = this.#slot as Slot
+    const input = slot.input.subarray(0, this.#held)
+    this.#slot = undefined
+    this.#held = 0
+    this.#totals.bytes += input.length
+    this.#totals.frames += 1
+    const before = this.#recorded
+    const output = slot.codec.run(input)
+    // Frames finish in any order, and the table is in stream order.
+    this.#recorded = output.then(async (buffers) => {
+      const bytes = sizeOf(buffers)
+      this.#free.push(slot)
+      await before
+      this.#table.add(bytes, input.length)
+    })
+    this.#recorded.catch(() => {})
+    return output
+  }
+
+  /** Runs when every data frame has left. */
+  async *#tail(): AsyncGenerator<Buffer> {
+    await this.#recorded
+    const index = this.#index?.(this.#totals) ?? []
+    const indexBytes = sizeOf(index)
+    if (indexBytes > MAX_INDEX_BYTES) {
+      throw new TransformError(
+        'LIMIT',
+        `The index is ${indexBytes} bytes, and 4 GiB are allowed. Split the folder into several backups.`,
+      )
+    }
+    if (indexBytes > 0) {
+      const header = skippableHeader(INDEX_MAGIC, indexBytes)
+      this.#table.add(header.length + indexBytes, 0)
+      yield header
+      yield* index
+    }
+    yield* this.#table.finish()
+  }
+}
+
+function sizeOf(buffers: readonly Buffer[]): number {
+  return buffers.reduce((sum, buffer) => sum + buffer.length, 0)
+}
+
+// Read here once, so that an old Node fails with a sentence and not in the middle of a backup.
+if (constants.ZSTD_e_end === undefined) {
+  throw new TransformError('UNSUPPORTED', 'This Node has no zstd: millrace needs Node 22.15 or newer.')
+}

@@ -15,6 +15,8 @@ export type BackupErrorCode =
   | 'DAMAGED'
   /** An unencrypted object where a key is configured. */
   | 'NOT_ENCRYPTED'
+  /** The object is stored and could not be marked complete. */
+  | 'UNFINISHED'
   /** An archive entry that would leave the target. */
   | 'UNSAFE_ARCHIVE'
 

@@ -1,0 +1,129 @@
+import { openStorage, type StorageConfig } from '../adapters/open.ts'
+import type { Storage } from '../adapters/storage.ts'
+import { checkReadKeys, type IndexEntry, type IndexHead, type ReadKeys, type WriteKey } from '../transforms/index.ts'
+import { findSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
+import { type CreatedSnapshot, type CreateOptions, createSnapshot } from './create.ts'
+import { BackupError } from './errors.ts'
+import { checkServer } from './names.ts'
+import { openObject } from './open-object.ts'
+import { type Restored, type RestoreOptions, restoreSnapshot } from './restore.ts'
+import type { BackupSource } from './source.ts'
+import { type Verification, type VerifyOptions, verifySnapshot } from './verify.ts'
+import { VERSION } from './version.ts'
+
+export interface BackupsOptions extends ReadKeys {
+  /** An open store, or what `openStorage` takes. A store that is opened here is closed by `close`. */
+  storage: Storage | StorageConfig | string
+  /** Whose backups: `[a-z0-9][a-z0-9._-]*`. Each server is alone under its own prefix. */
+  server: string
+  /** false: write and read without encryption. Otherwise a password or a key is needed; the first is written with. */
+  encryption?: boolean | undefined
+}
+
+export interface Inspection {
+  snapshot: Snapshot
+  /** The index's head; null when the object has none. */
+  head: IndexHead | null
+  /** zstd frames, the index among them; null when the object has no seek table. */
+  frames: number | null
+  /** null: not encrypted. */
+  encryption: { frameBytes: number; iterations: number | null } | null
+}
+
+export interface InspectOptions {
+  allowPlain?: boolean | undefined
+  allowRenamed?: boolean | undefined
+  /** Called for each entry of the archive, in stream order. */
+  onEntry?: ((entry: IndexEntry) => void) | undefined
+  signal?: AbortSignal | undefined
+}
+
+/** The backups of one server in one store. */
+export interface Backups {
+  readonly server: string
+  readonly storage: Storage
+  /** Backs a folder, a file, a stream or a program's output up. See `createSnapshot`. */
+  create(source: BackupSource, options?: CreateOptions): Promise<CreatedSnapshot>
+  /** All snapshots, oldest first; nothing is opened. */
+  list(options?: { signal?: AbortSignal | undefined }): Promise<Snapshot[]>
+  /** Reads what a snapshot says of itself. `id` may be `latest`. */
+  inspect(id: string, options?: InspectOptions): Promise<Inspection>
+  /** Restores a snapshot so that `target` becomes the folder (or file) that was backed up. */
+  restore(id: string, target: string, options?: RestoreOptions): Promise<Restored>
+  verify(id: string, options?: VerifyOptions): Promise<Verification>
+  close(): Promise<void>
+}
+
+/**
+ * Opens the backups of one server.
+ * @throws BackupError USAGE for a bad server name or no key; TransformError BAD_KEY; StorageError from the store.
+ */
+export async function openBackups(options: BackupsOptions): Promise<Backups> {
+  const server = checkServer(options.server)
+  const keys = readKeysOf(options)
+  const { storage: given } = options
+  const own = typeof given === 'string' || 'provider' in given
+  const storage = own ? await openStorage(given) : given
+  const find = async (id: string, unfinished: boolean, signal?: AbortSignal) =>
+    findSnapshot(await listSnapshots(storage, server, signal), id, unfinished)
+  return {
+    server,
+    storage,
+    create: (source, create = {}) =>
+      createSnapshot({ storage, server, key: keys && writeKeyOf(keys), tool: `millrace/${VERSION}` }, source, create),
+    list: ({ signal } = {}) => listSnapshots(storage, server, signal),
+    async inspect(id, inspect = {}) {
+      const snapshot = await find(id, true, inspect.signal)
+      const object = await openObject(storage, snapshot, { ...inspect, keys })
+      try {
+        if (inspect.onEntry && object.seekable?.hasIndex) {
+          for await (const entry of object.seekable.entries()) inspect.onEntry(entry)
+        }
+        const { sealed, seekable, head } = object
+        return {
+          snapshot,
+          head,
+          frames: seekable?.frames ?? null,
+          encryption: sealed ? { frameBytes: sealed.header.frameBytes, iterations: sealed.header.iterations } : null,
+        }
+      } finally {
+        object.close()
+      }
+    },
+    async restore(id, target, restore = {}) {
+      const snapshot = await find(id, restore.allowUnverified ?? false, restore.signal)
+      return restoreSnapshot(storage, snapshot, keys, target, restore)
+    },
+    async verify(id, verify = {}) {
+      return verifySnapshot(storage, await find(id, true, verify.signal), keys, verify)
+    },
+    async close() {
+      if (own) await storage.close()
+    },
+  }
+}
+
+function readKeysOf(options: BackupsOptions): ReadKeys | undefined {
+  const { password, key } = options
+  const given =
+    (Array.isArray(password) ? password.length > 0 : password !== undefined) ||
+    (Array.isArray(key) ? key.length > 0 : key !== undefined)
+  if (options.encryption === false) {
+    if (given)
+      throw new BackupError(
+        'USAGE',
+        'A password or key was given together with encryption: false. Leave one of them out.',
+      )
+    return undefined
+  }
+  if (!given) throw new BackupError('USAGE', 'Give a password or a key, or say encryption: false to go without.')
+  checkReadKeys({ password, key })
+  return { password, key }
+}
+
+/** Written with what comes first; the others are for reading older snapshots. */
+function writeKeyOf({ password, key }: ReadKeys): WriteKey {
+  const firstKey = (Array.isArray(key) ? key[0] : key) as Uint8Array | undefined
+  if (firstKey !== undefined) return { key: firstKey }
+  return { password: (Array.isArray(password) ? password[0] : password) as string | undefined }
+}

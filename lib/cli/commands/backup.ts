@@ -1,0 +1,88 @@
+import { basename, resolve } from 'node:path'
+import { openBackups } from '../../backups.ts'
+import { BackupError } from '../../errors.ts'
+import { checkServer } from '../../names.ts'
+import type { BackupSource, Omissions } from '../../source.ts'
+import { EXIT } from '../exit-codes.ts'
+import { formatBytes, formatCount, formatDuration, formatRate, formatRatio } from '../format.ts'
+import type { Invocation } from '../main.ts'
+import { findKeys, type SecretOptions } from '../secrets.ts'
+
+interface BackupOptions extends SecretOptions {
+  to: string
+  server?: string
+  fromCommand?: boolean
+  level?: number
+  allowEmpty?: boolean
+}
+
+export async function backupCommand(
+  words: readonly string[],
+  options: BackupOptions,
+  { output, signal }: Invocation,
+): Promise<number> {
+  const source = sourceOf(words, options.fromCommand === true)
+  const server = options.server ?? defaultServer(source)
+  checkServer(server)
+  const encryption = options.encryption !== false
+  const keys = encryption ? await findKeys(options, 'write') : {}
+  const backups = await openBackups({ storage: options.to, server, encryption, ...keys })
+  try {
+    const { level, allowEmpty } = options
+    const made = await backups.create(source, {
+      level,
+      allowEmpty,
+      signal,
+      onProgress: output.progress,
+      onWarning: output.warning,
+    })
+    const { id, files, bytes, storedBytes, elapsedMs, incomplete } = made
+    const text = [
+      `Backed up ${made.kind === 'tar' ? formatCount(files, 'file') : 'the stream'} of ${server} as ${id}`,
+      `  ${formatBytes(bytes)} -> ${formatBytes(storedBytes)} (ratio ${formatRatio(bytes, storedBytes)}) in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}`,
+      `  ${backups.storage.location} ${made.key}`,
+      ...omissionLines(made.omissions),
+    ].join('\n')
+    output.result('snapshot', made, text)
+    return incomplete ? EXIT.INCOMPLETE : EXIT.GOOD
+  } finally {
+    await backups.close()
+  }
+}
+
+function sourceOf(words: readonly string[], program: boolean): BackupSource {
+  const [first, ...rest] = words
+  if (first === undefined) {
+    throw new BackupError(
+      'USAGE',
+      'Name a folder or file to back up, or use --from-command and name a program after --.',
+    )
+  }
+  if (program) return { command: [first, ...rest] }
+  if (rest.length > 0) throw new BackupError('USAGE', `Name one folder or file; ${words.length} were given.`)
+  return first
+}
+
+function defaultServer(source: BackupSource): string {
+  if (typeof source !== 'string') throw new BackupError('USAGE', 'Name the server with --server.')
+  const name = basename(resolve(source))
+  try {
+    return checkServer(name)
+  } catch (cause) {
+    throw new BackupError(
+      'USAGE',
+      `The folder's name ${JSON.stringify(name)} cannot be a server's name. Give one with --server.`,
+      { cause },
+    )
+  }
+}
+
+function omissionLines({ special, names, unreadable, changed }: Omissions): string[] {
+  const lines: string[] = []
+  if (special > 0) lines.push(`  left out: ${formatCount(special, 'socket, fifo or device').replace(/s$/, '')}`)
+  if (names > 0) lines.push(`  left out: ${formatCount(names, 'name')} not in UTF-8`)
+  if (unreadable > 0)
+    lines.push(`  left out: ${formatCount(unreadable, 'entry').replace(/entrys$/, 'entries')} that could not be read`)
+  if (changed > 0) lines.push(`  changed while they were read: ${formatCount(changed, 'file')}`)
+  return lines
+}

@@ -1,0 +1,79 @@
+import type { IndexEntry } from '../../../transforms/index.ts'
+import { openBackups } from '../../backups.ts'
+import { EXIT } from '../exit-codes.ts'
+import { formatBytes, formatRatio, printable } from '../format.ts'
+import type { Invocation } from '../main.ts'
+import { findKeys, type SecretOptions } from '../secrets.ts'
+
+interface InspectOptions extends SecretOptions {
+  from: string
+  server: string
+  files?: boolean
+  allowPlain?: boolean
+  allowRenamed?: boolean
+}
+
+export async function inspectCommand(
+  id: string,
+  options: InspectOptions,
+  { output, signal }: Invocation,
+): Promise<number> {
+  const encryption = options.encryption !== false
+  const keys = encryption ? await findKeys(options, 'read') : {}
+  const { allowPlain, allowRenamed } = options
+  const backups = await openBackups({ storage: options.from, server: options.server, encryption, ...keys })
+  try {
+    const {
+      snapshot,
+      head,
+      frames,
+      encryption: sealed,
+    } = await backups.inspect(id, {
+      allowPlain,
+      allowRenamed,
+      signal,
+      onEntry: options.files ? (entry) => output.result('entry', entry, entryLine(entry)) : undefined,
+    })
+    const rows: [string, string][] = [
+      ['snapshot', snapshot.id],
+      ['server', snapshot.server],
+      ['created', snapshot.created.toISOString()],
+      ['state', snapshot.complete ? 'complete' : 'unfinished'],
+      ['stored', `${formatBytes(snapshot.storedBytes)} (${snapshot.storedBytes} bytes)`],
+    ]
+    if (head) {
+      rows.push(
+        [
+          'content',
+          `${formatBytes(head.bytes)} in ${head.files} files, ratio ${formatRatio(head.bytes, snapshot.storedBytes)}`,
+        ],
+        ['consistency', head.consistency],
+        ['written by', head.tool],
+      )
+    }
+    if (frames !== null) rows.push(['zstd frames', String(frames)])
+    const how =
+      sealed === null
+        ? 'none'
+        : `AES-256-GCM, ${sealed.iterations === null ? 'raw key' : `password, ${sealed.iterations} iterations`}`
+    rows.push(['encryption', how], ['key', snapshot.key])
+    output.result(
+      'inspection',
+      { snapshot, head, frames, encryption: sealed },
+      rows.map(([name, value]) => `${name.padEnd(12)} ${printable(value)}`).join('\n'),
+    )
+    return EXIT.GOOD
+  } finally {
+    await backups.close()
+  }
+}
+
+function entryLine(entry: IndexEntry): string {
+  const letter = { file: '-', dir: 'd', symlink: 'l', link: 'h' }[entry.type] ?? '?'
+  const when = new Date(entry.mtime).toISOString().slice(0, 19).replace('T', ' ')
+  const link = entry.link === undefined ? '' : ` -> ${entry.link}`
+  const note = entry.superseded ? ' (superseded)' : entry.changed ? ` (${entry.changed})` : ''
+  return printable(
+    `${letter}${entry.mode.toString(8).padStart(4, '0')} ${String(entry.size).padStart(12)} ${when} ${entry.path}${link}${note}`,
+  )
+}

@@ -1,0 +1,40 @@
+import { StorageError } from '../../adapters/errors.ts'
+import { TransformError } from '../../transforms/index.ts'
+import { BackupError, type BackupErrorCode } from '../errors.ts'
+
+export const EXIT = {
+  GOOD: 0,
+  FAILED: 1,
+  USAGE: 2,
+  /** Done, and something is missing from it. */
+  INCOMPLETE: 3,
+  /** Damaged, or a wrong password. */
+  DAMAGED: 4,
+  REFUSED: 5,
+} as const
+
+const BACKUP_CODES: Record<BackupErrorCode, number> = {
+  USAGE: EXIT.USAGE,
+  SOURCE: EXIT.FAILED,
+  EMPTY_SOURCE: EXIT.REFUSED,
+  TARGET: EXIT.REFUSED,
+  NO_SNAPSHOT: EXIT.FAILED,
+  MISPLACED: EXIT.DAMAGED,
+  DAMAGED: EXIT.DAMAGED,
+  NOT_ENCRYPTED: EXIT.REFUSED,
+  UNFINISHED: EXIT.INCOMPLETE,
+  UNSAFE_ARCHIVE: EXIT.DAMAGED,
+}
+
+/** The exit code that an error is worth. */
+export function exitCodeOf(error: unknown): number {
+  if (error instanceof BackupError) return BACKUP_CODES[error.code]
+  if (error instanceof TransformError) {
+    return error.code === 'BAD_KEY' || error.code === 'BAD_OPTION' ? EXIT.USAGE : EXIT.DAMAGED
+  }
+  if (error instanceof StorageError) {
+    if (error.code === 'CORRUPT') return EXIT.DAMAGED
+    return error.code === 'INVALID' ? EXIT.USAGE : EXIT.FAILED
+  }
+  return EXIT.FAILED
+}

@@ -1,0 +1,59 @@
+import { password as askPassword, isCancel } from '@clack/prompts'
+import type { ReadKeys } from '../../transforms/index.ts'
+import { BackupError } from '../errors.ts'
+import { readKeyFile, readPasswordFile } from '../key-file.ts'
+
+export interface SecretOptions {
+  passwordFile?: string | undefined
+  keyFile?: string | undefined
+  /** false after `--no-encryption`. */
+  encryption?: boolean | undefined
+}
+
+/**
+ * Finds the password or key: the files named on the command line, else MILLRACE_PASSWORD, else a hidden prompt.
+ * @param purpose `write` asks a new password twice.
+ * @throws BackupError USAGE when there is none, or it cannot be read.
+ */
+export async function findKeys(options: SecretOptions, purpose: 'read' | 'write'): Promise<ReadKeys> {
+  const { passwordFile, keyFile } = options
+  if (passwordFile !== undefined && keyFile !== undefined && purpose === 'write') {
+    throw new BackupError(
+      'USAGE',
+      'Give --password-file or --key-file, not both: a snapshot is encrypted with one of them.',
+    )
+  }
+  if (passwordFile !== undefined || keyFile !== undefined) {
+    return {
+      password: passwordFile === undefined ? undefined : await readPasswordFile(passwordFile),
+      key: keyFile === undefined ? undefined : await readKeyFile(keyFile),
+    }
+  }
+  const given = process.env.MILLRACE_PASSWORD
+  if (given !== undefined) {
+    if (given === '')
+      throw new BackupError('USAGE', 'MILLRACE_PASSWORD is set and empty. Set it to the password, or unset it.')
+    return { password: given }
+  }
+  if (!process.stdin.isTTY || !process.stderr.isTTY) {
+    throw new BackupError(
+      'USAGE',
+      'No password was given. Set MILLRACE_PASSWORD, or use --password-file or --key-file, or --no-encryption to go without.',
+    )
+  }
+  const password = await prompt('Password')
+  if (purpose === 'write' && (await prompt('The same again')) !== password) {
+    throw new BackupError('USAGE', 'The two passwords differ. Nothing was done.')
+  }
+  return { password }
+}
+
+async function prompt(message: string): Promise<string> {
+  const answer = await askPassword({
+    message,
+    output: process.stderr,
+    validate: (value) => (value ? undefined : 'A password has at least one character.'),
+  })
+  if (isCancel(answer)) throw new BackupError('USAGE', 'No password was given. Nothing was done.')
+  return answer
+}

@@ -1,0 +1,206 @@
+import { Transform, type Writable } from 'node:stream'
+import type { Storage } from '../adapters/storage.ts'
+import {
+  createEncrypt,
+  createHashTee,
+  createMeter,
+  createZstdCompress,
+  IndexBuilder,
+  type IndexHead,
+  type Progress,
+  sealedSize,
+  type WriteKey,
+} from '../transforms/index.ts'
+import type { ArchiveWarning } from './archive/entry.ts'
+import { type Snapshot, snapshotKey } from './catalog.ts'
+import { writeCompanion } from './companion.ts'
+import { BackupError } from './errors.ts'
+import { idTime, newId } from './names.ts'
+import { run } from './pipe.ts'
+import { type BackupSource, type Omissions, openSource } from './source.ts'
+
+export interface CreateProgress extends Progress {
+  /** Bytes that have gone towards the store. */
+  storedBytes: number
+}
+
+export interface CreateOptions {
+  /** zstd level, 1 to 22; 3 when left out. */
+  level?: number | undefined
+  /** Plaintext bytes a zstd frame; 4 MiB when left out. */
+  zstdFrameBytes?: number | undefined
+  threads?: number | undefined
+  /** PBKDF2 iterations; 600,000 when left out. */
+  iterations?: number | undefined
+  /** Back up a source that holds nothing. */
+  allowEmpty?: boolean | undefined
+  onProgress?: ((progress: CreateProgress) => void) | undefined
+  onWarning?: ((warning: ArchiveWarning) => void) | undefined
+  signal?: AbortSignal | undefined
+}
+
+export interface CreatedSnapshot extends Snapshot {
+  /** SHA-256 of the object as stored, hex. */
+  sha256: string
+  /** The archive's bytes, before compression. */
+  bytes: number
+  files: number
+  consistency: string
+  omissions: Omissions
+  /** Whether something is missing from it or did not hold still: the command's exit code 3. */
+  incomplete: boolean
+  elapsedMs: number
+}
+
+export interface CreateContext {
+  storage: Storage
+  server: string
+  /** undefined: the snapshot is not encrypted. */
+  key: WriteKey | undefined
+  /** What the index says wrote it. */
+  tool: string
+}
+
+/** Room for the index in the estimate of an object's size: 64 bytes an entry, and its blocks. */
+const INDEX_ENTRY_BYTES = 64
+const INDEX_BASE_BYTES = 2 * 1024 * 1024
+
+/**
+ * Backs a source up: the object, then its check, then its companion.
+ * @throws BackupError, TransformError, StorageError; nothing is left in the store then, unless the message says so.
+ */
+export async function createSnapshot(
+  context: CreateContext,
+  source: BackupSource,
+  options: CreateOptions,
+): Promise<CreatedSnapshot> {
+  const { storage, server, key: writeKey } = context
+  const { signal } = options
+  const begun = performance.now()
+  // Before the source is touched: a bad key or level must cost nothing.
+  const encrypt = writeKey && createEncrypt({ ...writeKey, iterations: options.iterations })
+  encrypt?.on('error', () => {})
+  try {
+    const id = newId(new Date())
+    const index = new IndexBuilder()
+    const opened = await openSource(source, {
+      index,
+      allowEmpty: options.allowEmpty ?? false,
+      onWarning: options.onWarning ?? (() => {}),
+      signal,
+    })
+    let plainBytes = 0
+    const compress = createZstdCompress({
+      level: options.level,
+      frameBytes: options.zstdFrameBytes,
+      threads: options.threads,
+      index({ bytes }) {
+        plainBytes = bytes
+        return index.finish(headOf(context, id, opened.kind, bytes, opened.summary()))
+      },
+    })
+    const name = { id, kind: opened.kind, encrypted: encrypt !== undefined }
+    const key = snapshotKey(server, name)
+    const tee = createHashTee()
+    const meters = metersOf(options, opened.expectedBytes)
+    const transforms = [meters.plain, compress, ...(encrypt ? [encrypt] : []), tee, meters.stored]
+    let sink: Writable
+    try {
+      const expected = expectedSize(opened.expectedBytes, opened.expectedEntries)
+      sink = storage.createWriteStream(key, { expectedSize: expected, signal })
+    } catch (error) {
+      opened.stream.destroy()
+      for (const stream of transforms) stream.destroy()
+      throw error
+    }
+    await run(opened.stream, transforms, sink, signal)
+    const summary = opened.summary()
+    await finish(storage, key, tee.bytes, tee.digest, signal)
+    const { special: _, ...missing } = summary.omissions
+    return {
+      ...name,
+      server,
+      key,
+      created: idTime(id) as Date,
+      storedBytes: tee.bytes,
+      complete: true,
+      sha256: tee.digest,
+      bytes: plainBytes,
+      files: summary.files,
+      consistency: summary.consistency,
+      omissions: summary.omissions,
+      incomplete: Object.values(missing).some((count) => count > 0),
+      elapsedMs: performance.now() - begun,
+    }
+  } finally {
+    encrypt?.destroy()
+  }
+}
+
+function headOf(
+  context: CreateContext,
+  id: string,
+  kind: 'tar' | 'raw',
+  bytes: number,
+  summary: ReturnType<Awaited<ReturnType<typeof openSource>>['summary']>,
+): IndexHead {
+  const { files, consistency, mode, mtime } = summary
+  const head: IndexHead = {
+    v: 1,
+    kind,
+    server: context.server,
+    id,
+    created: (idTime(id) as Date).getTime(),
+    tool: context.tool,
+    bytes,
+    files,
+    consistency,
+  }
+  if (mode !== undefined) head.mode = mode
+  if (mtime !== undefined) head.mtime = mtime
+  return head
+}
+
+/** The object is there: check it once more from outside, and say so beside it. */
+async function finish(
+  storage: Storage,
+  key: string,
+  bytes: number,
+  digest: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  const stat = await storage.stat(key, { signal })
+  if (stat.size !== bytes) {
+    throw new BackupError(
+      'DAMAGED',
+      `The store says that ${key} has ${stat.size} bytes, and ${bytes} were sent. It is left there without a companion.`,
+    )
+  }
+  try {
+    await writeCompanion(storage, key, digest, signal)
+  } catch (cause) {
+    throw new BackupError(
+      'UNFINISHED',
+      `The object ${key} is stored, and its companion could not be written (${(cause as Error).message}). The snapshot counts as unfinished; its SHA-256 is ${digest}.`,
+      { cause },
+    )
+  }
+}
+
+/** An upper bound of the object's size: what zstd can add to bytes that do not compress, the index and the seal. */
+function expectedSize(bytes: number | undefined, entries: number): number | undefined {
+  if (bytes === undefined) return undefined
+  return sealedSize(Math.ceil(bytes * 1.005) + entries * INDEX_ENTRY_BYTES + INDEX_BASE_BYTES)
+}
+
+function metersOf(options: CreateOptions, total: number | undefined): { plain: Transform; stored: Transform } {
+  let storedBytes = 0
+  const stored = new Transform({
+    transform(chunk: Buffer, _encoding, callback) {
+      storedBytes += chunk.length
+      callback(null, chunk)
+    },
+  })
+  const plain = createMeter({ total, onProgress: (progress) => options.onProgress?.({ ...progress, storedBytes }) })
+  return { plain, stored }
+}

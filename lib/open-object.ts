@@ -1,0 +1,125 @@
+import type { Readable } from 'node:stream'
+import type { ObjectStat, Storage } from '../adapters/storage.ts'
+import {
+  createDecrypt,
+  createZstdDecompress,
+  type IndexHead,
+  openPlain,
+  openSealed,
+  openSeekable,
+  type RangeSource,
+  type ReadKeys,
+  type ReadRange,
+  type Sealed,
+  type Seekable,
+} from '../transforms/index.ts'
+import type { Snapshot } from './catalog.ts'
+import { BackupError } from './errors.ts'
+
+export interface OpenObjectOptions {
+  /** undefined: the service was opened without encryption. */
+  keys: ReadKeys | undefined
+  /** Take an unencrypted object although a key is configured. */
+  allowPlain?: boolean | undefined
+  /** Take an object whose index names another server or snapshot, or that has no index. */
+  allowRenamed?: boolean | undefined
+  signal?: AbortSignal | undefined
+}
+
+/** A snapshot's object, pinned to one version, with its head read and compared with its name. */
+export interface OpenObject {
+  stat: ObjectStat
+  sealed: Sealed | undefined
+  /** null: the object has no seek table and can only be read whole. */
+  seekable: Seekable | null
+  /** null: it has no index. Only with `allowRenamed`. */
+  head: IndexHead | null
+  /** All bytes as stored, from the first. */
+  createReadStream(): Readable
+  /** The transforms from the stored bytes to layer 1. */
+  transforms(): ReturnType<typeof createZstdDecompress>[]
+  close(): void
+}
+
+/**
+ * Opens a snapshot's object by ranges: its header, its last frame, its seek table and the index's head.
+ * @throws BackupError NOT_ENCRYPTED, MISPLACED, DAMAGED; TransformError WRONG_KEY, BAD_KEY; StorageError.
+ */
+export async function openObject(
+  storage: Storage,
+  snapshot: Snapshot,
+  options: OpenObjectOptions,
+): Promise<OpenObject> {
+  const { keys, signal } = options
+  if (!snapshot.encrypted && keys !== undefined && !options.allowPlain) {
+    throw new BackupError(
+      'NOT_ENCRYPTED',
+      `Snapshot ${snapshot.id} is not encrypted, and a password or key was given: someone may have put it there. Allow unencrypted snapshots if it is meant.`,
+    )
+  }
+  if (snapshot.encrypted && keys === undefined) {
+    throw new BackupError('USAGE', `Snapshot ${snapshot.id} is encrypted. Give the password or the key file.`)
+  }
+  const stat = await storage.stat(snapshot.key, { signal })
+  const readRange: ReadRange = (offset, length) =>
+    storage.readRange(snapshot.key, offset, length, {
+      signal,
+      ...(stat.version === undefined ? {} : { version: stat.version }),
+    })
+  let sealed: Sealed | undefined
+  let source: RangeSource
+  if (snapshot.encrypted) {
+    sealed = await openSealed(readRange, stat.size, keys as ReadKeys)
+    source = sealed
+  } else {
+    source = openPlain(readRange, stat.size)
+  }
+  let seekable: Seekable | null = null
+  try {
+    seekable = await openSeekable(source)
+    const head = seekable?.hasIndex ? await seekable.head() : null
+    if (!options.allowRenamed) checkPlace(snapshot, head)
+    return {
+      stat,
+      sealed,
+      seekable,
+      head,
+      createReadStream: () =>
+        storage.createReadStream(snapshot.key, {
+          signal,
+          ...(stat.version === undefined ? {} : { version: stat.version }),
+        }),
+      transforms: () => [...(snapshot.encrypted ? [createDecrypt(keys as ReadKeys)] : []), createZstdDecompress()],
+      close() {
+        seekable?.close()
+        sealed?.close()
+      },
+    }
+  } catch (error) {
+    seekable?.close()
+    sealed?.close()
+    throw error
+  }
+}
+
+/** A container does not authenticate its own name: its index head says whose it is. */
+function checkPlace(snapshot: Snapshot, head: IndexHead | null): void {
+  if (head === null) {
+    throw new BackupError(
+      'MISPLACED',
+      `Snapshot ${snapshot.id} has no index, so nothing shows that it is this server's. Allow renamed snapshots to use it all the same.`,
+    )
+  }
+  if (head.server !== snapshot.server || head.id !== snapshot.id) {
+    throw new BackupError(
+      'MISPLACED',
+      `The object ${snapshot.key} holds snapshot ${head.id} of server ${head.server}: it was moved or mixed up. Allow renamed snapshots to use it all the same.`,
+    )
+  }
+  if (head.kind !== snapshot.kind) {
+    throw new BackupError(
+      'MISPLACED',
+      `The object ${snapshot.key} is named as ${snapshot.kind} and holds ${head.kind}.`,
+    )
+  }
+}

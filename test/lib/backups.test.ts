@@ -1,0 +1,341 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { type TestContext, test } from 'node:test'
+import { openMemory } from '../../adapters/memory.ts'
+import type { Storage } from '../../adapters/storage.ts'
+import { type BackupsOptions, openBackups } from '../../lib/index.ts'
+import { scratch } from '../support/cli.ts'
+import { feed, sample } from '../support/streams.ts'
+
+const key = Buffer.alloc(32, 9)
+
+async function world(t: TestContext): Promise<string> {
+  const folder = join(await scratch(t), 'world')
+  await mkdir(join(folder, 'region'), { recursive: true })
+  await mkdir(join(folder, 'empty'))
+  await writeFile(join(folder, 'region/r.0.0.mca'), sample(300_000))
+  await writeFile(join(folder, 'level.dat'), sample(2000, 2))
+  await symlink('level.dat', join(folder, 'link'))
+  return folder
+}
+
+const open = (storage: Storage, options: Partial<BackupsOptions> = {}) =>
+  openBackups({ storage, server: 'survival', key, ...options })
+
+async function keysOf(storage: Storage): Promise<string[]> {
+  const keys: string[] = []
+  for await (const { key: name } of storage.list('')) keys.push(name)
+  return keys.sort()
+}
+
+async function bytesOf(storage: Storage, name: string): Promise<Buffer> {
+  return Buffer.concat(await Array.fromAsync(storage.createReadStream(name)))
+}
+
+async function put(storage: Storage, name: string, data: Buffer): Promise<void> {
+  await pipeline(feed(data), storage.createWriteStream(name))
+}
+
+/** A store of which some methods are other ones. */
+function overriding(storage: Storage, methods: Partial<Storage>): Storage {
+  return new Proxy(storage, {
+    get(target, name) {
+      const value = Reflect.get(name in methods ? methods : target, name)
+      return typeof value === 'function' ? value.bind(target) : value
+    },
+  })
+}
+
+function hasCode(...codes: string[]) {
+  return (error: unknown) => codes.includes((error as { code: string }).code)
+}
+
+test('a folder is backed up, listed, inspected, verified and restored', async (t) => {
+  const folder = await world(t)
+  const storage = await openMemory()
+  const backups = await open(storage)
+  const made = await backups.create(folder)
+  assert.equal(made.files, 2)
+  assert.equal(made.incomplete, false)
+  assert.deepEqual(await keysOf(storage), [made.key, `${made.key}.sha256`])
+
+  const object = await bytesOf(storage, made.key)
+  assert.equal(object.length, made.storedBytes)
+  assert.equal(createHash('sha256').update(object).digest('hex'), made.sha256)
+  assert.equal((await bytesOf(storage, `${made.key}.sha256`)).toString(), `${made.sha256}  ${made.key.split('/')[1]}\n`)
+
+  const [listed] = await backups.list()
+  assert.equal(listed?.id, made.id)
+  assert.equal(listed?.complete, true)
+
+  const paths: string[] = []
+  const { head } = await backups.inspect('latest', { onEntry: ({ path }) => paths.push(path) })
+  assert.deepEqual(paths, ['empty', 'level.dat', 'link', 'region', 'region/r.0.0.mca'])
+  assert.equal(head?.server, 'survival')
+  assert.equal(head?.bytes, made.bytes)
+
+  assert.equal((await backups.verify('latest')).status, 'ok')
+  assert.equal((await backups.verify(made.id, { quick: true })).status, 'ok')
+
+  const target = join(await scratch(t), 'deep/target')
+  const restored = await backups.restore('latest', target)
+  assert.equal(restored.verified, true)
+  assert.deepEqual(await readFile(join(target, 'link')), await readFile(join(folder, 'level.dat')))
+  assert.deepEqual(await readFile(join(target, 'region/r.0.0.mca')), await readFile(join(folder, 'region/r.0.0.mca')))
+  assert.equal((await stat(target)).mode, (await stat(folder)).mode)
+  assert.deepEqual(await readdir(join(target, '..')), ['target'])
+})
+
+test('a file and a stream are backed up as they are', async (t) => {
+  const folder = await scratch(t)
+  const storage = await openMemory()
+  const backups = await open(storage)
+  const data = sample(5_000_000)
+  await writeFile(join(folder, 'save.zip'), data, { mode: 0o640 })
+  for (const source of [join(folder, 'save.zip'), feed(data, 1000)]) {
+    const made = await backups.create(source)
+    assert.equal(made.kind, 'raw')
+    assert.equal(made.bytes, data.length)
+    const target = join(folder, made.id)
+    await backups.restore(made.id, target)
+    assert.deepEqual(await readFile(target), data)
+  }
+  assert.equal((await backups.list()).length, 2)
+})
+
+test('without encryption: written and read when asked for, refused where a key is configured', async (t) => {
+  const folder = await world(t)
+  const storage = await openMemory()
+  const plain = await open(storage, { key: undefined, encryption: false })
+  const made = await plain.create(folder)
+  assert.match(made.key, /\.tar\.zst$/)
+  assert.equal((await plain.verify('latest')).status, 'ok')
+  const target = join(await scratch(t), 'out')
+  const backups = await open(storage)
+  await assert.rejects(backups.restore('latest', target), hasCode('NOT_ENCRYPTED'))
+  await assert.rejects(backups.verify('latest'), hasCode('NOT_ENCRYPTED'))
+  await backups.restore('latest', target, { allowPlain: true })
+  await assert.rejects(openBackups({ storage, server: 'survival' }), hasCode('USAGE'))
+})
+
+test('T4: a source that dies half-way leaves nothing in the store', async () => {
+  const storage = await openMemory()
+  const backups = await open(storage)
+  const dies = Readable.from(
+    (async function* () {
+      yield sample(20_000_000)
+      throw new Error('the disk is gone')
+    })(),
+    { objectMode: false },
+  )
+  await assert.rejects(backups.create(dies), /the disk is gone/)
+  for (const [script, message] of [
+    ['echo half; exit 3', /ended with exit code 3/],
+    ['echo half; kill -9 $$', /was ended by SIGKILL/],
+    ['echo it broke >&2; exit 1', /it broke/],
+  ] as const) {
+    await assert.rejects(backups.create({ command: ['sh', '-c', script] }), message)
+  }
+  await assert.rejects(backups.create({ command: ['/nonexistent/program'] }), hasCode('SOURCE'))
+  assert.deepEqual(await keysOf(storage), [])
+})
+
+test('T4: an abort leaves nothing in the store', async () => {
+  const storage = await openMemory()
+  const backups = await open(storage)
+  const stop = new AbortController()
+  async function* slow() {
+    yield sample(20_000_000)
+    stop.abort()
+    await new Promise(() => {})
+  }
+  const source = Readable.from(slow(), { objectMode: false })
+  await assert.rejects(backups.create(source, { signal: stop.signal }), { name: 'AbortError' })
+  assert.deepEqual(await keysOf(storage), [])
+})
+
+test('T5: an empty source is refused, and allowed by an option', async (t) => {
+  const folder = await scratch(t)
+  await mkdir(join(folder, 'empty'))
+  await writeFile(join(folder, 'empty.zip'), '')
+  const storage = await openMemory()
+  const backups = await open(storage)
+  for (const source of [
+    join(folder, 'empty'),
+    join(folder, 'empty.zip'),
+    () => Readable.from([]),
+    () => ({ command: ['true'] as [string] }),
+  ]) {
+    const make = () => (typeof source === 'function' ? source() : source)
+    await assert.rejects(backups.create(make()), hasCode('EMPTY_SOURCE'))
+    assert.deepEqual(await keysOf(storage), [])
+  }
+  const made = await backups.create(join(folder, 'empty'), { allowEmpty: true })
+  await backups.restore(made.id, join(folder, 'out'))
+  assert.deepEqual(await readdir(join(folder, 'out')), [])
+  const raw = await backups.create(join(folder, 'empty.zip'), { allowEmpty: true })
+  await backups.restore(raw.id, join(folder, 'out.zip'))
+  assert.equal((await stat(join(folder, 'out.zip'))).size, 0)
+})
+
+test('T24: a target that is not empty is refused, and replaced when asked for', async (t) => {
+  const folder = await world(t)
+  const backups = await open(await openMemory())
+  await backups.create(folder)
+  const target = join(await scratch(t), 'target')
+  await mkdir(target)
+  await writeFile(join(target, 'mine'), 'mine')
+  await assert.rejects(backups.restore('latest', target), hasCode('TARGET'))
+  assert.deepEqual(await readdir(target), ['mine'])
+  await backups.restore('latest', target, { overwrite: true })
+  assert.deepEqual(await readdir(target), await readdir(folder))
+  assert.deepEqual(await readdir(join(target, '..')), ['target'])
+})
+
+test('T26: a wrong password or key restores nothing and leaves nothing', async (t) => {
+  const storage = await openMemory()
+  const made = await (await open(storage)).create(await world(t))
+  const target = join(await scratch(t), 'target')
+  const wrong = await open(storage, { key: Buffer.alloc(32, 1) })
+  await assert.rejects(wrong.restore(made.id, target), hasCode('WRONG_KEY'))
+  await assert.rejects(wrong.verify(made.id), hasCode('WRONG_KEY'))
+  assert.deepEqual(await readdir(join(target, '..')), [])
+  await assert.rejects(open(storage, { key: Buffer.alloc(31) }), hasCode('BAD_KEY'))
+  await assert.rejects(open(storage, { key: undefined, password: '' }), hasCode('BAD_KEY'))
+})
+
+test('T27: a missing or stale companion is unverified, never ok', async (t) => {
+  const storage = await openMemory()
+  const backups = await open(storage)
+  const made = await backups.create(await world(t))
+  const companion = `${made.key}.sha256`
+  const target = join(await scratch(t), 'target')
+
+  await put(storage, companion, Buffer.from(`${'00'.repeat(32)}  ${made.key.split('/')[1]}\n`))
+  assert.equal((await backups.verify(made.id)).status, 'unverified')
+  await assert.rejects(backups.restore(made.id, target), hasCode('DAMAGED'))
+
+  await put(storage, companion, Buffer.from(`${made.sha256}  another-object\n`))
+  assert.equal((await backups.verify(made.id)).status, 'unverified')
+
+  await storage.delete(companion)
+  assert.equal((await backups.verify(made.id)).status, 'unverified')
+  await assert.rejects(backups.restore('latest', target), hasCode('NO_SNAPSHOT'))
+  await assert.rejects(backups.restore(made.id, target), hasCode('NO_SNAPSHOT'))
+  assert.deepEqual(await readdir(join(target, '..')), [])
+  assert.equal((await backups.restore(made.id, target, { allowUnverified: true })).verified, false)
+})
+
+test('T34: an object with any one byte flipped is damaged and restores nothing', async (t) => {
+  const storage = await openMemory()
+  const backups = await open(storage)
+  const folder = join(await scratch(t), 'small')
+  await mkdir(folder)
+  await writeFile(join(folder, 'level.dat'), 'small')
+  const made = await backups.create(folder)
+  const object = await bytesOf(storage, made.key)
+  const target = join(await scratch(t), 'target')
+  let rejected = 0
+  for (let at = 0; at < object.length; at += 1) {
+    const changed = Buffer.from(object)
+    changed[at] = (changed[at] as number) ^ (1 << (at % 8))
+    await put(storage, made.key, changed)
+    await assert.rejects(
+      backups.restore(made.id, target),
+      (error: { name: string }) => error.name === 'TransformError',
+      `byte ${at}`,
+    )
+    rejected += 1
+  }
+  assert.deepEqual(await readdir(join(target, '..')), [])
+  t.diagnostic(`${rejected} flips of a whole snapshot rejected`)
+})
+
+test('T1: an object cut at any byte is damaged and restores nothing', async (t) => {
+  const storage = await openMemory()
+  const backups = await open(storage)
+  const folder = join(await scratch(t), 'small')
+  await mkdir(folder)
+  await writeFile(join(folder, 'level.dat'), 'small')
+  const made = await backups.create(folder)
+  const object = await bytesOf(storage, made.key)
+  const target = join(await scratch(t), 'target')
+  for (let length = 0; length < object.length; length += 1) {
+    await put(storage, made.key, object.subarray(0, length))
+    await assert.rejects(
+      backups.restore(made.id, target),
+      (error: { name: string }) => error.name === 'TransformError',
+      `${length} bytes`,
+    )
+    assert.equal((await backups.verify(made.id).catch(() => ({ status: 'damaged' }))).status, 'damaged')
+  }
+  assert.deepEqual(await readdir(join(target, '..')), [])
+  t.diagnostic(`${object.length} cuts of a whole snapshot rejected`)
+})
+
+test('an object under another name is misplaced, unless that is allowed', async (t) => {
+  const storage = await openMemory()
+  const made = await (await open(storage)).create(await world(t))
+  const object = await bytesOf(storage, made.key)
+  const base = made.key.split('/')[1] as string
+  await put(storage, `creative/${base}`, object)
+  await put(storage, `creative/${base}.sha256`, await bytesOf(storage, `${made.key}.sha256`))
+  const creative = await open(storage, { server: 'creative' })
+  const target = join(await scratch(t), 'target')
+  await assert.rejects(creative.restore('latest', target), hasCode('MISPLACED'))
+  await assert.rejects(creative.verify('latest'), hasCode('MISPLACED'))
+  await assert.rejects(creative.inspect('latest'), hasCode('MISPLACED'))
+  await creative.restore('latest', target, { allowRenamed: true })
+})
+
+test('T19: servers with like names, and foreign objects, do not touch each other', async (t) => {
+  const folder = await world(t)
+  const storage = await openMemory()
+  const servers = ['world', 'world2', '1', '10']
+  for (const server of servers) await (await open(storage, { server })).create(folder)
+  await put(storage, 'world/notes.txt', Buffer.from('mine'))
+  await put(storage, `world/old/${(await keysOf(storage))[0]?.split('/')[1]}`, Buffer.from('mine'))
+  for (const server of servers) {
+    const found = await (await open(storage, { server })).list()
+    assert.deepEqual(
+      found.map((one) => one.server),
+      [server],
+    )
+  }
+})
+
+test('T31: an upload that was reported as good and is not there is caught', async (t) => {
+  const storage = await openMemory()
+  const lying = overriding(storage, { stat: async (name) => ({ ...(await storage.stat(name)), size: 1 }) })
+  await assert.rejects((await open(lying)).create(await world(t)), hasCode('DAMAGED'))
+  assert.equal((await (await open(storage)).list())[0]?.complete, false)
+})
+
+test('a companion that cannot be written leaves the object, and says so', async (t) => {
+  const storage = await openMemory()
+  const full = overriding(storage, {
+    createWriteStream(name) {
+      if (name.endsWith('.sha256')) throw new Error('no room')
+      return storage.createWriteStream(name)
+    },
+  })
+  const backups = await open(full)
+  await assert.rejects(backups.create(await world(t)), hasCode('UNFINISHED'))
+  const [left] = await backups.list()
+  assert.equal(left?.complete, false)
+  assert.equal((await backups.verify(left?.id as string)).status, 'unverified')
+})
+
+test('progress is told, and ends with what was stored', async (t) => {
+  const backups = await open(await openMemory())
+  let last = { bytes: 0, storedBytes: 0 }
+  const made = await backups.create(await world(t), { onProgress: (progress) => (last = progress) })
+  assert.equal(last.bytes, made.bytes)
+  let restoredBytes = 0
+  await backups.restore('latest', join(await scratch(t), 'out'), { onProgress: ({ bytes }) => (restoredBytes = bytes) })
+  assert.equal(restoredBytes, made.storedBytes)
+})

@@ -1,0 +1,62 @@
+import { spawn } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { TestContext } from 'node:test'
+
+export const BIN = join(import.meta.dirname, '../../lib/cli/bin.ts')
+export const PASSWORD = 'correct horse battery staple'
+
+export interface CliResult {
+  code: number | null
+  stdout: Buffer
+  stderr: string
+  /** The lines of `--json` output. */
+  events(): Record<string, unknown>[]
+}
+
+export interface CliOptions {
+  env?: NodeJS.ProcessEnv
+  input?: Buffer
+  cwd?: string
+}
+
+/** Runs the command as a process of its own, with a password in its environment unless `env` says otherwise. */
+export function millrace(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+  const child = spawn(process.execPath, [BIN, ...args], {
+    cwd: options.cwd,
+    env: { ...process.env, MILLRACE_PASSWORD: PASSWORD, ...options.env },
+    stdio: 'pipe',
+  })
+  const out: Buffer[] = []
+  const err: Buffer[] = []
+  child.stdout.on('data', (chunk) => out.push(chunk))
+  child.stderr.on('data', (chunk) => err.push(chunk))
+  child.stdin.on('error', () => {})
+  child.stdin.end(options.input ?? '')
+  return new Promise((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (code) => {
+      const stdout = Buffer.concat(out)
+      resolve({
+        code,
+        stdout,
+        stderr: Buffer.concat(err).toString(),
+        events: () =>
+          stdout
+            .toString()
+            .trim()
+            .split('\n')
+            .filter((line) => line !== '')
+            .map((line) => JSON.parse(line)),
+      })
+    })
+  })
+}
+
+/** A folder that is removed when the test ends. */
+export async function scratch(t: TestContext): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'millrace-test-'))
+  t.after(() => rm(folder, { recursive: true, force: true }))
+  return folder
+}

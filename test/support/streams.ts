@@ -1,4 +1,4 @@
-import { Readable } from 'node:stream'
+import { Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 
 /** A stream of `data` in writes of `writeBytes`. */
@@ -18,13 +18,13 @@ export async function through(
   writeBytes?: number,
 ): Promise<Buffer> {
   const out: Buffer[] = []
-  await pipeline([
-    feed(data, writeBytes),
-    ...streams,
-    async function* (source: AsyncIterable<Buffer>) {
-      for await (const chunk of source) out.push(chunk)
+  const sink = new Writable({
+    write(chunk: Buffer, _encoding, callback) {
+      out.push(chunk)
+      callback()
     },
-  ] as unknown as [NodeJS.ReadableStream, NodeJS.WritableStream])
+  })
+  await pipeline([feed(data, writeBytes), ...streams, sink])
   return Buffer.concat(out)
 }
 

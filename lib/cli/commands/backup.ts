@@ -79,10 +79,10 @@ function defaultServer(source: BackupSource): string {
 
 function omissionLines({ special, names, unreadable, changed }: Omissions): string[] {
   const lines: string[] = []
-  if (special > 0) lines.push(`  left out: ${formatCount(special, 'socket, fifo or device').replace(/s$/, '')}`)
+  if (special > 0)
+    lines.push(`  left out: ${formatCount(special, 'socket, fifo or device', 'sockets, fifos or devices')}`)
   if (names > 0) lines.push(`  left out: ${formatCount(names, 'name')} not in UTF-8`)
-  if (unreadable > 0)
-    lines.push(`  left out: ${formatCount(unreadable, 'entry').replace(/entrys$/, 'entries')} that could not be read`)
+  if (unreadable > 0) lines.push(`  left out: ${formatCount(unreadable, 'entry', 'entries')} that could not be read`)
   if (changed > 0) lines.push(`  changed while they were read: ${formatCount(changed, 'file')}`)
   return lines
 }

@@ -13,6 +13,7 @@ export { TransformError, type TransformErrorCode } from './errors.ts'
 export { createHashTee, type HashTee } from './hash-tee.ts'
 export { IndexBuilder, type IndexEntry, type IndexHead, readIndex } from './index-frame.ts'
 export {
+  checkReadKeys,
   KEY_BYTES,
   PBKDF2_ITERATIONS,
   PBKDF2_MAX_ITERATIONS,

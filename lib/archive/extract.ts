@@ -1,0 +1,349 @@
+import { isUtf8 } from 'node:buffer'
+import { lstat, mkdir, realpath } from 'node:fs/promises'
+import { finished, type Readable } from 'node:stream'
+import { type Extract, extract, type Header } from 'tar-stream'
+import { BackupError } from '../errors.ts'
+import { type ArchiveWarning, type EntryType, escapeBytes, nsToMs, paxToNs } from './entry.ts'
+import { abortError } from './io.ts'
+import { TailWatch } from './tail.ts'
+import { type Meta, TargetFolder, targetError } from './target.ts'
+
+export { applyFolder } from './target.ts'
+
+/** Files up to this size are collected and written several at a time. */
+const SMALL_BYTES = 64 * 1024
+
+/** An entry as the archive has it; times are ms, sizes bytes. */
+export interface ExtractEntry {
+  path: string
+  type: EntryType
+  size: number
+  mode: number
+  mtime: number
+  uid: number
+  gid: number
+  link?: string
+}
+
+export interface ExtractOptions {
+  /** Set the numeric owners and the setuid, setgid and sticky bits. The default is whether it runs as root. */
+  owners?: boolean
+  /** Which entries to restore; by default all. Of a hard link, the entry it links to is asked for again. */
+  filter?: (entry: ExtractEntry) => boolean
+  /** Called for every entry that was restored, in stream order (symlinks before they are made). */
+  onEntry?: (entry: ExtractEntry) => void
+  onWarning?: (warning: ArchiveWarning) => void
+  signal?: AbortSignal
+}
+
+export interface ExtractResult {
+  /** Files and hard links restored; a path that came twice counts twice. */
+  files: number
+  /** Entries restored, folders and symlinks too. */
+  entries: number
+  /** Bytes of file content written. */
+  bytes: number
+  /** Length of the tar stream. */
+  archiveBytes: number
+  /** Entries left out with a warning; not those the filter left out. */
+  skipped: number
+  /** Of an archive with an entry for the root (`./`, as GNU tar makes them): its mode and mtime. Not applied. */
+  folder?: { mode: number; mtime: number }
+}
+
+/** What tar-stream gives beyond its own types. */
+interface TarHeaders extends Omit<Header, 'type' | 'linkname'> {
+  type: string | null
+  linkname: string | null
+  /** Offset of the content. */
+  byteOffset: number
+  pax: Record<string, string> | null
+}
+
+type Entry = Extract extends AsyncIterable<infer E> ? E : never
+
+const TYPES: Record<string, EntryType> = {
+  file: 'file',
+  'contiguous-file': 'file',
+  directory: 'dir',
+  symlink: 'symlink',
+  link: 'link',
+}
+
+/** The archive failed while an entry's content was read: not the fault of who was writing it. */
+class ContentError extends Error {}
+
+async function* contentOf(entry: Entry): AsyncGenerator<Buffer, void, void> {
+  const chunks = entry[Symbol.asyncIterator]()
+  let whole = false
+  try {
+    for (;;) {
+      const next = await chunks.next().catch((cause: unknown) => {
+        throw new ContentError(cause instanceof Error ? cause.message : String(cause), { cause })
+      })
+      if (next.done) break
+      yield next.value as Buffer
+    }
+    whole = true
+  } finally {
+    if (!whole) await chunks.return?.()
+  }
+}
+
+function damaged(message: string): BackupError {
+  return new BackupError('DAMAGED', message)
+}
+
+/** The text of a header field: pax records arrive decoded, plain ones as bytes. Undefined when it is not UTF-8. */
+function decodeField(pax: string | undefined, plain: string | null | undefined): string | undefined {
+  if (pax) return pax
+  const bytes = Buffer.from(plain ?? '', 'latin1')
+  return isUtf8(bytes) ? bytes.toString('utf8') : undefined
+}
+
+/** The path below the target, '' for the target itself. Throws BackupError UNSAFE_ARCHIVE when it leaves it. */
+function safePath(name: string): string {
+  const shown = JSON.stringify(name)
+  if (name.startsWith('/')) throw new BackupError('UNSAFE_ARCHIVE', `The archive entry ${shown} has an absolute path`)
+  if (name.includes('\0')) throw new BackupError('UNSAFE_ARCHIVE', `The archive entry ${shown} holds a NUL`)
+  const parts = name.split('/').filter((part) => part !== '' && part !== '.')
+  if (parts.includes('..')) throw new BackupError('UNSAFE_ARCHIVE', `The archive entry ${shown} leaves the folder`)
+  return parts.join('/')
+}
+
+function paxNumber(headers: TarHeaders, key: 'uid' | 'gid'): number {
+  const text = headers.pax?.[key]
+  if (text === undefined) return headers[key]
+  if (!/^\d{1,10}$/.test(text)) throw damaged(`The archive has an entry with the ${key} ${JSON.stringify(text)}`)
+  return Number(text)
+}
+
+function metaOf(headers: TarHeaders): Meta {
+  const text = headers.pax?.mtime
+  const mtimeNs = text === undefined ? BigInt(headers.mtime.getTime()) * 1_000_000n : paxToNs(text)
+  if (mtimeNs === undefined) throw damaged(`The archive has an entry with the mtime ${JSON.stringify(text)}`)
+  return {
+    mode: headers.mode & 0o7777,
+    mtimeNs,
+    uid: paxNumber(headers, 'uid'),
+    gid: paxNumber(headers, 'gid'),
+  }
+}
+
+class Extraction {
+  readonly result: ExtractResult = { files: 0, entries: 0, bytes: 0, archiveBytes: 0, skipped: 0 }
+  readonly tail = new TailWatch()
+  readonly target: TargetFolder
+  readonly #options: ExtractOptions
+  // Paths that were left out with a warning.
+  readonly #absent = new Set<string>()
+
+  constructor(root: string, options: ExtractOptions) {
+    this.#options = options
+    this.target = new TargetFolder(root, options.owners ?? process.getuid?.() === 0)
+  }
+
+  async take(entry: Entry): Promise<void> {
+    const headers = entry.header as unknown as TarHeaders
+    const size = headers.size
+    this.tail.entry(headers.byteOffset, headers.type === 'directory' ? 0 : size)
+    const wanted = await this.#place(headers, entry)
+    // Content that nobody took (of a link, or left out) has to pass.
+    if (!wanted) for await (const _ of contentOf(entry));
+  }
+
+  /** @returns whether the entry's content was read */
+  async #place(headers: TarHeaders, content: Entry): Promise<boolean> {
+    const name = decodeField(headers.pax?.path, headers.name)
+    if (name === undefined) {
+      const path = escapeBytes(headers.name)
+      this.#skip({ kind: 'name', path, message: `The name ${path} is not UTF-8; the entry is left out` })
+      return false
+    }
+    const path = safePath(name)
+    const type = TYPES[headers.type ?? '']
+    if (!type) {
+      this.#skipSpecial(path, headers)
+      return false
+    }
+    const meta = metaOf(headers)
+    if (path === '') {
+      if (type !== 'dir') throw new BackupError('UNSAFE_ARCHIVE', 'An archive entry would replace the folder itself')
+      this.result.folder = { mode: meta.mode, mtime: nsToMs(meta.mtimeNs) }
+      return false
+    }
+    if (Object.keys(headers.pax ?? {}).some((key) => key.startsWith('GNU.sparse.'))) {
+      throw damaged(`${path} is stored as a GNU sparse file, which cannot be restored here; use GNU tar`)
+    }
+    const size = type === 'file' ? headers.size : 0
+    const { mode, mtimeNs, uid, gid } = meta
+    const entry: ExtractEntry = { path, type, size, mode, mtime: nsToMs(mtimeNs), uid, gid }
+    if (type === 'symlink' || type === 'link') {
+      const link = decodeField(headers.pax?.linkpath, headers.linkname)
+      if (link === undefined) {
+        this.#absent.add(path)
+        this.#skip({ kind: 'name', path, message: `The link target of ${path} is not UTF-8; it is left out` })
+        return false
+      }
+      entry.link = type === 'link' ? safePath(link) : link
+    }
+    if (!this.#wants(entry)) return false
+    const done = await this.#write(entry, meta, content)
+    if (done) {
+      this.#absent.delete(path)
+      this.result.entries++
+      if (type === 'file' || type === 'link') this.result.files++
+      this.result.bytes += size
+      this.#options.onEntry?.(entry)
+    }
+    return type === 'file'
+  }
+
+  async #write(entry: ExtractEntry, meta: Meta, content: Entry): Promise<boolean> {
+    const { path, type, size, link = '' } = entry
+    if (type === 'dir') {
+      await this.target.folder(path, meta)
+    } else if (type === 'symlink') {
+      if (link === '') throw damaged(`The archive has a symlink without a target: ${path}`)
+      await this.target.symlink(path, link, meta)
+    } else if (type === 'link') {
+      return await this.#writeLink(entry, link)
+    } else if (size <= SMALL_BYTES) {
+      const chunks: Buffer[] = []
+      if (size > 0) for await (const chunk of contentOf(content)) chunks.push(chunk)
+      else content.resume()
+      await this.target.smallFile(path, meta, chunks)
+    } else {
+      await this.target.largeFile(path, meta, contentOf(content))
+    }
+    return true
+  }
+
+  #wants(entry: ExtractEntry): boolean {
+    return !this.#options.filter || this.#options.filter(entry)
+  }
+
+  async #writeLink(entry: ExtractEntry, link: string): Promise<boolean> {
+    const { path } = entry
+    // A file that stands at a path that is not restored is an older one: not to be linked to.
+    const { link: _, ...twin } = entry
+    const left = this.#absent.has(link) || !this.#wants({ ...twin, path: link, type: 'file' })
+    if (!left && link !== '' && (await this.target.hardLink(path, link))) return true
+    if (!left) throw damaged(`The archive links ${path} to ${link}, which it does not hold`)
+    this.#absent.add(path)
+    this.#skip({ kind: 'link', path, message: `${path} is a hard link to ${link}, which was not restored` })
+    return false
+  }
+
+  #skipSpecial(path: string, headers: TarHeaders): void {
+    const { type } = headers
+    if (type !== 'fifo' && type !== 'character-device' && type !== 'block-device') {
+      throw damaged(`The archive entry ${JSON.stringify(path)} is of a kind that cannot be restored`)
+    }
+    this.#absent.add(path)
+    this.#skip({ kind: 'special', path, message: `${path} is a ${type.replace('-', ' ')}; it is left out` })
+  }
+
+  #skip(warning: ArchiveWarning): void {
+    this.result.skipped++
+    this.#options.onWarning?.(warning)
+  }
+}
+
+/** Feeds the source into extract; settles when all is taken, or rejects with the source's own error. */
+async function feed(source: Readable, tar: Extract, tail: TailWatch): Promise<void> {
+  let wake = (): void => {}
+  tar.on('drain', () => wake())
+  tar.on('close', () => wake())
+  for await (const chunk of source) {
+    if (tar.destroyed) return
+    const data = typeof chunk === 'string' ? Buffer.from(chunk) : (chunk as Buffer)
+    if (data.length === 0) continue
+    tail.push(data)
+    if (tar.write(data)) continue
+    if (tar.destroyed) return
+    await new Promise<void>((resolve) => {
+      wake = resolve
+    })
+  }
+  tar.end(null)
+}
+
+/**
+ * Extracts a tar stream into a folder, and writes nothing outside it (see TargetFolder for the rules). Of several
+ * entries of one path the last counts. Devices and fifos are left out with a warning; modes, times to a quarter of a
+ * microsecond, symlinks and hard links are restored. What is in the folder already stays, unless an entry replaces
+ * it. On failure what was restored so far stays, but no file is left half-written; stage the restore beside the world.
+ * @param source - the tar; it is destroyed on failure
+ * @param targetDir - made if it does not exist; its own mode and mtime are left to applyFolder
+ * @throws BackupError DAMAGED when it is no whole tar, UNSAFE_ARCHIVE when an entry would leave the folder, TARGET
+ * when the folder cannot be written; the source's own error; AbortError
+ */
+export async function extractTar(
+  source: Readable,
+  targetDir: string,
+  options: ExtractOptions = {},
+): Promise<ExtractResult> {
+  const { signal } = options
+  const run = await start(source, targetDir, options)
+  // Plain names as bytes: decoded as UTF-8 by tar-stream, two broken names could become one.
+  const tar = extract({ filenameEncoding: 'latin1' } as Parameters<typeof extract>[0])
+  const stop = (): void => {
+    tar.destroy(abortError(signal!))
+  }
+  signal?.addEventListener('abort', stop, { once: true })
+  let tarFailure: unknown
+  tar.on('error', (error) => {
+    tarFailure = error
+  })
+  let sourceFailure: { error: unknown } | undefined
+  const fed = feed(source, tar, run.tail).catch((error: unknown) => {
+    sourceFailure = { error }
+    tar.destroy(error as Error)
+  })
+  try {
+    for await (const entry of tar) await run.take(entry)
+    await fed
+    run.tail.finish()
+    await run.target.finish()
+    run.result.archiveBytes = run.tail.total
+    return run.result
+  } catch (error) {
+    if (signal?.aborted) throw abortError(signal)
+    if (sourceFailure) throw sourceFailure.error
+    if (error instanceof ContentError || error === tarFailure) {
+      const cause = tarFailure ?? error
+      const reason = cause instanceof Error ? cause.message : String(cause)
+      throw new BackupError('DAMAGED', `The archive is damaged: ${reason}`, { cause })
+    }
+    throw error
+  } finally {
+    signal?.removeEventListener('abort', stop)
+    tar.destroy(null)
+    await run.target.settle()
+    await destroyed(source)
+    await fed
+  }
+}
+
+async function start(source: Readable, targetDir: string, options: ExtractOptions): Promise<Extraction> {
+  try {
+    if (options.signal?.aborted) throw abortError(options.signal)
+    await mkdir(targetDir, { recursive: true })
+    const root = await realpath(targetDir)
+    if (!(await lstat(root)).isDirectory()) throw new BackupError('TARGET', `${targetDir} is not a folder`)
+    return new Extraction(root, options)
+  } catch (error) {
+    await destroyed(source)
+    throw targetError(targetDir, error)
+  }
+}
+
+/** Destroys a stream and waits for its close. */
+function destroyed(source: Readable): Promise<void> {
+  return new Promise((resolve) => {
+    finished(source, () => resolve())
+    source.on('error', () => {})
+    source.destroy()
+  })
+}

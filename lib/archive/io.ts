@@ -1,0 +1,107 @@
+import fs, { type BigIntStats } from 'node:fs'
+
+/*
+ * Thin promises over fs's callbacks: fs.promises costs a FileHandle object an open file, and a folder of a million
+ * small files is mostly opening and closing.
+ */
+
+const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_DIRECTORY } = fs.constants
+
+/** Never through a symlink, and without waiting for the other side of a fifo that took the place of a file. */
+export const READ_FLAGS = O_RDONLY | (O_NOFOLLOW ?? 0) | (O_NONBLOCK ?? 0)
+/** A new file or EEXIST: never an old one, never through a symlink. */
+export const CREATE_FLAGS = O_WRONLY | O_CREAT | O_EXCL | (O_NOFOLLOW ?? 0)
+export const FOLDER_FLAGS = O_RDONLY | (O_DIRECTORY ?? 0) | (O_NOFOLLOW ?? 0)
+
+export function open(path: string, flags: number, mode?: number): Promise<number> {
+  return new Promise((resolve, reject) =>
+    fs.open(path, flags, mode, (error, fd) => (error ? reject(error) : resolve(fd))),
+  )
+}
+
+export function close(fd: number): Promise<void> {
+  return new Promise((resolve, reject) => fs.close(fd, (error) => (error ? reject(error) : resolve())))
+}
+
+export function fstat(fd: number): Promise<BigIntStats> {
+  return new Promise((resolve, reject) =>
+    fs.fstat(fd, { bigint: true }, (error, stat) => (error ? reject(error) : resolve(stat))),
+  )
+}
+
+export function lstat(path: string): Promise<BigIntStats> {
+  return new Promise((resolve, reject) =>
+    fs.lstat(path, { bigint: true }, (error, stat) => (error ? reject(error) : resolve(stat))),
+  )
+}
+
+export function read(fd: number, out: Buffer, at: number, bytes: number, position: number): Promise<number> {
+  return new Promise((resolve, reject) =>
+    fs.read(fd, out, at, bytes, position, (error, got) => (error ? reject(error) : resolve(got))),
+  )
+}
+
+function writeOnce(fd: number, data: Buffer, at: number): Promise<number> {
+  return new Promise((resolve, reject) =>
+    fs.write(fd, data, at, data.length - at, null, (error, written) => (error ? reject(error) : resolve(written))),
+  )
+}
+
+/** Writes all of `data` at the file's own position. */
+export async function writeAll(fd: number, data: Buffer): Promise<void> {
+  for (let at = 0; at < data.length; ) at += await writeOnce(fd, data, at)
+}
+
+export function fchmod(fd: number, mode: number): Promise<void> {
+  return new Promise((resolve, reject) => fs.fchmod(fd, mode, (error) => (error ? reject(error) : resolve())))
+}
+
+export function fchown(fd: number, uid: number, gid: number): Promise<void> {
+  return new Promise((resolve, reject) => fs.fchown(fd, uid, gid, (error) => (error ? reject(error) : resolve())))
+}
+
+export function futimes(fd: number, time: number | Date): Promise<void> {
+  return new Promise((resolve, reject) => fs.futimes(fd, time, time, (error) => (error ? reject(error) : resolve())))
+}
+
+/** The code of a system error, as ENOENT. */
+export function errnoOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
+}
+
+/** Whether an error says that a path leads nowhere any more. */
+export function isGone(error: unknown): boolean {
+  const code = errnoOf(error)
+  return code === 'ENOENT' || code === 'ENOTDIR' || code === 'ESTALE'
+}
+
+/** The AbortError that an aborted signal asks for. */
+export function abortError(signal: AbortSignal): Error {
+  const reason: unknown = signal.reason
+  if (reason instanceof Error && reason.name === 'AbortError') return reason
+  const error = new Error('The operation was aborted', { cause: reason })
+  error.name = 'AbortError'
+  return Object.assign(error, { code: 'ABORT_ERR' })
+}
+
+/** One sentence for a system error; `what` is the start of it, as "Cannot read x". */
+export function explain(what: string, error: unknown): string {
+  const reasons: Record<string, string> = {
+    ENOENT: 'it does not exist',
+    ENOTDIR: 'it is not a folder',
+    EACCES: 'permission denied',
+    EPERM: 'not permitted',
+    EIO: 'the disk reports a read or write error (EIO)',
+    ENOSPC: 'the disk is full',
+    EDQUOT: 'the disk quota is used up',
+    EFBIG: 'the file is larger than this system or its limits allow',
+    EROFS: 'the file system is read-only',
+    EMFILE: 'too many open files',
+    ENFILE: 'too many open files',
+    ENAMETOOLONG: 'the path is too long',
+    ELOOP: 'it is a symlink, or there are too many on the way',
+  }
+  const code = errnoOf(error)
+  const reason = (code && reasons[code]) ?? (error instanceof Error ? error.message : String(error))
+  return `${what}: ${reason}`
+}

@@ -1,0 +1,92 @@
+import { opendir, stat as statFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { BackupError } from '../errors.ts'
+import { BLOCK_BYTES, roundToBlock, TRAILER_BYTES } from './entry.ts'
+import { abortError, lstat } from './io.ts'
+import { DIRECTORY_BATCH, decodeName, sourceError } from './walk.ts'
+
+export interface ScanResult {
+  /**
+   * Length of the folder's tar stream if nothing changes, or a little more. Files that grow or are appended again while
+   * they are archived come on top.
+   */
+  bytes: number
+  /** Files and hard links. */
+  files: number
+  /** Everything that gets an entry. */
+  entries: number
+}
+
+/** Stats under way at the same time. */
+const PARALLEL_STATS = 32
+
+const LISTING = { encoding: 'latin1', bufferSize: DIRECTORY_BATCH } as const
+
+/** mtime, uid, gid and size records together. */
+const PAX_BYTES = 120
+
+class Scan {
+  readonly result: ScanResult = { bytes: TRAILER_BYTES, files: 0, entries: 0 }
+  readonly #inodes = new Set<string>()
+
+  async add(path: string, relativeBytes: number): Promise<void> {
+    let stat: Awaited<ReturnType<typeof lstat>>
+    try {
+      stat = await lstat(path)
+    } catch {
+      return
+    }
+    const isFile = stat.isFile()
+    if (!isFile && !stat.isDirectory() && !stat.isSymbolicLink()) return
+    const { result } = this
+    result.entries++
+    if (isFile) result.files++
+    const first = !isFile || stat.nlink === 1n || this.#see(`${stat.dev}:${stat.ino}`)
+    // A hard link's header holds another path, which may be longer.
+    const linkBytes = stat.isSymbolicLink() ? Number(stat.size) : first ? 0 : 2 * relativeBytes
+    const records = PAX_BYTES + relativeBytes + linkBytes
+    result.bytes += 2 * BLOCK_BYTES + roundToBlock(records) + (isFile && first ? roundToBlock(Number(stat.size)) : 0)
+  }
+
+  #see(inode: string): boolean {
+    if (this.#inodes.has(inode)) return false
+    this.#inodes.add(inode)
+    return true
+  }
+}
+
+/**
+ * Measures a folder before it is archived, for progress and for the part size of an upload. It keeps no list: memory
+ * is the folders still to visit and the inodes with several names. What cannot be read is not
+ * counted; packFolder warns of it.
+ * @throws BackupError SOURCE when the root is missing, not a folder, or cannot be listed; AbortError
+ */
+export async function scanFolder(root: string, options: { signal?: AbortSignal } = {}): Promise<ScanResult> {
+  const { signal } = options
+  const scan = new Scan()
+  const pending: string[] = ['']
+  try {
+    if (!(await statFile(root)).isDirectory()) throw new BackupError('SOURCE', `${root} is not a folder`)
+  } catch (cause) {
+    throw cause instanceof BackupError ? cause : sourceError(root, cause)
+  }
+  for (let folder = pending.pop(); folder !== undefined; folder = pending.pop()) {
+    const batch: Promise<void>[] = []
+    try {
+      for await (const entry of await opendir(join(root, folder), LISTING)) {
+        if (signal?.aborted) throw abortError(signal)
+        const name = decodeName(entry.name)
+        if (name === undefined) continue
+        const path = folder === '' ? name : `${folder}/${name}`
+        if (entry.isDirectory()) pending.push(path)
+        batch.push(scan.add(join(root, path), Buffer.byteLength(path) + 1))
+        if (batch.length === PARALLEL_STATS) await Promise.all(batch.splice(0))
+      }
+    } catch (cause) {
+      if (signal?.aborted) throw abortError(signal)
+      if (folder === '') throw sourceError(root, cause)
+    }
+    await Promise.all(batch)
+  }
+  return scan.result
+}

@@ -1,0 +1,71 @@
+import { HEADER_LIMIT_BYTES, type TarHeader, writeHeader } from './header.ts'
+
+/** The size of the chunks that come out, and of the reads of large files. */
+export const SLAB_BYTES = 512 * 1024
+
+/**
+ * Gathers headers, small files and zeros into chunks of half a MiB. A chunk that was taken is never written to again.
+ */
+export class SlabWriter {
+  #slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
+  #used = 0
+  #ready: Buffer[] = []
+  #bytes = 0
+
+  /** Bytes written so far. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  get hasReady(): boolean {
+    return this.#ready.length > 0
+  }
+
+  /** The full chunks, which belong to the caller now. */
+  takeReady(): Buffer[] {
+    const ready = this.#ready
+    this.#ready = []
+    return ready
+  }
+
+  /** The free part of the chunk at work, never empty: fill it from its start, then call advance. */
+  free(): Buffer {
+    return this.#slab.subarray(this.#used)
+  }
+
+  advance(bytes: number): void {
+    this.#used += bytes
+    this.#bytes += bytes
+    if (this.#used === SLAB_BYTES) this.flush()
+  }
+
+  header(header: TarHeader): void {
+    if (SLAB_BYTES - this.#used < HEADER_LIMIT_BYTES) this.flush()
+    this.advance(writeHeader(this.#slab, this.#used, header))
+  }
+
+  append(data: Buffer): void {
+    for (let done = 0; done < data.length; ) {
+      const copied = data.copy(this.#slab, this.#used, done)
+      done += copied
+      this.advance(copied)
+    }
+  }
+
+  zeros(bytes: number): void {
+    for (let left = bytes; left > 0; ) {
+      const count = Math.min(left, SLAB_BYTES - this.#used)
+      this.#slab.fill(0, this.#used, this.#used + count)
+      left -= count
+      this.advance(count)
+    }
+  }
+
+  /** Makes what was written so far ready. */
+  flush(): void {
+    if (this.#used === 0) return
+    this.#ready.push(this.#slab.subarray(0, this.#used))
+    this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
+    this.#used = 0
+  }
+}

@@ -1,0 +1,316 @@
+import fs from 'node:fs'
+import { lchown, link, lutimes, mkdir, rmdir, symlink, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { BackupError } from '../errors.ts'
+import { msToNs, nsToTimeArgument } from './entry.ts'
+import {
+  CREATE_FLAGS,
+  close,
+  errnoOf,
+  explain,
+  FOLDER_FLAGS,
+  fchmod,
+  fchown,
+  futimes,
+  lstat,
+  open,
+  writeAll,
+} from './io.ts'
+
+export interface Meta {
+  mode: number
+  mtimeNs: bigint
+  uid: number
+  gid: number
+}
+
+interface DeferredSymlink {
+  target: string
+  meta: Meta
+}
+
+/** Small files that are written at the same time. */
+const PARALLEL_FILES = 16
+
+/** The error of a path that cannot be written. */
+export function targetError(path: string, cause: unknown): unknown {
+  if (cause instanceof BackupError || errnoOf(cause) === undefined) return cause
+  return new BackupError('TARGET', explain(`Cannot write ${path}`, cause), { cause })
+}
+
+function unsafe(path: string, why: string): BackupError {
+  return new BackupError('UNSAFE_ARCHIVE', `The archive entry ${path} ${why}; nothing was written through it`)
+}
+
+function* parentsOf(path: string): Generator<string> {
+  for (let slash = path.indexOf('/'); slash !== -1; slash = path.indexOf('/', slash + 1)) yield path.slice(0, slash)
+}
+
+/**
+ * A folder that an archive is written into, and nothing beside it. Paths are relative, without `.`, `..` or empty
+ * parts. The rules that keep it so:
+ * - every parent is a real folder: made here, or seen by lstat, and remembered until something replaces it
+ * - files are made anew (O_EXCL), after what stood there was removed: no old file is written into, and no name of it
+ *   elsewhere changes
+ * - symlinks are made at the end, when no file follows that could be written through one. They may point anywhere: a
+ *   world may share folders with others, and making a link writes nothing where it points
+ * - the modes and times of folders are set last, deepest first, so that a read-only folder can be filled, and through
+ *   a descriptor that is no symlink's
+ */
+export class TargetFolder {
+  readonly #root: string
+  readonly #owners: boolean
+  readonly #known = new Set<string>()
+  readonly #folders = new Map<string, Meta>()
+  readonly #symlinks = new Map<string, DeferredSymlink>()
+  readonly #writing = new Map<string, Promise<void>>()
+  #freed = (): void => {}
+  #failure: { error: unknown } | undefined
+
+  /** @param owners - set numeric owners and setuid, setgid and sticky bits, which needs root */
+  constructor(root: string, owners: boolean) {
+    this.#root = root
+    this.#owners = owners
+  }
+
+  /** Makes a folder; its mode and time are set by finish. */
+  async folder(path: string, meta: Meta): Promise<void> {
+    await this.#claim(path)
+    try {
+      this.#folders.set(path, meta)
+      if (this.#known.has(path)) return
+      const absolute = join(this.#root, path)
+      try {
+        await mkdir(absolute, 0o700)
+      } catch (error) {
+        if (errnoOf(error) !== 'EEXIST') throw error
+        if (!(await lstat(absolute)).isDirectory()) {
+          await unlink(absolute)
+          await mkdir(absolute, 0o700)
+        }
+      }
+      this.#known.add(path)
+    } catch (error) {
+      throw targetError(path, error)
+    }
+  }
+
+  /** Starts to write a small file; a failure comes out of a later call. Waits while enough others are under way. */
+  async smallFile(path: string, meta: Meta, chunks: Buffer[]): Promise<void> {
+    await this.#claim(path)
+    while (this.#writing.size >= PARALLEL_FILES) {
+      await new Promise<void>((resolve) => {
+        this.#freed = resolve
+      })
+    }
+    this.#throwFailure()
+    const work = this.#writeFile(path, meta, chunks)
+      .catch((error: unknown) => {
+        this.#failure ??= { error }
+      })
+      .finally(() => {
+        this.#writing.delete(path)
+        this.#freed()
+      })
+    this.#writing.set(path, work)
+  }
+
+  /** Writes a file of any size; on failure nothing of it is left. */
+  async largeFile(path: string, meta: Meta, chunks: AsyncIterable<Buffer>): Promise<void> {
+    await this.#claim(path)
+    await this.#writeFile(path, meta, chunks)
+  }
+
+  /** Notes a symlink, to be made at the end. */
+  async symlink(path: string, target: string, meta: Meta): Promise<void> {
+    await this.#claim(path)
+    if (this.#known.has(path)) this.#forget(path)
+    this.#symlinks.set(path, { target, meta })
+  }
+
+  /**
+   * Gives the file `target` another name.
+   * @returns false when there is no such file
+   * @throws BackupError UNSAFE_ARCHIVE when it is no regular file or stands behind a symlink
+   */
+  async hardLink(path: string, target: string): Promise<boolean> {
+    await this.drain()
+    const twin = this.#symlinks.get(target)
+    if (twin) {
+      await this.symlink(path, twin.target, twin.meta)
+      return true
+    }
+    try {
+      for (const parent of parentsOf(target)) await this.#checkFolder(parent, path)
+      if (!(await lstat(join(this.#root, target))).isFile()) throw unsafe(path, `links to ${target}, which is no file`)
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return false
+      throw targetError(path, error)
+    }
+    await this.#claim(path)
+    if (path === target) return true
+    try {
+      await this.#replacing(path, () => link(join(this.#root, target), join(this.#root, path)))
+    } catch (error) {
+      throw targetError(path, error)
+    }
+    return true
+  }
+
+  /** Waits for the small files under way. Throws the first failure. */
+  async drain(): Promise<void> {
+    await this.settle()
+    this.#throwFailure()
+  }
+
+  /** Waits for the small files under way; never throws. */
+  async settle(): Promise<void> {
+    while (this.#writing.size > 0) await Promise.all(this.#writing.values())
+  }
+
+  /** Makes the symlinks, then gives the folders their modes and times. */
+  async finish(): Promise<void> {
+    await this.drain()
+    for (const [path, deferred] of this.#symlinks) await this.#makeSymlink(path, deferred)
+    const deepestFirst = [...this.#folders].sort(([a], [b]) => (a < b ? 1 : -1))
+    for (const [path, meta] of deepestFirst) {
+      try {
+        await setFolder(join(this.#root, path), meta, this.#owners)
+      } catch (error) {
+        throw targetError(path, error)
+      }
+    }
+  }
+
+  async #makeSymlink(path: string, { target, meta }: DeferredSymlink): Promise<void> {
+    const absolute = join(this.#root, path)
+    try {
+      // Not from memory: a symlink made before this one may have taken the place of a folder.
+      for (const parent of parentsOf(path)) {
+        if (!(await lstat(join(this.#root, parent))).isDirectory()) throw unsafe(path, `stands behind ${parent}`)
+      }
+      await this.#replacing(path, () => symlink(target, absolute))
+      if (this.#owners) await lchown(absolute, meta.uid, meta.gid)
+      const time = nsToTimeArgument(meta.mtimeNs)
+      await lutimes(absolute, time, time)
+    } catch (error) {
+      throw targetError(path, error)
+    }
+  }
+
+  /** Before anything is put at a path: real parents, nothing still being written there, no symlink to come. */
+  async #claim(path: string): Promise<void> {
+    this.#throwFailure()
+    if (this.#writing.has(path)) await this.drain()
+    this.#symlinks.delete(path)
+    const slash = path.lastIndexOf('/')
+    if (slash === -1 || this.#known.has(path.slice(0, slash))) return
+    for (const parent of parentsOf(path)) {
+      if (this.#known.has(parent)) continue
+      if (this.#writing.has(parent)) await this.drain()
+      try {
+        await this.#checkFolder(parent, path)
+      } catch (error) {
+        if (errnoOf(error) !== 'ENOENT') throw targetError(path, error)
+        await mkdir(join(this.#root, parent)).catch((cause: unknown) => {
+          throw targetError(parent, cause)
+        })
+      }
+      this.#known.add(parent)
+    }
+  }
+
+  async #checkFolder(folder: string, path: string): Promise<void> {
+    if (this.#symlinks.has(folder)) throw unsafe(path, `stands behind the symlink ${folder}`)
+    const stat = await lstat(join(this.#root, folder))
+    if (stat.isSymbolicLink()) throw unsafe(path, `stands behind the symlink ${folder}`)
+    if (!stat.isDirectory()) throw unsafe(path, `stands below ${folder}, which is no folder`)
+  }
+
+  #forget(path: string): void {
+    const below = `${path}/`
+    for (const set of [this.#known, this.#folders]) {
+      for (const key of set.keys()) if (key === path || key.startsWith(below)) set.delete(key)
+    }
+  }
+
+  /** Makes something at a path; if anything stands there, it is removed first (a folder only when it is empty). */
+  async #replacing<T>(path: string, make: () => Promise<T>): Promise<T> {
+    try {
+      return await make()
+    } catch (error) {
+      if (errnoOf(error) !== 'EEXIST') throw error
+    }
+    const absolute = join(this.#root, path)
+    if ((await lstat(absolute)).isDirectory()) {
+      await rmdir(absolute).catch((cause: unknown) => {
+        throw errnoOf(cause) === 'ENOTEMPTY' ? unsafe(path, 'would replace a folder that is not empty') : cause
+      })
+      this.#forget(path)
+    } else {
+      await unlink(absolute)
+    }
+    return await make()
+  }
+
+  async #writeFile(path: string, meta: Meta, chunks: Iterable<Buffer> | AsyncIterable<Buffer>): Promise<void> {
+    const absolute = join(this.#root, path)
+    let fd: number | undefined
+    let made = false
+    try {
+      fd = await this.#replacing(path, () => open(absolute, CREATE_FLAGS, 0o600))
+      made = true
+      if (Array.isArray(chunks)) for (const chunk of chunks) await writeAll(fd, chunk)
+      else for await (const chunk of chunks) await writeAll(fd, chunk)
+      await setOpen(fd, meta, this.#owners)
+      const done = fd
+      fd = undefined
+      // Some file systems report a full disk only now.
+      await close(done)
+    } catch (error) {
+      if (fd !== undefined) await close(fd).catch(() => {})
+      if (made) await unlink(absolute).catch(() => {})
+      throw targetError(path, error)
+    }
+  }
+
+  #throwFailure(): void {
+    if (this.#failure) throw this.#failure.error
+  }
+}
+
+/** Owner before mode (chown clears setuid), time last. */
+async function setOpen(fd: number, meta: Meta, owners: boolean): Promise<void> {
+  if (owners) await fchown(fd, meta.uid, meta.gid)
+  await fchmod(fd, meta.mode & (owners ? 0o7777 : 0o777))
+  await futimes(fd, nsToTimeArgument(meta.mtimeNs))
+}
+
+async function setFolder(absolute: string, meta: Meta, owners: boolean): Promise<void> {
+  const fd = await open(absolute, FOLDER_FLAGS)
+  try {
+    await setOpen(fd, meta, owners)
+  } finally {
+    await close(fd)
+  }
+}
+
+/**
+ * Gives a restored folder the mode and mtime of the folder that was backed up: the root has no entry in its archive.
+ * Call it last, since anything made in the folder moves its mtime.
+ * @param meta - mode in permission bits (setuid, setgid and sticky only count when run as root), mtime in ms
+ * @throws BackupError TARGET
+ */
+export async function applyFolder(target: string, meta: { mode: number; mtime: number }): Promise<void> {
+  try {
+    const fd = await open(target, fs.constants.O_RDONLY)
+    try {
+      await fchmod(fd, meta.mode & (process.getuid?.() === 0 ? 0o7777 : 0o777))
+      await futimes(fd, nsToTimeArgument(msToNs(meta.mtime)))
+    } finally {
+      await close(fd)
+    }
+  } catch (error) {
+    throw targetError(target, error)
+  }
+}

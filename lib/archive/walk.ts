@@ -1,0 +1,166 @@
+import { isUtf8 } from 'node:buffer'
+import type { Dirent } from 'node:fs'
+import { opendir, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { BackupError } from '../errors.ts'
+import { type ArchiveWarning, escapeBytes } from './entry.ts'
+import { errnoOf, explain, isGone, lstat } from './io.ts'
+
+/*
+ * The order of an archive is that of the UTF-8 bytes of the names as tar has them: full paths, those of folders with
+ * their slash at the end, as git sorts its trees. `a-b`, `a/`, `a/b`, `a0` ('-' is below '/', '0' above). Two names
+ * of one folder differ before or at that slash, so sorting each listing this way and going down into a folder at its
+ * turn gives exactly this order, with one listing for each level in memory.
+ *
+ * Without the slash, `a` would come first and its content after `a-b`. GNU tar sets a folder's mode and time when the
+ * first entry comes that is not below it, and would then fail to write into read-only folders.
+ */
+
+export type WalkKind = 'file' | 'dir' | 'symlink' | 'special'
+
+export interface WalkItem {
+  /** Relative to the root, slashes, no trailing one. */
+  path: string
+  /** What the listing said; it may have become another thing since. */
+  kind: WalkKind
+}
+
+type Warn = (warning: ArchiveWarning & { kind: 'name' | 'unreadable' | 'vanished' }) => void
+
+/** Names as bytes, one char each: one-byte strings sort bytewise, and take a tenth of a Buffer's memory. */
+type Listing = string[]
+
+/** Entries that one turn through the thread pool lists. */
+export const DIRECTORY_BATCH = 1024
+
+function kindOf(entry: Dirent): string {
+  if (entry.isFile()) return 'f'
+  if (entry.isDirectory()) return 'd'
+  return entry.isSymbolicLink() ? 'l' : 's'
+}
+
+const KINDS: Record<string, WalkKind> = { f: 'file', d: 'dir', l: 'symlink', s: 'special' }
+
+// A key is the name, a NUL (no name holds one, and it sorts first), and what it is.
+function keyOf(name: string, kind: string): string {
+  return kind === 'd' ? `${name}/\0d` : `${name}\0${kind}`
+}
+
+// Not readdir: it makes an object of every entry before the first can be dropped, 500 MB for a million files.
+async function listFolder(path: string): Promise<Listing> {
+  const keys: Listing = []
+  for await (const entry of await opendir(path, { encoding: 'latin1', bufferSize: DIRECTORY_BATCH })) {
+    keys.push(keyOf(entry.name, kindOf(entry)))
+  }
+  return keys
+}
+
+async function listAndStat(path: string): Promise<Listing> {
+  const keys: Listing = []
+  for (const name of await readdir(path, { encoding: 'latin1' })) {
+    const stat = await lstat(join(path, decodeName(name) ?? name)).catch(() => undefined)
+    const kind = stat?.isDirectory() ? 'd' : stat?.isSymbolicLink() ? 'l' : stat && !stat.isFile() ? 's' : 'f'
+    keys.push(keyOf(name, kind))
+  }
+  return keys
+}
+
+async function readListing(path: string): Promise<Listing> {
+  const keys = await listFolder(path).catch((error: unknown) => {
+    // A file system that does not tell types makes Node stat every name, and these names are not decoded yet.
+    if (errnoOf(error) === 'ENOENT') return listAndStat(path)
+    throw error
+  })
+  return keys.sort()
+}
+
+/** The name of bytes (one char each) as text; undefined when they are not UTF-8. */
+export function decodeName(latin1: string): string | undefined {
+  let ascii = true
+  for (let i = 0; ascii && i < latin1.length; i++) ascii = latin1.charCodeAt(i) < 0x80
+  if (ascii) return latin1
+  const bytes = Buffer.from(latin1, 'latin1')
+  return isUtf8(bytes) ? bytes.toString('utf8') : undefined
+}
+
+/** The error of a source folder that cannot be backed up at all. */
+export function sourceError(root: string, cause: unknown): BackupError {
+  return new BackupError('SOURCE', explain(`Cannot read the folder ${root}`, cause), { cause })
+}
+
+/**
+ * Lists a folder in archive order: the items one by one, `undefined` at the end. An answer is a promise only when a
+ * folder has to be read for it; then wait for it before asking again.
+ */
+export class Walker {
+  readonly root: string
+  readonly #warn: Warn
+  readonly #levels: { prefix: string; listing: Listing; next: number }[] = []
+  // The folder that was named last: its content is next.
+  #folder: string | undefined
+
+  private constructor(root: string, listing: Listing, warn: Warn) {
+    this.root = root
+    this.#warn = warn
+    this.#levels.push({ prefix: '', listing, next: 0 })
+  }
+
+  /** Reads the root's listing. Throws BackupError SOURCE when that fails. */
+  static async open(root: string, warn: Warn): Promise<Walker> {
+    try {
+      return new Walker(root, await readListing(root), warn)
+    } catch (cause) {
+      throw sourceError(root, cause)
+    }
+  }
+
+  next(): WalkItem | undefined | Promise<WalkItem | undefined> {
+    if (this.#folder !== undefined) {
+      const folder = this.#folder
+      this.#folder = undefined
+      return this.#enter(folder)
+    }
+    for (;;) {
+      const level = this.#levels.at(-1)
+      if (!level) return undefined
+      const key = level.listing[level.next++]
+      if (key === undefined) {
+        this.#levels.pop()
+        continue
+      }
+      const kind = KINDS[key.at(-1)!]!
+      const raw = key.slice(0, kind === 'dir' ? -3 : -2)
+      const name = decodeName(raw)
+      if (name === undefined) {
+        this.#warnOfName(level.prefix, raw, kind)
+        continue
+      }
+      const path = level.prefix + name
+      if (kind === 'dir') this.#folder = path
+      return { path, kind }
+    }
+  }
+
+  async #enter(path: string): Promise<WalkItem | undefined> {
+    try {
+      const folder = join(this.root, path)
+      // Listing a folder follows a symlink that has taken its place.
+      if (!(await lstat(folder)).isDirectory()) {
+        this.#warn({ kind: 'vanished', path, message: `The folder ${path} was replaced, its content is left out` })
+      } else {
+        this.#levels.push({ prefix: `${path}/`, listing: await readListing(folder), next: 0 })
+      }
+    } catch (cause) {
+      const kind = isGone(cause) ? 'vanished' : 'unreadable'
+      const message = explain(`Cannot list the folder ${path}, its content is left out`, cause)
+      this.#warn({ kind, path, message, cause })
+    }
+    return this.next()
+  }
+
+  #warnOfName(prefix: string, raw: string, kind: WalkKind): void {
+    const path = escapeBytes(Buffer.from(prefix).toString('latin1') + raw)
+    const lost = kind === 'dir' ? 'The folder and all in it are' : 'It is'
+    this.#warn({ kind: 'name', path, message: `The name ${path} is not UTF-8. ${lost} left out` })
+  }
+}

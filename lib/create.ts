@@ -16,7 +16,7 @@ import { type Snapshot, snapshotKey } from './catalog.ts'
 import { writeCompanion } from './companion.ts'
 import { BackupError } from './errors.ts'
 import { idTime, newId } from './names.ts'
-import { run } from './pipe.ts'
+import { freeChunk, run } from './pipe.ts'
 import { type BackupSource, type Omissions, openSource } from './source.ts'
 
 export interface CreateProgress extends Progress {
@@ -78,7 +78,7 @@ export async function createSnapshot(
   const { signal } = options
   const begun = performance.now()
   // Before the source is touched: a bad key or level must cost nothing.
-  const encrypt = writeKey && createEncrypt({ ...writeKey, iterations: options.iterations })
+  const encrypt = writeKey && createEncrypt({ ...writeKey, iterations: options.iterations, onConsumed: freeChunk })
   encrypt?.on('error', () => {})
   try {
     const id = newId(new Date())
@@ -94,6 +94,7 @@ export async function createSnapshot(
       level: options.level,
       frameBytes: options.zstdFrameBytes,
       threads: options.threads,
+      onConsumed: opened.kind === 'tar' ? freeChunk : undefined,
       index({ bytes }) {
         plainBytes = bytes
         return index.finish(headOf(context, id, opened.kind, bytes, opened.summary()))
@@ -107,7 +108,7 @@ export async function createSnapshot(
     let sink: Writable
     try {
       const expected = expectedSize(opened.expectedBytes, opened.expectedEntries)
-      sink = storage.createWriteStream(key, { expectedSize: expected, signal })
+      sink = storage.createWriteStream(key, { expectedSize: expected, onConsumed: freeChunk, signal })
     } catch (error) {
       opened.stream.destroy()
       for (const stream of transforms) stream.destroy()

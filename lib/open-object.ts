@@ -15,6 +15,7 @@ import {
 } from '../transforms/index.ts'
 import type { Snapshot } from './catalog.ts'
 import { BackupError } from './errors.ts'
+import { freeChunk } from './pipe.ts'
 
 export interface OpenObjectOptions {
   /** undefined: the service was opened without encryption. */
@@ -89,7 +90,11 @@ export async function openObject(
           signal,
           ...(stat.version === undefined ? {} : { version: stat.version }),
         }),
-      transforms: () => [...(snapshot.encrypted ? [createDecrypt(keys as ReadKeys)] : []), createZstdDecompress()],
+      transforms: () =>
+        snapshot.encrypted
+          ? [createDecrypt(keys as ReadKeys), createZstdDecompress({ onConsumed: freeChunk })]
+          : // What comes straight from the store may be the store's own memory.
+            [createZstdDecompress()],
       close() {
         seekable?.close()
         sealed?.close()

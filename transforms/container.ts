@@ -94,6 +94,8 @@ export interface SealOptions extends WriteKey {
   frameBytes?: number | undefined
   /** PBKDF2 iterations, 100,000 to 10,000,000; 600,000 when left out. */
   iterations?: number | undefined
+  /** Told of each chunk that has been encrypted, so that its memory may be used again. */
+  onConsumed?: ((chunk: Buffer) => void) | undefined
 }
 
 /**

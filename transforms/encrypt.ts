@@ -29,7 +29,10 @@ export function createEncrypt(options: SealOptions): Transform {
       }, callback)
     },
     transform(chunk: Buffer, _encoding, callback) {
-      settle(callback, () => sealer?.update(chunk, (sealed) => this.push(sealed)))
+      settle(callback, () => {
+        sealer?.update(chunk, (sealed) => this.push(sealed))
+        options.onConsumed?.(chunk)
+      })
     },
     flush(callback) {
       settle(callback, () => sealer?.final((sealed) => this.push(sealed)))

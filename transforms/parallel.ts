@@ -24,6 +24,7 @@ export interface Cutter {
 export class ParallelDuplex extends Duplex {
   readonly #cutter: Cutter
   readonly #lanes: number
+  readonly #onConsumed: ((chunk: Buffer) => void) | undefined
   readonly #queue: Job[] = []
   #rest: { chunk: Buffer; offset: number; callback: (error?: Error | null) => void } | undefined
   #tail: { jobs: Iterator<Job>; callback: (error?: Error | null) => void } | undefined
@@ -31,10 +32,12 @@ export class ParallelDuplex extends Duplex {
   #draining = false
   #wake: (() => void) | undefined
 
-  constructor(cutter: Cutter, lanes: number) {
+  /** @param onConsumed told of each chunk of which the cutter has taken all. */
+  constructor(cutter: Cutter, lanes: number, onConsumed?: (chunk: Buffer) => void) {
     super({ readableHighWaterMark: 64 * 1024, writableHighWaterMark: 64 * 1024 })
     this.#cutter = cutter
     this.#lanes = lanes
+    this.#onConsumed = onConsumed
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
@@ -74,6 +77,7 @@ export class ParallelDuplex extends Duplex {
     if (rest) {
       if (rest.offset === rest.chunk.length) {
         this.#rest = undefined
+        this.#onConsumed?.(rest.chunk)
         rest.callback()
       } else {
         const { taken, job } = this.#cutter.take(rest.chunk, rest.offset)

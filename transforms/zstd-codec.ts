@@ -47,6 +47,16 @@ class FrameContext {
     })
   }
 
+  /**
+   * Lets node:zlib write the next frame where it wrote this one, whose bytes have been copied: with the whole buffer
+   * free, zstd works in one pass, without a window of its own. Where node:zlib has no such field, this does nothing
+   * and it allocates as it goes.
+   */
+  protected reuseOutput(): void {
+    const stream = this.#stream as unknown as { _outOffset?: number }
+    if (stream._outOffset !== undefined) stream._outOffset = 0
+  }
+
   close(): void {
     this.#stream.destroy()
   }
@@ -71,6 +81,16 @@ export class FrameCompressor extends FrameContext {
         }),
       ),
     )
+  }
+
+  /** @returns the frame, in one buffer that is nobody else's. */
+  async compress(input: Uint8Array): Promise<Buffer> {
+    const pieces = await this.run(input)
+    const frame = Buffer.allocUnsafeSlow(pieces.reduce((sum, piece) => sum + piece.length, 0))
+    let at = 0
+    for (const piece of pieces) at += piece.copy(frame, at)
+    this.reuseOutput()
+    return frame
   }
 }
 

@@ -29,6 +29,8 @@ export interface CompressOptions {
   frameBytes?: number | undefined
   /** Frames compressed at a time; what the machine and the thread pool have, at most 4, when left out. */
   threads?: number | undefined
+  /** Told of each chunk that has been copied, so that its memory may be used again. */
+  onConsumed?: ((chunk: Buffer) => void) | undefined
   /**
    * Called once, when all input has been compressed; gives the payload of the index frame (FORMAT.md, layer 2).
    * When left out, or when it gives nothing, no index is written.
@@ -57,7 +59,7 @@ export function createZstdCompress(options: CompressOptions = {}): Duplex {
   )
   const threads = checkRange('threads', options.threads ?? defaultThreads(), 1, 256)
   const lanes = threads + 1
-  return new ParallelDuplex(new CompressCutter(level, frameBytes, lanes, options.index), lanes)
+  return new ParallelDuplex(new CompressCutter(level, frameBytes, lanes, options.index), lanes, options.onConsumed)
 }
 
 export function checkRange(name: string, value: number, least: number, most: number): number {
@@ -123,19 +125,20 @@ class CompressCutter implements Cutter {
     const input = slot.input.subarray(0, this.#held)
     this.#slot = undefined
     this.#held = 0
-    this.#totals.bytes += input.length
+    const plainBytes = input.length
+    this.#totals.bytes += plainBytes
     this.#totals.frames += 1
     const before = this.#recorded
-    const output = slot.codec.run(input)
+    const output = slot.codec.compress(input)
     // Frames finish in any order, and the table is in stream order.
-    this.#recorded = output.then(async (buffers) => {
-      const bytes = sizeOf(buffers)
+    this.#recorded = output.then(async (frame) => {
       this.#free.push(slot)
+      const { length } = frame
       await before
-      this.#table.add(bytes, input.length)
+      this.#table.add(length, plainBytes)
     })
     this.#recorded.catch(() => {})
-    return output
+    return output.then((frame) => [frame])
   }
 
   /** Runs when every data frame has left. */

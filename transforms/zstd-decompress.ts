@@ -14,6 +14,8 @@ const STREAM_CHUNK_BYTES = 256 * 1024
 export interface DecompressOptions {
   /** Frames decompressed at a time; what the machine and the thread pool have, at most 4, when left out. */
   threads?: number | undefined
+  /** Told of each chunk that has been copied, so that its memory may be used again. */
+  onConsumed?: ((chunk: Buffer) => void) | undefined
 }
 
 /**
@@ -26,7 +28,7 @@ export interface DecompressOptions {
  */
 export function createZstdDecompress(options: DecompressOptions = {}): Duplex {
   const threads = checkRange('threads', options.threads ?? defaultThreads(), 1, 256)
-  return new ParallelDuplex(new DecompressCutter(), threads + 1)
+  return new ParallelDuplex(new DecompressCutter(), threads + 1, options.onConsumed)
 }
 
 class DecompressCutter implements Cutter {

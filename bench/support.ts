@@ -1,0 +1,104 @@
+import { execFileSync, spawn } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpus, tmpdir, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { formatBytes, formatTable } from '../lib/cli/format.ts'
+
+export const ROOT = join(import.meta.dirname, '..')
+export const BIN = join(ROOT, 'dist/lib/cli/bin.js')
+
+/** A new folder for a bench's data: in memory where there is room, so that the disk is not what is measured. */
+export function benchFolder(): string {
+  return mkdtempSync(
+    join(process.env.MILLRACE_BENCH_DIR ?? (existsSync('/dev/shm') ? '/dev/shm' : tmpdir()), 'millrace-bench-'),
+  )
+}
+
+export interface Measured {
+  seconds: number
+  /** The process's largest resident set, as the kernel counted it. */
+  peakBytes: number
+  stdout: string
+}
+
+const POLL_MS = 10
+
+/** Runs a program to its end. @throws Error when it fails. */
+export async function measure(
+  program: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+): Promise<Measured> {
+  const begun = performance.now()
+  const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+  let peakBytes = 0
+  // VmHWM is the peak since the start: only its last value counts, so a poll can miss growth in the last ms alone.
+  const poll = setInterval(() => {
+    try {
+      const found = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))
+      if (found) peakBytes = Number(found[1]) * 1024
+    } catch {}
+  }, POLL_MS)
+  let stdout = ''
+  let stderr = ''
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    stdout += text
+  })
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    stderr += text
+  })
+  const code = await new Promise<number | null>((resolve, reject) => child.on('error', reject).on('close', resolve))
+  clearInterval(poll)
+  if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}: ${stderr}`)
+  return { seconds: (performance.now() - begun) / 1000, peakBytes, stdout }
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = sorted.length >> 1
+  return sorted.length % 2
+    ? (sorted[middle] as number)
+    : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2
+}
+
+/** Builds dist/, which is what users run: type stripping alone takes 30 MiB. */
+export function build(): void {
+  execFileSync('npm', ['run', '-s', 'build'], { cwd: ROOT, stdio: 'inherit' })
+}
+
+/** Prints a bench's table and writes it with its data, dated, into bench/results. */
+export function publish(
+  name: string,
+  question: string,
+  header: readonly string[],
+  rows: readonly (readonly string[])[],
+  data: unknown,
+  caveats: readonly string[],
+): void {
+  const date = new Date().toISOString().slice(0, 10)
+  const machine = `${cpus().length} x ${cpus()[0]?.model.trim()}, ${formatBytes(totalmem())}, Node ${process.versions.node}, zstd ${process.versions.zstd}, Linux`
+  console.log(`\n${question}\n${machine}\n\n${formatTable(header, rows)}\n`)
+  const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`
+  const table = [line(header), line(header.map(() => '---')), ...rows.map(line)].join('\n')
+  const text = `# ${name}\n\n${question}\n\n${date}. ${machine}.\n\n${table}\n\n${caveats.map((one) => `- ${one}`).join('\n')}\n`
+  mkdirSync(join(import.meta.dirname, 'results'), { recursive: true })
+  const base = join(import.meta.dirname, 'results', `${name}-${date}`)
+  writeFileSync(`${base}.md`, text)
+  writeFileSync(`${base}.json`, `${JSON.stringify({ name, question, date, machine, data, caveats }, null, 2)}\n`)
+}
+
+/** Brings up the S3 server of the tests, unless MILLRACE_S3_ENDPOINT names one. @returns its environment, and its end. */
+export function startS3(): { env: Record<string, string>; stop: () => void } {
+  if (process.env.MILLRACE_S3_ENDPOINT) return { env: {}, stop: () => {} }
+  const script = (name: string) => join(ROOT, 'test/servers', name)
+  const said = execFileSync('bash', [script('ceph-up.sh')], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
+  const line = said.trim().split('\n').at(-1) as string
+  const env = Object.fromEntries([...line.matchAll(/(\w+)=(\S+)/g)].map((match) => [match[1], match[2]]))
+  Object.assign(process.env, env)
+  return { env, stop: () => execFileSync('bash', [script('ceph-down.sh')], { stdio: 'ignore' }) }
+}
+
+export function withFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
+  const folder = benchFolder()
+  return work(folder).finally(() => rmSync(folder, { recursive: true, force: true }))
+}

@@ -44,3 +44,12 @@ export class StorageError extends Error {
     this.retryAfterMs = details.retryAfterMs
   }
 }
+
+/**
+ * Notes on `error` that cleaning up after it failed as well, in the property `cleanupError`, and leaves the rest of it
+ * as it is: what went wrong first is what a caller has to see.
+ */
+export function withCleanupError(error: Error, cleanupError: unknown): Error {
+  if (error !== cleanupError && Object.isExtensible(error)) Object.assign(error, { cleanupError })
+  return error
+}

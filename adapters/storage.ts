@@ -21,12 +21,17 @@ export interface WriteOptions {
   expectedSize?: number
   /** Fail with CONFLICT instead of replacing an object of that key. INVALID where `conditionalWrites` is false. */
   ifAbsent?: boolean
+  /**
+   * Told of each chunk that the stream has copied or stored, so that its memory may be used again. A hint: an adapter
+   * that keeps chunks never calls it.
+   */
+  onConsumed?: (chunk: Buffer) => void
   /** Aborts as `destroy()` does; the stream then fails with AbortError. */
   signal?: AbortSignal
 }
 
 export interface ReadOptions {
-  /** First byte, from 0. */
+  /** First byte, from 0. At or past the object's end there is nothing to read, which is no error, as in node:fs. */
   start?: number
   /** Last byte, inclusive, as in node:fs. An `end` past the object reads to its end. */
   end?: number
@@ -84,7 +89,10 @@ export interface Storage {
   /** Whether the store honours `ifAbsent`. */
   readonly conditionalWrites: boolean
 
-  /** Opens a stream whose `finish` is the commit. Throws StorageError INVALID at once for a bad key. */
+  /**
+   * Opens a stream whose `finish` is the commit. Throws StorageError INVALID at once for a bad key, a `size` that the
+   * store cannot hold, or an `ifAbsent` that it cannot honour.
+   */
   createWriteStream(key: string, options?: WriteOptions): Writable
   /** Opens a stream of an object's bytes, or of a range of them. It fails with NOT_FOUND when there is none. */
   createReadStream(key: string, options?: ReadOptions): Readable

@@ -1,0 +1,173 @@
+import type { BigIntStats } from 'node:fs'
+import { lstat, mkdir, open, rmdir } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { StorageError, type StorageErrorCode } from './errors.ts'
+import { checkKey, quoteKey } from './keys.ts'
+
+export const ADAPTER = 'filesystem'
+/** Files of unfinished writes begin so, in the folder of their object; no key's segment may. */
+export const TEMPORARY_PREFIX = '.millrace-tmp-'
+
+const CODES: Record<string, StorageErrorCode> = {
+  ENOENT: 'NOT_FOUND',
+  EACCES: 'ACCESS_DENIED',
+  EPERM: 'ACCESS_DENIED',
+  EROFS: 'ACCESS_DENIED',
+  ENOSPC: 'QUOTA',
+  EDQUOT: 'QUOTA',
+  EFBIG: 'QUOTA',
+  EEXIST: 'CONFLICT',
+  EISDIR: 'INVALID',
+  ENOTDIR: 'INVALID',
+  ELOOP: 'INVALID',
+  ENAMETOOLONG: 'INVALID',
+}
+
+const ADVICE: Record<string, string> = {
+  NOT_FOUND: 'there is no such object',
+  ACCESS_DENIED: 'access is denied; check the owner and the mode of the folder',
+  QUOTA: 'the disk or the quota is full; make room and try again',
+  CONFLICT: 'there is an object of that key already',
+  EISDIR: 'a folder is in the way',
+  ENOTDIR: 'a file is in the way of a folder',
+  ELOOP: 'a symbolic link is in the way, and none is followed beneath the root',
+}
+
+export function errorCode(error: unknown): string | undefined {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  return typeof code === 'string' ? code : undefined
+}
+
+/** A file where the key has a folder means that there can be no such object, as surely as ENOENT does. */
+export function isAbsence(error: unknown): boolean {
+  return errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR'
+}
+
+/** Turns an error of node:fs into the StorageError that callers tell apart. Any other error comes back as it is. */
+export function toStorageError(error: unknown, operation: string, key?: string): unknown {
+  const code = errorCode(error)
+  if (code === undefined || error instanceof StorageError || (error as Error).name === 'AbortError') return error
+  const mapped = CODES[code] ?? 'UNAVAILABLE'
+  const advice = ADVICE[code] ?? ADVICE[mapped] ?? (error as Error).message
+  const target = key === undefined ? '' : ` ${quoteKey(key)}`
+  const details = { code: mapped, adapter: ADAPTER, operation, retryable: false, cause: error }
+  return new StorageError(
+    `${operation}${target}: ${advice} (${code}).`,
+    key === undefined ? details : { ...details, key },
+  )
+}
+
+/** What changes whenever a file is replaced or written to. */
+export function versionOf(stats: BigIntStats): string {
+  return `${stats.ino}-${stats.mtimeNs}-${stats.size}`
+}
+
+/** @throws StorageError INVALID for a bad key, or one that could be taken for a temporary file. */
+export function checkFileKey(key: string, operation: string): void {
+  checkKey(key, ADAPTER, operation)
+  if (key.split('/').some((segment) => segment.startsWith(TEMPORARY_PREFIX))) {
+    const message = `The key ${quoteKey(key)} has a segment that begins with ${TEMPORARY_PREFIX}, which is reserved.`
+    throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation, key })
+  }
+}
+
+/**
+ * The folders beneath a root: from keys to paths, made when a write needs them, and removed again when empty. Only
+ * folders that this object made are ever removed, so that one which somebody prepared keeps its owner and mode.
+ */
+export class Folders {
+  readonly root: string
+  readonly #made = new Set<string>()
+
+  constructor(root: string) {
+    this.root = root
+  }
+
+  pathOf(key: string): string {
+    return join(this.root, ...key.split('/'))
+  }
+
+  /**
+   * Refuses a key whose folders lead through a symbolic link: beneath the root none is followed, so that no key can
+   * name a file outside it. The root itself may be a link. A folder that is missing is no fault.
+   * @throws an error with code ELOOP or ENOTDIR
+   */
+  async check(key: string): Promise<void> {
+    for (const path of this.#foldersOf(key)) {
+      const present = await assertFolder(path).then(
+        () => true,
+        (error) => {
+          if (errorCode(error) === 'ENOENT') return false
+          throw error
+        },
+      )
+      if (!present) return
+    }
+  }
+
+  /** Makes the folders that a key needs, the root with its own parents among them. */
+  async make(key: string): Promise<void> {
+    await this.#makeRoot(this.root)
+    for (const path of this.#foldersOf(key)) {
+      await this.#makeOne(path)
+      await assertFolder(path)
+    }
+  }
+
+  /** Removes the key's folders while they are empty and of our making, from the innermost outwards. */
+  async prune(key: string): Promise<void> {
+    for (let path = dirname(this.pathOf(key)); this.#made.has(path); path = dirname(path)) {
+      const removed = await rmdir(path).then(
+        () => true,
+        () => false,
+      )
+      if (!removed) return
+      this.#made.delete(path)
+    }
+  }
+
+  #foldersOf(key: string): string[] {
+    const segments = key.split('/').slice(0, -1)
+    return segments.map((_, index) => join(this.root, ...segments.slice(0, index + 1)))
+  }
+
+  async #makeRoot(path: string): Promise<void> {
+    try {
+      await this.#makeOne(path)
+    } catch (error) {
+      if (errorCode(error) !== 'ENOENT' || dirname(path) === path) throw error
+      await this.#makeRoot(dirname(path))
+      await this.#makeOne(path)
+    }
+  }
+
+  async #makeOne(path: string): Promise<void> {
+    try {
+      await mkdir(path, { mode: 0o700 })
+    } catch (error) {
+      if (errorCode(error) === 'EEXIST') return
+      throw error
+    }
+    this.#made.add(path)
+    await syncFolder(dirname(path))
+  }
+}
+
+async function assertFolder(path: string): Promise<void> {
+  const stats = await lstat(path)
+  if (stats.isDirectory()) return
+  throw Object.assign(new Error(`${path} is no folder`), { code: stats.isSymbolicLink() ? 'ELOOP' : 'ENOTDIR' })
+}
+
+/** Makes the names in a folder durable; a rename is not, until this. */
+export async function syncFolder(path: string): Promise<void> {
+  const handle = await open(path, 'r')
+  try {
+    await handle.sync()
+  } catch (error) {
+    // Some network and FUSE mounts cannot sync a folder; they have nothing better to offer.
+    if (errorCode(error) !== 'EINVAL' && errorCode(error) !== 'ENOTSUP') throw error
+  } finally {
+    await handle.close()
+  }
+}

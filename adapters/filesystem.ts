@@ -1,0 +1,151 @@
+import { lstat, unlink } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { StorageError } from './errors.ts'
+import { ADAPTER, checkFileKey, Folders, isAbsence, syncFolder, toStorageError, versionOf } from './filesystem-paths.ts'
+import { FileReadable } from './filesystem-read.ts'
+import { type FoundFile, walk } from './filesystem-walk.ts'
+import { FileWritable } from './filesystem-write.ts'
+import { quoteKey } from './keys.ts'
+import { probeStorage } from './probe.ts'
+import { checkExtent, checkRange, collectRange, rangePastEnd } from './read.ts'
+import { throwIfAborted } from './retry.ts'
+import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
+
+export interface FilesystemConfig {
+  /** The folder that holds the objects. It need not exist: the first write makes it. */
+  root: string
+}
+
+/**
+ * Keeps objects as files in a folder, a key's slashes as folders beneath it.
+ *
+ * A key is a name of the file system: where that folds case or Unicode forms together, two keys can be one object. One
+ * key cannot be another's folder. Beneath the root symbolic links are neither listed nor followed. Files are made with
+ * mode 0600 and folders with 0700; folders that an aborted write or a delete leaves empty are removed if this Storage
+ * made them.
+ */
+export async function openFilesystem(config: FilesystemConfig): Promise<Storage> {
+  if (typeof config.root !== 'string' || config.root === '') {
+    const message = 'openFilesystem needs root, the folder that is to hold the objects.'
+    throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation: 'open' })
+  }
+  return new FilesystemStorage(resolve(config.root))
+}
+
+class FilesystemStorage implements Storage {
+  readonly adapter = ADAPTER
+  readonly location: string
+  readonly conditionalWrites = true
+  readonly #folders: Folders
+
+  constructor(root: string) {
+    this.location = pathToFileURL(root).href
+    this.#folders = new Folders(root)
+  }
+
+  createWriteStream(key: string, options: WriteOptions = {}): FileWritable {
+    checkFileKey(key, 'createWriteStream')
+    return new FileWritable(this.#folders, key, options)
+  }
+
+  createReadStream(key: string, options: ReadOptions = {}): FileReadable {
+    checkFileKey(key, 'createReadStream')
+    checkRange(options, { adapter: ADAPTER, key })
+    return new FileReadable(this.#folders, key, options)
+  }
+
+  async readRange(
+    key: string,
+    offset: number,
+    length: number,
+    options: CallOptions & { version?: string } = {},
+  ): Promise<Buffer> {
+    const names = { adapter: ADAPTER, key }
+    checkFileKey(key, 'readRange')
+    checkExtent(offset, length, names)
+    if (length > 0) {
+      return collectRange(
+        this.createReadStream(key, { ...options, start: offset, end: offset + length - 1 }),
+        length,
+        names,
+      )
+    }
+    const { size, version } = await this.stat(key, options)
+    if (options.version !== undefined && options.version !== version) {
+      const message = `The object ${quoteKey(key)} was replaced.`
+      throw new StorageError(message, { code: 'CONFLICT', operation: 'readRange', ...names })
+    }
+    if (offset > size) throw rangePastEnd(names)
+    return Buffer.alloc(0)
+  }
+
+  async stat(key: string, options: CallOptions = {}): Promise<ObjectStat> {
+    checkFileKey(key, 'stat')
+    throwIfAborted(options.signal)
+    try {
+      await this.#folders.check(key)
+      const stats = await lstat(this.#folders.pathOf(key), { bigint: true })
+      if (stats.isFile()) return objectStat({ key, stats })
+    } catch (error) {
+      if (!isAbsence(error)) throw toStorageError(error, 'stat', key)
+    }
+    const message = `There is no object ${quoteKey(key)} in ${this.location}.`
+    throw new StorageError(message, { code: 'NOT_FOUND', adapter: ADAPTER, operation: 'stat', key })
+  }
+
+  async *list(prefix: string, options: CallOptions = {}): AsyncGenerator<ObjectStat> {
+    for await (const file of this.#walk('list', prefix, options)) {
+      if (!file.temporary) yield objectStat(file)
+    }
+  }
+
+  async delete(key: string, options: CallOptions = {}): Promise<void> {
+    checkFileKey(key, 'delete')
+    throwIfAborted(options.signal)
+    const path = this.#folders.pathOf(key)
+    try {
+      await this.#folders.check(key)
+      if (!(await lstat(path)).isFile()) return
+      await unlink(path)
+      await syncFolder(dirname(path))
+    } catch (error) {
+      if (!isAbsence(error)) throw toStorageError(error, 'delete', key)
+    }
+    await this.#folders.prune(key)
+  }
+
+  probe(options: CallOptions = {}): Promise<ProbeReport> {
+    // Nobody signs in to a folder: it is there to be written to, or the next steps say why not.
+    return probeStorage(this, async () => {}, options)
+  }
+
+  async purgeUnfinished(olderThanMs: number, options: CallOptions & { prefix?: string } = {}): Promise<number> {
+    const limit = Date.now() - olderThanMs
+    let purged = 0
+    for await (const file of this.#walk('purgeUnfinished', options.prefix ?? '', options)) {
+      if (!file.temporary || Number(file.stats.mtimeMs) > limit) continue
+      try {
+        await unlink(file.path)
+        purged++
+      } catch (error) {
+        if (!isAbsence(error)) throw toStorageError(error, 'purgeUnfinished')
+      }
+    }
+    return purged
+  }
+
+  async close(): Promise<void> {}
+
+  async *#walk(operation: string, prefix: string, options: CallOptions): AsyncGenerator<FoundFile> {
+    try {
+      yield* walk(this.#folders.root, prefix, options.signal)
+    } catch (error) {
+      throw toStorageError(error, operation)
+    }
+  }
+}
+
+function objectStat({ key, stats }: Pick<FoundFile, 'key' | 'stats'>): ObjectStat {
+  return { key, size: Number(stats.size), modified: new Date(Number(stats.mtimeMs)), version: versionOf(stats) }
+}

@@ -1,0 +1,28 @@
+export { StorageError, type StorageErrorCode, type StorageErrorDetails } from './errors.ts'
+export { type FilesystemConfig, openFilesystem } from './filesystem.ts'
+export { openMemory } from './memory.ts'
+export {
+  type FoundObject,
+  type MultipartOptions,
+  type MultipartPrimitives,
+  type MultipartRules,
+  MultipartWritable,
+  type PartBody,
+  type PartStore,
+  type PrimitiveRequest,
+} from './multipart.ts'
+export { PART_BYTES, RING_BYTES } from './multipart-plan.ts'
+export { openStorage, parseStorageUrl, type StorageConfig } from './open.ts'
+export type { RetryClock, RetryPolicy } from './retry.ts'
+export type { S3Config } from './s3-client.ts'
+export {
+  type CallOptions,
+  KEY_MAX_BYTES,
+  KEY_SEGMENT_MAX_BYTES,
+  type ObjectStat,
+  type ProbeReport,
+  type ProbeStep,
+  type ReadOptions,
+  type Storage,
+  type WriteOptions,
+} from './storage.ts'

@@ -1,0 +1,135 @@
+import type { PartPlan } from './multipart-plan.ts'
+import { CALL_RETRY, PART_RETRY, type RetryClock, type RetryPolicy, retry, throwIfAborted } from './retry.ts'
+
+export interface PrimitiveRequest {
+  /** Fires when the answer is not wanted any more. The primitive settles once its request's buffer is let go of. */
+  signal: AbortSignal
+}
+
+export interface PartBody {
+  /** From 1. */
+  number: number
+  /** Of the part's first byte in the object. */
+  offset: number
+  /** A view of the ring: valid until the primitive has settled, and not a moment longer. */
+  body: Buffer
+  last: boolean
+}
+
+/** What the sender needs of an adapter; see `MultipartPrimitives` for the words. */
+export interface PartStore<Upload, Receipt> {
+  begin(request: PrimitiveRequest): Promise<Upload>
+  putPart(upload: Upload, part: PartBody, request: PrimitiveRequest): Promise<Receipt>
+}
+
+export interface SenderOptions {
+  plan: PartPlan
+  /** Cuts off `begin` too, where a stop alone would leave an upload behind that nobody knows of. */
+  settleSignal: AbortSignal
+  /** Called once, when a part has failed for good. */
+  onFailure: (error: unknown) => void
+  partRetry?: RetryPolicy | undefined
+  callRetry?: RetryPolicy | undefined
+  clock?: RetryClock | undefined
+}
+
+/** Sends full buffers as numbered parts, a fixed number at a time, and owns the ring that they come from. */
+export class PartSender<Upload, Receipt> {
+  readonly #store: PartStore<Upload, Receipt>
+  readonly #options: SenderOptions
+  readonly #stopping = new AbortController()
+  readonly #inFlight = new Set<Promise<void>>()
+  readonly #free: Buffer[] = []
+  readonly #receipts: Receipt[] = []
+  #upload: Promise<Upload> | undefined
+  #parts = 0
+  #failure: { error: unknown } | undefined
+
+  constructor(store: PartStore<Upload, Receipt>, options: SenderOptions) {
+    this.#store = store
+    this.#options = options
+  }
+
+  /** Whether any request was made. */
+  get begun(): boolean {
+    return this.#upload !== undefined
+  }
+
+  /** Fires at `stop`. */
+  get stopSignal(): AbortSignal {
+    return this.#stopping.signal
+  }
+
+  /** Whether a part can be sent now, with a buffer left to fill meanwhile. */
+  get hasRoom(): boolean {
+    return this.#inFlight.size < this.#options.plan.inFlight
+  }
+
+  /** Waits until there is room. @throws what the first failed part failed with; AbortError after a stop. */
+  async room(): Promise<void> {
+    while (!this.hasRoom && !this.#failure && !this.stopSignal.aborted) await Promise.race(this.#inFlight)
+    if (this.#failure) throw this.#failure.error
+    throwIfAborted(this.stopSignal)
+  }
+
+  /** An empty buffer of one part. Only while `hasRoom`, or the ring would grow. */
+  takeBuffer(): Buffer {
+    return this.#free.pop() ?? Buffer.allocUnsafeSlow(this.#options.plan.partBytes)
+  }
+
+  /** Sends the first `length` bytes of `buffer` as the next part, and keeps the buffer. Needs `hasRoom`. */
+  send(buffer: Buffer, length: number, last: boolean): void {
+    const number = ++this.#parts
+    const offset = (number - 1) * this.#options.plan.partBytes
+    this.#upload ??= this.#begin()
+    const sent = this.#put(this.#upload, { number, offset, body: buffer.subarray(0, length), last })
+    const flight = sent.then(() => {
+      this.#inFlight.delete(flight)
+      this.#free.push(buffer)
+    })
+    this.#inFlight.add(flight)
+  }
+
+  /** Waits for every part. @throws what the first failed part failed with. */
+  async drain(): Promise<{ upload: Upload; receipts: Receipt[] }> {
+    await Promise.all(this.#inFlight)
+    if (this.#failure) throw this.#failure.error
+    if (this.#upload === undefined) throw new Error('no part was sent')
+    return { upload: await this.#upload, receipts: this.#receipts }
+  }
+
+  /**
+   * Signals every part, waits until each has let go of its buffer, and for the answer of `begin`.
+   * @returns the upload that is now to be aborted, or undefined when none came to be.
+   */
+  async stop(): Promise<Upload | undefined> {
+    this.#stopping.abort()
+    await Promise.all(this.#inFlight)
+    this.#free.length = 0
+    return this.#upload?.catch(() => undefined)
+  }
+
+  #begin(): Promise<Upload> {
+    const { settleSignal: signal, callRetry = CALL_RETRY, clock } = this.#options
+    // Not signalled by stop(): the store may have begun already, and only the answer says what to abort.
+    const upload = retry(() => this.#store.begin({ signal }), callRetry, { signal: this.stopSignal, clock })
+    upload.catch(() => {})
+    return upload
+  }
+
+  async #put(begun: Promise<Upload>, part: PartBody): Promise<void> {
+    const { partRetry = PART_RETRY, clock, onFailure } = this.#options
+    const signal = this.stopSignal
+    try {
+      const upload = await begun
+      this.#receipts[part.number - 1] = await retry(() => this.#store.putPart(upload, part, { signal }), partRetry, {
+        signal,
+        clock,
+      })
+    } catch (error) {
+      if (this.#failure) return
+      this.#failure = { error }
+      if (!signal.aborted) onFailure(error)
+    }
+  }
+}

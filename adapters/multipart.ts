@@ -1,0 +1,292 @@
+import { addAbortSignal, Writable } from 'node:stream'
+import { StorageError, type StorageErrorCode, withCleanupError } from './errors.ts'
+import { quoteKey } from './keys.ts'
+import { checkSizes, type MultipartRules, type PartPlan, planParts } from './multipart-plan.ts'
+import { type PartBody, PartSender, type PartStore, type PrimitiveRequest } from './multipart-sender.ts'
+import { CALL_RETRY, isAbort, PART_RETRY, type RetryClock, type RetryPolicy, retry, throwIfAborted } from './retry.ts'
+import type { WriteOptions } from './storage.ts'
+
+export type { MultipartRules, PartBody, PartStore, PrimitiveRequest }
+
+/** How long a commit may go on after `destroy()` before it is cut off. */
+export const SETTLE_MS = 30_000
+const FIRST_BUFFER_BYTES = 64 * 1024
+
+/** What the store holds under the key of a write. */
+export interface FoundObject {
+  size: number
+  /** Whether this very write made it; the same bytes written by anybody else are not ours. */
+  ours: boolean
+  /** What the store's own checksum says is wrong with it, as the end of a sentence. */
+  damage?: string | undefined
+}
+
+/**
+ * One write to one key, as an adapter offers it to {@link MultipartWritable}. Each call is one attempt: nothing in it
+ * retries. Errors are StorageErrors, and `retryable` decides. Once a call has settled, aborted or not, no socket may
+ * still read from the body that it was given.
+ */
+export interface MultipartPrimitives<Upload, Receipt> extends PartStore<Upload, Receipt> {
+  readonly rules: MultipartRules
+  /** Stores a whole object in one request. The body can be empty. */
+  putWhole(body: Buffer, request: PrimitiveRequest): Promise<void>
+  /** Begins an upload in parts. */
+  begin(request: PrimitiveRequest): Promise<Upload>
+  /** Sends one part; sending a number again replaces it. */
+  putPart(upload: Upload, part: PartBody, request: PrimitiveRequest): Promise<Receipt>
+  /** Makes the object of its parts, in order. Called again when an answer was lost. */
+  commit(upload: Upload, receipts: Receipt[], request: PrimitiveRequest): Promise<void>
+  /** Cancels an upload; one that is gone already is success. */
+  abort(upload: Upload, request: PrimitiveRequest): Promise<void>
+  /** Asks what is under the key; undefined when nothing is. */
+  find(request: PrimitiveRequest): Promise<FoundObject | undefined>
+  /** Removes exactly the object that `find` just called ours. */
+  remove(request: PrimitiveRequest): Promise<void>
+}
+
+export interface MultipartOptions extends WriteOptions {
+  adapter: string
+  key: string
+  /** Parts are at least this large; 8 MiB when absent. */
+  partBytes?: number | undefined
+  /** See SETTLE_MS. */
+  settleMs?: number | undefined
+  partRetry?: RetryPolicy | undefined
+  callRetry?: RetryPolicy | undefined
+  clock?: RetryClock | undefined
+}
+
+/**
+ * A Writable whose `finish` is the commit of one object, in parts where it is larger than one.
+ *
+ * It copies what it is given into a ring of RING_BYTES and sends from there. A full buffer leaves only when a further
+ * byte has come, so an object of at most one part is one `putWhole`, and the last part is always known as the last.
+ *
+ * What the store may hold of it stands in `#outcome`, and `#undo` is the way back from each: `none` (parts at most),
+ * `unknown` (a commit was sent and not answered), `stored`. Once `finish` was emitted there is no way back.
+ */
+export class MultipartWritable<Upload, Receipt> extends Writable {
+  readonly #store: MultipartPrimitives<Upload, Receipt>
+  readonly #options: MultipartOptions
+  readonly #plan: PartPlan
+  readonly #sender: PartSender<Upload, Receipt>
+  readonly #settle = new AbortController()
+  #buffer: Buffer
+  #used = 0
+  #bytes = 0
+  #outcome: 'none' | 'unknown' | 'stored' = 'none'
+  #finishing: Promise<void> | undefined
+
+  /** @throws StorageError INVALID when `size` is more than the store takes, or no count of bytes. */
+  constructor(store: MultipartPrimitives<Upload, Receipt>, options: MultipartOptions) {
+    super({ highWaterMark: 256 * 1024, decodeStrings: true })
+    const { size, expectedSize, adapter, key, signal, partRetry, callRetry, clock } = options
+    this.#store = store
+    this.#options = options
+    this.#plan = planParts(store.rules, options)
+    checkSizes(this.#plan, options, { adapter, key })
+    const first = Math.min(size ?? expectedSize ?? FIRST_BUFFER_BYTES, this.#plan.partBytes)
+    this.#buffer = Buffer.allocUnsafeSlow(first)
+    this.#sender = new PartSender(store, {
+      plan: this.#plan,
+      settleSignal: this.#settle.signal,
+      onFailure: (error) => this.destroy(error as Error),
+      partRetry,
+      callRetry,
+      clock,
+    })
+    // Last: a signal that has fired already destroys at once, and _destroy needs the fields above.
+    if (signal) addAbortSignal(signal, this)
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
+    this.#accept([chunk], callback)
+  }
+
+  override _writev(items: { chunk: Buffer }[], callback: (error?: Error | null) => void): void {
+    this.#accept(
+      items.map((item) => item.chunk),
+      callback,
+    )
+  }
+
+  override _final(callback: (error?: Error | null) => void): void {
+    this.#finishing = this.#finish()
+    this.#finishing.then(() => callback(), callback)
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    if (this.writableFinished) {
+      callback(error)
+      return
+    }
+    this.#undo().then(
+      () => callback(error),
+      (cleanupError) => callback(error ? withCleanupError(error, cleanupError) : cleanupError),
+    )
+  }
+
+  #accept(chunks: Buffer[], callback: (error?: Error | null) => void): void {
+    let bytes = 0
+    for (const chunk of chunks) bytes += chunk.length
+    const fault = this.#tooMany(this.#bytes + bytes)
+    if (fault) {
+      callback(fault)
+      return
+    }
+    this.#bytes += bytes
+    this.#fill(chunks, 0, 0, callback)
+  }
+
+  #fill(chunks: Buffer[], index: number, from: number, callback: (error?: Error | null) => void): void {
+    for (let at = index; at < chunks.length; at++, from = 0) {
+      const chunk = chunks[at]!
+      while (from < chunk.length) {
+        if (this.#used === this.#plan.partBytes) {
+          if (!this.#sender.hasRoom) {
+            this.#sender.room().then(() => this.#fill(chunks, at, from, callback), callback)
+            return
+          }
+          this.#sender.send(this.#buffer, this.#used, false)
+          this.#buffer = this.#sender.takeBuffer()
+          this.#used = 0
+        }
+        const copied = this.#copy(chunk, from)
+        from += copied
+      }
+      this.#options.onConsumed?.(chunk)
+    }
+    callback()
+  }
+
+  #copy(chunk: Buffer, from: number): number {
+    const wanted = Math.min(this.#used + chunk.length - from, this.#plan.partBytes)
+    if (wanted > this.#buffer.length) {
+      const grown = Math.min(Math.max(wanted, this.#buffer.length * 4, FIRST_BUFFER_BYTES), this.#plan.partBytes)
+      const buffer = Buffer.allocUnsafeSlow(grown)
+      this.#buffer.copy(buffer, 0, 0, this.#used)
+      this.#buffer = buffer
+    }
+    const copied = chunk.copy(this.#buffer, this.#used, from)
+    this.#used += copied
+    return copied
+  }
+
+  #tooMany(bytes: number): StorageError | undefined {
+    const { size } = this.#options
+    if (size !== undefined && bytes > size) {
+      return this.#error('INVALID', 'write', `was given more than the ${size} bytes that it was to have`)
+    }
+    const { maxBytes, partBytes } = this.#plan
+    if (bytes > maxBytes) {
+      const advice = `its parts of ${partBytes} bytes carry at most ${maxBytes}; pass expectedSize for larger parts`
+      return this.#error('INVALID', 'write', `is too large: ${advice}, or split the source`)
+    }
+    return undefined
+  }
+
+  async #finish(): Promise<void> {
+    const { size } = this.#options
+    if (size !== undefined && this.#bytes !== size) {
+      throw this.#error('INVALID', 'write', `ended after ${this.#bytes} of the ${size} bytes that it was to have`)
+    }
+    const signal = this.#settle.signal
+    if (this.#sender.begun) {
+      await this.#sender.room()
+      this.#sender.send(this.#buffer, this.#used, true)
+      const { upload, receipts } = await this.#sender.drain()
+      await this.#commit(() => this.#store.commit(upload, receipts, { signal }), PART_RETRY)
+    } else {
+      const body = this.#buffer.subarray(0, this.#used)
+      await this.#commit(() => this.#store.putWhole(body, { signal }), CALL_RETRY)
+    }
+    await this.#verify()
+  }
+
+  async #commit(attempt: () => Promise<void>, policy: RetryPolicy): Promise<void> {
+    const { clock, partRetry, callRetry } = this.#options
+    const signal = this.#sender.stopSignal
+    throwIfAborted(signal)
+    let doubt = false
+    const tracked = () =>
+      attempt().catch((error) => {
+        doubt ||= mayHaveHappened(error)
+        throw error
+      })
+    this.#outcome = 'unknown'
+    try {
+      const chosen = (policy === PART_RETRY ? partRetry : callRetry) ?? policy
+      await retry(tracked, chosen, { signal, clock })
+      this.#outcome = 'stored'
+    } catch (error) {
+      if (!doubt) {
+        this.#outcome = 'none'
+        throw error
+      }
+      throwIfAborted(signal)
+      // An answer was lost. "No such upload", or a refusal to replace, may now be about our own success.
+      const found = await this.#find().catch((cause) => {
+        throw withCleanupError(error as Error, cause)
+      })
+      if (!found?.ours) throw error
+      this.#outcome = 'stored'
+    }
+  }
+
+  async #verify(): Promise<void> {
+    const found = await this.#find()
+    if (!found) throw this.#error('CORRUPT', 'verify', 'was reported as stored, but the store does not have it')
+    if (!found.ours) {
+      throw this.#error('CONFLICT', 'verify', 'was stored, but another object is under the key: someone else wrote it')
+    }
+    if (found.size !== this.#bytes) {
+      throw this.#error('CORRUPT', 'verify', `has ${found.size} bytes at the store, and ${this.#bytes} were sent`)
+    }
+    if (found.damage !== undefined) throw this.#error('CORRUPT', 'verify', found.damage)
+  }
+
+  #find(): Promise<FoundObject | undefined> {
+    const { callRetry = CALL_RETRY, clock } = this.#options
+    const signal = this.#sender.stopSignal
+    return retry(() => this.#store.find({ signal }), callRetry, { signal, clock })
+  }
+
+  async #undo(): Promise<void> {
+    const timer = setTimeout(() => this.#settle.abort(), this.#options.settleMs ?? SETTLE_MS)
+    try {
+      const upload = await this.#sender.stop()
+      await this.#finishing?.catch(() => {})
+      if (this.#outcome !== 'none' && (await this.#removeOurs())) return
+      if (upload === undefined) return
+      // Also after a commit that was reported as good, and made nothing: its parts are there yet.
+      await this.#cleanUp((request) => this.#store.abort(upload, request))
+      // The store may have been at work on the commit until just now.
+      if (this.#outcome === 'unknown') await this.#removeOurs()
+    } finally {
+      clearTimeout(timer)
+      this.#buffer = Buffer.alloc(0)
+    }
+  }
+
+  async #removeOurs(): Promise<boolean> {
+    const found = await this.#cleanUp((request) => this.#store.find(request))
+    if (!found?.ours) return false
+    await this.#cleanUp((request) => this.#store.remove(request))
+    return true
+  }
+
+  #cleanUp<T>(call: (request: PrimitiveRequest) => Promise<T>): Promise<T> {
+    const { callRetry = CALL_RETRY, clock } = this.#options
+    const never = new AbortController().signal
+    return retry(() => call({ signal: never }), callRetry, { clock })
+  }
+
+  #error(code: StorageErrorCode, operation: string, what: string): StorageError {
+    const { adapter, key } = this.#options
+    return new StorageError(`The object ${quoteKey(key)} ${what}.`, { code, adapter, operation, key })
+  }
+}
+
+function mayHaveHappened(error: unknown): boolean {
+  return isAbort(error) || !(error instanceof StorageError) || error.code === 'UNAVAILABLE'
+}

@@ -1,0 +1,188 @@
+import { StorageError, type StorageErrorCode } from './errors.ts'
+import { quoteKey } from './keys.ts'
+import { isAbort } from './retry.ts'
+
+export const ADAPTER = 's3'
+
+export interface S3Names {
+  bucket: string
+  /** The endpoint given, or AWS's for the region. */
+  endpoint: string
+}
+
+/** What a refused or failed request told us, whichever way the SDK wraps it. */
+interface Facts {
+  /** S3's own code, such as NoSuchKey, or Node's, such as ECONNREFUSED. */
+  code: string
+  status: number | undefined
+  message: string
+  retryAfter: string | undefined
+  requestId: string | undefined
+}
+
+const BY_CODE: Record<string, StorageErrorCode> = {
+  NoSuchKey: 'NOT_FOUND',
+  NoSuchBucket: 'NOT_FOUND',
+  NoSuchUpload: 'NOT_FOUND',
+  NoSuchVersion: 'NOT_FOUND',
+  NotFound: 'NOT_FOUND',
+  AccessDenied: 'ACCESS_DENIED',
+  AllAccessDisabled: 'ACCESS_DENIED',
+  AccountProblem: 'ACCESS_DENIED',
+  InvalidAccessKeyId: 'ACCESS_DENIED',
+  SignatureDoesNotMatch: 'ACCESS_DENIED',
+  RequestTimeTooSkewed: 'ACCESS_DENIED',
+  CredentialsProviderError: 'ACCESS_DENIED',
+  ExpiredToken: 'AUTH_EXPIRED',
+  ExpiredTokenException: 'AUTH_EXPIRED',
+  TokenRefreshRequired: 'AUTH_EXPIRED',
+  InvalidToken: 'AUTH_EXPIRED',
+  QuotaExceeded: 'QUOTA',
+  XMinioStorageFull: 'QUOTA',
+  XMinioAdminBucketQuotaExceeded: 'QUOTA',
+  SlowDown: 'RATE_LIMITED',
+  TooManyRequests: 'RATE_LIMITED',
+  Throttling: 'RATE_LIMITED',
+  ThrottlingException: 'RATE_LIMITED',
+  RequestLimitExceeded: 'RATE_LIMITED',
+  PreconditionFailed: 'CONFLICT',
+  ConditionalRequestConflict: 'CONFLICT',
+  ObjectLocked: 'LOCKED',
+  BadDigest: 'CORRUPT',
+  InvalidDigest: 'CORRUPT',
+  XAmzContentSHA256Mismatch: 'CORRUPT',
+  // 400, although the fault is the connection's: the body came too slowly.
+  RequestTimeout: 'UNAVAILABLE',
+  OperationAborted: 'UNAVAILABLE',
+  InternalError: 'UNAVAILABLE',
+  ServiceUnavailable: 'UNAVAILABLE',
+}
+
+const BY_STATUS: Record<number, StorageErrorCode> = {
+  401: 'ACCESS_DENIED',
+  403: 'ACCESS_DENIED',
+  404: 'NOT_FOUND',
+  408: 'UNAVAILABLE',
+  409: 'CONFLICT',
+  412: 'CONFLICT',
+  429: 'RATE_LIMITED',
+  507: 'QUOTA',
+}
+
+const ADVICE: Record<string, string> = {
+  InvalidAccessKeyId: 'the access key is not known there; check the credentials and the endpoint',
+  SignatureDoesNotMatch: 'the secret key does not fit the access key; check the credentials',
+  RequestTimeTooSkewed: "this machine's clock is wrong; set it",
+  CredentialsProviderError: 'no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or pass them',
+  PermanentRedirect: 'the bucket is in another region; pass its region',
+  AuthorizationHeaderMalformed: 'the bucket is in another region; pass its region',
+}
+
+const ADVICE_BY_KIND: Record<StorageErrorCode, string> = {
+  NOT_FOUND: 'it is not there',
+  ACCESS_DENIED: 'access is denied; check the rights of the credentials',
+  AUTH_EXPIRED: 'the session token has expired or is not valid; get a new one',
+  QUOTA: 'the quota of the store is used up',
+  RATE_LIMITED: 'the store asks for fewer requests',
+  CONFLICT: 'another object is there than was expected',
+  LOCKED: 'the object is locked against being deleted or replaced',
+  INVALID: 'the store refuses the request',
+  UNAVAILABLE: 'the store could not answer; try again later',
+  CORRUPT: 'the bytes were damaged on their way',
+}
+
+/** Codes of a connection that failed, or never came to be. */
+const NETWORK = /^(E[A-Z]+|ERR_TLS_\w+|TimeoutError|\w*CERT\w*|\w*SELF_SIGNED\w*|HPE_\w+|ERR_SSL_\w+)$/
+const UNTRUSTED = /CERT|SELF_SIGNED|^ERR_TLS|^ERR_SSL/
+
+/**
+ * Maps what the SDK throws. The one place where S3's codes are read. The SDK's error itself is not kept as the cause:
+ * it carries the request's headers, and with them a session token.
+ */
+export function toStorageError(error: unknown, operation: string, names: S3Names, key?: string): unknown {
+  if (error instanceof StorageError || isAbort(error)) return error
+  const facts = factsOf(error)
+  if (facts === undefined) return error
+  const code = kindOf(facts)
+  const network = NETWORK.test(facts.code)
+  const advice = network ? networkAdvice(facts, names) : (ADVICE[facts.code] ?? ADVICE_BY_KIND[code])
+  const target = facts.code === 'NoSuchBucket' || key === undefined ? 'the bucket' : `${quoteKey(key)} in the bucket`
+  const said = network ? facts.code : [facts.status, facts.code].filter(Boolean).join(' ')
+  const message = `${operation} of ${target} "${names.bucket}": ${advice} (${said}).`
+  return new StorageError(message, {
+    code,
+    adapter: ADAPTER,
+    operation,
+    retryable: isRetryable(code, facts),
+    cause: causeOf(facts),
+    ...(key === undefined ? {} : { key }),
+    ...retryAfter(facts.retryAfter),
+  })
+}
+
+/** The code that S3 gave, of an error made by `toStorageError`. */
+export function s3CodeOf(error: unknown): string | undefined {
+  const cause = error instanceof StorageError ? error.cause : undefined
+  return cause instanceof Error ? cause.name : undefined
+}
+
+function kindOf({ code, status, message }: Facts): StorageErrorCode {
+  // AWS and MinIO have no code of their own for it.
+  if (/object[ -]?lock|\bWORM\b/i.test(message) && (status === 403 || status === 400)) return 'LOCKED'
+  const known = BY_CODE[code]
+  if (known) return known
+  // 2xx: an answer that makes no sense, most often cut by something in between.
+  if (status === undefined || status < 300) return 'UNAVAILABLE'
+  return BY_STATUS[status] ?? (status >= 500 && status !== 501 ? 'UNAVAILABLE' : 'INVALID')
+}
+
+function isRetryable(code: StorageErrorCode, facts: Facts): boolean {
+  // The SDK has learnt the server's clock from this answer, and signs the next request by it.
+  if (facts.code === 'RequestTimeTooSkewed') return true
+  if (code === 'CORRUPT' || code === 'RATE_LIMITED') return true
+  return code === 'UNAVAILABLE' && !UNTRUSTED.test(facts.code)
+}
+
+function networkAdvice({ code }: Facts, { endpoint }: S3Names): string {
+  if (UNTRUSTED.test(code)) return `the certificate of ${endpoint} is not trusted; see NODE_EXTRA_CA_CERTS`
+  if (code === 'ECONNREFUSED') return `nothing answers at ${endpoint}; check the endpoint and that the store runs`
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return `the host of ${endpoint} has no address; check the endpoint`
+  return `the connection to ${endpoint} failed`
+}
+
+function factsOf(error: unknown): Facts | undefined {
+  if (!(error instanceof Error)) return undefined
+  const raw = error as Error & {
+    code?: unknown
+    Code?: unknown
+    $metadata?: { httpStatusCode?: number; requestId?: string }
+    $response?: { statusCode?: number; headers?: Record<string, string> }
+  }
+  const status = raw.$metadata?.httpStatusCode ?? raw.$response?.statusCode
+  const nodeCode = typeof raw.code === 'string' ? raw.code : undefined
+  const s3Code = typeof raw.Code === 'string' ? raw.Code : raw.name
+  // An answer may begin with 200 and then break off.
+  const isNetwork = (status ?? 200) < 300 && NETWORK.test(nodeCode ?? raw.name)
+  const isSdk = status !== undefined || raw.name === 'CredentialsProviderError'
+  if (!isNetwork && !isSdk) return undefined
+  return {
+    code: isNetwork ? (nodeCode ?? raw.name) : s3Code,
+    status: isNetwork ? undefined : status,
+    message: raw.message,
+    retryAfter: raw.$response?.headers?.['retry-after'],
+    requestId: raw.$metadata?.requestId,
+  }
+}
+
+function causeOf({ code, message, status, requestId }: Facts): Error {
+  const cause = new Error(message)
+  cause.name = code
+  return Object.assign(cause, { status, requestId })
+}
+
+function retryAfter(value: string | undefined): { retryAfterMs?: number } {
+  if (value === undefined) return {}
+  const seconds = Number(value)
+  const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(value) - Date.now()
+  return Number.isFinite(ms) && ms >= 0 ? { retryAfterMs: ms } : {}
+}

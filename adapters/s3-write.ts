@@ -1,0 +1,280 @@
+import { createHash, randomUUID } from 'node:crypto'
+import { crc32 } from 'node:zlib'
+import type { CompletedPart, HeadObjectCommandOutput, PutObjectCommandInput } from '@aws-sdk/client-s3'
+import { StorageError } from './errors.ts'
+import { quoteKey } from './keys.ts'
+import type { FoundObject, MultipartPrimitives, MultipartRules, PartBody, PrimitiveRequest } from './multipart.ts'
+import type { S3Connection, Send } from './s3-client.ts'
+import { ADAPTER, s3CodeOf } from './s3-errors.ts'
+
+const MiB = 1024 * 1024
+
+/** https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html; stores other than AWS stay at 5 TiB. */
+export function s3Rules(isAws: boolean): MultipartRules {
+  return {
+    minPartBytes: 5 * MiB,
+    maxPartBytes: 5 * 1024 * MiB,
+    alignBytes: MiB,
+    maxParts: 10_000,
+    maxObjectBytes: isAws ? 10_000 * 5 * 1024 * MiB : 5 * 1024 * 1024 * MiB,
+    concurrency: 8,
+  }
+}
+
+/**
+ * Names the write in the object's metadata. It tells our object from one with the same bytes, which an ETag cannot:
+ * so a commit whose answer was lost is known for what it is, and an abort never removes what was there before.
+ */
+const WRITE_ID = 'millrace-write'
+/** An abort is repeated while the store still lists parts: one that arrived meanwhile would be billed for ever. */
+const ABORT_ATTEMPTS = 3
+
+interface Digest {
+  md5?: Buffer
+  crc32?: Buffer
+}
+
+interface Receipt {
+  part: CompletedPart
+  digest: Digest
+}
+
+/** One write to one key of a bucket. */
+export class S3Write implements MultipartPrimitives<string, Receipt> {
+  readonly rules: MultipartRules
+  readonly #connection: S3Connection
+  readonly #key: string
+  readonly #fullKey: string
+  readonly #ifAbsent: boolean
+  readonly #id = randomUUID()
+  /** What the store's own digest of the object must be. */
+  #expected: { etag?: string; crc32?: string } = {}
+  #versionId: string | undefined
+
+  constructor(connection: S3Connection, key: string, ifAbsent: boolean) {
+    this.rules = s3Rules(connection.isAws)
+    this.#connection = connection
+    this.#key = key
+    this.#fullKey = connection.fullKey(key, 'createWriteStream')
+    this.#ifAbsent = ifAbsent
+  }
+
+  async putWhole(body: Buffer, { signal }: PrimitiveRequest): Promise<void> {
+    const digest = this.#digest(body)
+    await this.#lookBefore(signal)
+    const input: PutObjectCommandInput = {
+      ...this.#target,
+      ...this.#condition,
+      Body: body,
+      ContentLength: body.length,
+      Metadata: { [WRITE_ID]: this.#id },
+      ...digestFields(digest),
+    }
+    this.#expected = { etag: digest.md5?.toString('hex'), crc32: digest.crc32?.toString('base64') }
+    const reply = await this.#once('putWhole', signal, (client, options) =>
+      client.send(new this.#sdk.PutObjectCommand(input), options),
+    )
+    this.#versionId = reply.VersionId
+  }
+
+  async begin({ signal }: PrimitiveRequest): Promise<string> {
+    const reply = await this.#once('begin', signal, (client, options) =>
+      client.send(
+        new this.#sdk.CreateMultipartUploadCommand({
+          ...this.#target,
+          Metadata: { [WRITE_ID]: this.#id },
+          ...(this.#connection.integrity === 'crc32' ? { ChecksumAlgorithm: 'CRC32' as const } : {}),
+        }),
+        options,
+      ),
+    )
+    if (reply.UploadId) return reply.UploadId
+    throw this.#error('CORRUPT', 'begin', 'got no id for its upload')
+  }
+
+  async putPart(uploadId: string, { number, body }: PartBody, { signal }: PrimitiveRequest): Promise<Receipt> {
+    const digest = this.#digest(body)
+    const reply = await this.#once('putPart', signal, (client, options) =>
+      client.send(
+        new this.#sdk.UploadPartCommand({
+          ...this.#target,
+          UploadId: uploadId,
+          PartNumber: number,
+          Body: body,
+          ContentLength: body.length,
+          ...digestFields(digest),
+        }),
+        options,
+      ),
+    )
+    const etag = reply.ETag
+    if (!etag) throw this.#error('CORRUPT', 'putPart', `got no ETag for part ${number}`)
+    if (this.#trusts(etag, reply) && bare(etag) !== digest.md5?.toString('hex')) {
+      throw this.#error('CORRUPT', 'putPart', `had part ${number} damaged on its way: the store has other bytes`)
+    }
+    const checksum = digest.crc32 ? { ChecksumCRC32: digest.crc32.toString('base64') } : {}
+    return { part: { PartNumber: number, ETag: etag, ...checksum }, digest }
+  }
+
+  async commit(uploadId: string, receipts: Receipt[], { signal }: PrimitiveRequest): Promise<void> {
+    await this.#lookBefore(signal)
+    this.#expected = composite(receipts)
+    const reply = await this.#once('commit', signal, (client, options) =>
+      client.send(
+        new this.#sdk.CompleteMultipartUploadCommand({
+          ...this.#target,
+          ...this.#condition,
+          UploadId: uploadId,
+          MultipartUpload: { Parts: receipts.map(({ part }) => part) },
+        }),
+        options,
+      ),
+    )
+    // Not the ETag: Ceph's reply has an empty one. `find` asks for it.
+    this.#versionId = reply.VersionId
+  }
+
+  abort(uploadId: string, { signal }: PrimitiveRequest): Promise<void> {
+    return abortUpload(this.#connection, this.#fullKey, uploadId, signal)
+  }
+
+  async find({ signal }: PrimitiveRequest): Promise<FoundObject | undefined> {
+    try {
+      const head = await this.#head(signal)
+      const ours = head.Metadata?.[WRITE_ID] === this.#id
+      // In a versioned bucket this names ours for `remove`, where the commit's own answer was lost.
+      if (ours) this.#versionId = head.VersionId
+      return { size: head.ContentLength ?? 0, ours, damage: ours ? this.#damage(head) : undefined }
+    } catch (error) {
+      if (error instanceof StorageError && error.code === 'NOT_FOUND') return undefined
+      throw error
+    }
+  }
+
+  async remove({ signal }: PrimitiveRequest): Promise<void> {
+    const version = this.#versionId === undefined ? {} : { VersionId: this.#versionId }
+    await this.#once('abort', signal, (client, options) =>
+      client.send(new this.#sdk.DeleteObjectCommand({ ...this.#target, ...version }), options),
+    )
+  }
+
+  get #sdk() {
+    return this.#connection.sdk
+  }
+
+  get #target(): { Bucket: string; Key: string } {
+    return { Bucket: this.#connection.config.bucket, Key: this.#fullKey }
+  }
+
+  get #condition(): { IfNoneMatch?: string } {
+    return this.#ifAbsent ? { IfNoneMatch: '*' } : {}
+  }
+
+  /** Ceph ignores If-None-Match on Complete, and others on Put as well: there, looking first is all that there is. */
+  async #lookBefore(signal: AbortSignal): Promise<void> {
+    if (!this.#ifAbsent || this.#connection.isAws) return
+    const found = await this.find({ signal })
+    if (found) throw this.#error('CONFLICT', 'commit', 'is there already')
+  }
+
+  #head(signal: AbortSignal): Promise<HeadObjectCommandOutput> {
+    const version = this.#versionId === undefined ? {} : { VersionId: this.#versionId }
+    const checksum = this.#connection.integrity === 'crc32' ? { ChecksumMode: 'ENABLED' as const } : {}
+    return this.#once('stat', signal, (client, options) =>
+      client.send(new this.#sdk.HeadObjectCommand({ ...this.#target, ...version, ...checksum }), options),
+    )
+  }
+
+  #damage(head: HeadObjectCommandOutput): string | undefined {
+    const { etag, crc32: checksum } = this.#expected
+    if (etag !== undefined && this.#trusts(head.ETag, head) && bare(head.ETag) !== etag) {
+      return `has the ETag ${head.ETag} at the store, and its bytes give ${etag}`
+    }
+    if (checksum !== undefined && head.ChecksumCRC32 !== undefined && head.ChecksumCRC32 !== checksum) {
+      return `has the CRC32 ${head.ChecksumCRC32} at the store, and its bytes give ${checksum}`
+    }
+    return undefined
+  }
+
+  /** Whether an ETag is the MD5 that S3 makes it, which it is not under SSE-KMS and SSE-C. */
+  #trusts(etag: string | undefined, reply: { ServerSideEncryption?: string; SSECustomerAlgorithm?: string }): boolean {
+    const { config, integrity } = this.#connection
+    if (!(config.md5Etags ?? integrity === 'md5') || integrity !== 'md5') return false
+    const encrypted = reply.ServerSideEncryption?.startsWith('aws:kms') || reply.SSECustomerAlgorithm !== undefined
+    return !encrypted && /^[0-9a-f]{32}(-\d+)?$/.test(bare(etag) ?? '')
+  }
+
+  #digest(body: Buffer): Digest {
+    if (this.#connection.integrity === 'md5') return { md5: createHash('md5').update(body).digest() }
+    const sum = Buffer.alloc(4)
+    sum.writeUInt32BE(crc32(body))
+    return { crc32: sum }
+  }
+
+  #once<T>(operation: string, signal: AbortSignal, send: Send<T>): Promise<T> {
+    return this.#connection.once(operation, send, { signal, key: this.#key })
+  }
+
+  #error(code: 'CORRUPT' | 'CONFLICT', operation: string, what: string): StorageError {
+    const message = `The object ${quoteKey(this.#key)} ${what}.`
+    const retryable = code === 'CORRUPT'
+    return new StorageError(message, { code, adapter: ADAPTER, operation, key: this.#key, retryable })
+  }
+}
+
+/**
+ * Cancels an upload and makes sure that its parts are gone, as AWS advises where parts were in flight:
+ * https://docs.aws.amazon.com/AmazonS3/latest/API/API_AbortMultipartUpload.html
+ */
+export async function abortUpload(
+  connection: S3Connection,
+  fullKey: string,
+  uploadId: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { sdk, config } = connection
+  const target = { Bucket: config.bucket, Key: fullKey, UploadId: uploadId }
+  for (let attempt = 1; attempt <= ABORT_ATTEMPTS; attempt++) {
+    try {
+      await connection.once(
+        'abort',
+        (client, options) => client.send(new sdk.AbortMultipartUploadCommand(target), options),
+        { signal },
+      )
+      const parts = await connection.once(
+        'abort',
+        (client, options) => client.send(new sdk.ListPartsCommand({ ...target, MaxParts: 1 }), options),
+        { signal },
+      )
+      if (!parts.Parts?.length) return
+    } catch (error) {
+      // NoSuchUpload; Ceph calls it NoSuchKey in ListParts.
+      const isGone = error instanceof StorageError && error.code === 'NOT_FOUND'
+      if (isGone && s3CodeOf(error) !== 'NoSuchBucket') return
+      throw error
+    }
+  }
+}
+
+function digestFields({ md5, crc32: sum }: Digest): { ContentMD5?: string; ChecksumCRC32?: string } {
+  return {
+    ...(md5 ? { ContentMD5: md5.toString('base64') } : {}),
+    ...(sum ? { ChecksumCRC32: sum.toString('base64') } : {}),
+  }
+}
+
+/** S3's digest of an object in parts: the digest of the parts' digests, and their number. */
+function composite(receipts: Receipt[]): { etag?: string; crc32?: string } {
+  const count = receipts.length
+  const all = (name: keyof Digest) => Buffer.concat(receipts.map(({ digest }) => digest[name] ?? Buffer.alloc(0)))
+  const md5s = all('md5')
+  if (md5s.length > 0) return { etag: `${createHash('md5').update(md5s).digest('hex')}-${count}` }
+  const sum = Buffer.alloc(4)
+  sum.writeUInt32BE(crc32(all('crc32')))
+  return { crc32: `${sum.toString('base64')}-${count}` }
+}
+
+/** An ETag without its quotes: some replies have them, some have not. */
+export function bare(etag: string | undefined): string | undefined {
+  return etag?.replace(/^"|"$/g, '')
+}

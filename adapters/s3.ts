@@ -1,0 +1,280 @@
+import { Readable } from 'node:stream'
+import type { GetObjectCommandOutput, HeadObjectCommandOutput } from '@aws-sdk/client-s3'
+import { StorageError } from './errors.ts'
+import { quoteKey } from './keys.ts'
+import { MultipartWritable } from './multipart.ts'
+import { probeStorage } from './probe.ts'
+import {
+  checkExtent,
+  checkRange,
+  collectRange,
+  type OpenedRange,
+  type RangeRequest,
+  ResumingReadable,
+  rangePastEnd,
+} from './read.ts'
+import { CALL_RETRY, retry } from './retry.ts'
+import { checkConfig, type S3Config, S3Connection } from './s3-client.ts'
+import { ADAPTER, s3CodeOf } from './s3-errors.ts'
+import { abortUpload, bare, S3Write } from './s3-write.ts'
+import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
+
+export type { S3Config }
+
+/** What a refused sign-in is called; anything else that list answers was signed in. */
+const SIGN_IN_REFUSED = ['InvalidAccessKeyId', 'SignatureDoesNotMatch', 'CredentialsProviderError']
+
+/**
+ * Opens a bucket of AWS S3, or of a store that speaks its protocol. Makes no request: the first call does.
+ * @throws StorageError INVALID when a setting is missing or contradicts another.
+ */
+export async function openS3(config: S3Config): Promise<Storage> {
+  checkConfig(config)
+  const sdk = await import('@aws-sdk/client-s3')
+  return new S3Storage(new S3Connection(sdk, config))
+}
+
+class S3Storage implements Storage {
+  readonly adapter = ADAPTER
+  readonly location: string
+  readonly conditionalWrites: boolean
+  readonly #connection: S3Connection
+
+  constructor(connection: S3Connection) {
+    const { config, prefix, names, isAws } = connection
+    const endpoint = isAws ? '' : `?endpoint=${encodeURIComponent(names.endpoint)}`
+    this.location = `s3://${config.bucket}/${prefix}${endpoint}`
+    this.conditionalWrites = config.conditionalWrites ?? true
+    this.#connection = connection
+  }
+
+  createWriteStream(key: string, options: WriteOptions = {}): MultipartWritable<string, unknown> {
+    const { ifAbsent = false } = options
+    const connection = this.#connection
+    const write = new S3Write(connection, key, ifAbsent)
+    if (ifAbsent && !this.conditionalWrites) {
+      const message = 'ifAbsent was asked for, and conditionalWrites is false for this store.'
+      throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation: 'createWriteStream', key })
+    }
+    const { partBytes, callRetry, partRetry } = connection.config
+    return new MultipartWritable(write, { ...options, adapter: ADAPTER, key, partBytes, callRetry, partRetry })
+  }
+
+  createReadStream(key: string, options: ReadOptions = {}): Readable {
+    const fullKey = this.#connection.fullKey(key, 'createReadStream')
+    checkRange(options, { adapter: ADAPTER, key })
+    const { callRetry, partRetry, idleMs } = this.#connection.config
+    return new ResumingReadable({
+      ...options,
+      adapter: ADAPTER,
+      key,
+      open: (request) => this.#open(key, fullKey, request),
+      callRetry,
+      resumeRetry: partRetry,
+      idleMs,
+    })
+  }
+
+  async readRange(
+    key: string,
+    offset: number,
+    length: number,
+    options: CallOptions & { version?: string } = {},
+  ): Promise<Buffer> {
+    const names = { adapter: ADAPTER, key }
+    this.#connection.fullKey(key, 'readRange')
+    checkExtent(offset, length, names)
+    if (length > 0) {
+      const range = { ...options, start: offset, end: offset + length - 1 }
+      return collectRange(this.createReadStream(key, range), length, names)
+    }
+    const { size, version } = await this.stat(key, options)
+    if (options.version !== undefined && options.version !== version) throw replaced(key)
+    if (offset > size) throw rangePastEnd(names)
+    return Buffer.alloc(0)
+  }
+
+  async stat(key: string, options: CallOptions = {}): Promise<ObjectStat> {
+    const head = await this.#head(key, options.signal)
+    const etag = bare(head.ETag)
+    const isMd5 = !head.ServerSideEncryption?.startsWith('aws:kms') && !head.SSECustomerAlgorithm
+    return {
+      key,
+      size: head.ContentLength ?? 0,
+      modified: head.LastModified ?? new Date(0),
+      ...(etag ? { version: etag } : {}),
+      ...(etag && isMd5 && /^[0-9a-f]{32}$/.test(etag) ? { checksum: { algorithm: 'md5', value: etag } } : {}),
+    }
+  }
+
+  async *list(prefix: string, options: CallOptions = {}): AsyncGenerator<ObjectStat> {
+    const { sdk, config, prefix: base } = this.#connection
+    let token: string | undefined
+    do {
+      const page = await this.#connection.call(
+        'list',
+        (client, sending) =>
+          client.send(
+            new sdk.ListObjectsV2Command({
+              Bucket: config.bucket,
+              Prefix: base + prefix,
+              ...(token === undefined ? {} : { ContinuationToken: token }),
+              ...(config.pageSize === undefined ? {} : { MaxKeys: config.pageSize }),
+            }),
+            sending,
+          ),
+        { signal: options.signal },
+      )
+      for (const { Key, Size, LastModified, ETag } of page.Contents ?? []) {
+        if (Key === undefined || Size === undefined) throw this.#listFault('names an object without its key or size')
+        const version = bare(ETag)
+        const modified = LastModified ?? new Date(0)
+        yield { key: Key.slice(base.length), size: Size, modified, ...(version ? { version } : {}) }
+      }
+      const next = page.IsTruncated ? page.NextContinuationToken : undefined
+      if (page.IsTruncated && (!next || next === token)) throw this.#listFault('says there is more, and not where')
+      token = next
+    } while (token !== undefined)
+  }
+
+  async delete(key: string, options: CallOptions = {}): Promise<void> {
+    const { sdk, config } = this.#connection
+    const fullKey = this.#connection.fullKey(key, 'delete')
+    try {
+      await this.#connection.call(
+        'delete',
+        (client, sending) => client.send(new sdk.DeleteObjectCommand({ Bucket: config.bucket, Key: fullKey }), sending),
+        { signal: options.signal, key },
+      )
+    } catch (error) {
+      if (s3CodeOf(error) !== 'NoSuchKey') throw error
+    }
+  }
+
+  probe(options: CallOptions = {}): Promise<ProbeReport> {
+    const signIn = async () => {
+      for await (const _ of this.list('', options)) break
+    }
+    const judged = () =>
+      signIn().catch((error) => {
+        const refused = SIGN_IN_REFUSED.includes(s3CodeOf(error) ?? '')
+        // A right that is missing shows in its own step.
+        if (error instanceof StorageError && error.code === 'ACCESS_DENIED' && !refused) return
+        throw error
+      })
+    return probeStorage(this, judged, options)
+  }
+
+  async purgeUnfinished(olderThanMs: number, options: CallOptions & { prefix?: string } = {}): Promise<number> {
+    const { sdk, config, prefix: base } = this.#connection
+    const { signal, prefix = '' } = options
+    const limit = Date.now() - olderThanMs
+    let purged = 0
+    let marker: { KeyMarker?: string; UploadIdMarker?: string } | undefined = {}
+    while (marker) {
+      const at: { KeyMarker?: string; UploadIdMarker?: string } = marker
+      const page = await this.#connection.call(
+        'purgeUnfinished',
+        (client, sending) =>
+          client.send(
+            new sdk.ListMultipartUploadsCommand({
+              Bucket: config.bucket,
+              Prefix: base + prefix,
+              ...at,
+              ...(config.pageSize === undefined ? {} : { MaxUploads: config.pageSize }),
+            }),
+            sending,
+          ),
+        { signal },
+      )
+      for (const { Key, UploadId, Initiated } of page.Uploads ?? []) {
+        if (!Key || !UploadId || !Initiated || Initiated.getTime() > limit) continue
+        await retry(() => abortUpload(this.#connection, Key, UploadId, signal), config.callRetry ?? CALL_RETRY, {
+          signal,
+        })
+        purged++
+      }
+      if (page.IsTruncated && !page.NextKeyMarker) throw this.#listFault('says there is more, and not where')
+      marker = page.IsTruncated
+        ? { KeyMarker: page.NextKeyMarker!, UploadIdMarker: page.NextUploadIdMarker! }
+        : undefined
+    }
+    return purged
+  }
+
+  async close(): Promise<void> {
+    this.#connection.close()
+  }
+
+  #head(key: string, signal: AbortSignal | undefined): Promise<HeadObjectCommandOutput> {
+    const { sdk, config } = this.#connection
+    const fullKey = this.#connection.fullKey(key, 'stat')
+    return this.#connection.call(
+      'stat',
+      (client, sending) => client.send(new sdk.HeadObjectCommand({ Bucket: config.bucket, Key: fullKey }), sending),
+      { signal, key },
+    )
+  }
+
+  async #open(key: string, fullKey: string, request: RangeRequest): Promise<OpenedRange> {
+    const { sdk, config } = this.#connection
+    const { start, end, version, signal } = request
+    try {
+      const reply = await this.#connection.once(
+        'read',
+        (client, sending) =>
+          client.send(
+            new sdk.GetObjectCommand({
+              Bucket: config.bucket,
+              Key: fullKey,
+              // Of a whole object too: only the Content-Range says how long it is when the answer is cut.
+              Range: `bytes=${start}-${end ?? ''}`,
+              ...(version === undefined ? {} : { IfMatch: `"${version}"` }),
+            }),
+            sending,
+          ),
+        { signal, key },
+      )
+      const body = reply.Body as Readable
+      const length = lengthFrom(start, end, reply)
+      const found = bare(reply.ETag)
+      if (length !== undefined && found) return { body, length, version: found }
+      body.on('error', () => {}).destroy()
+      const fault = length === undefined ? 'another range' : 'no ETag'
+      const message = `The store answered a read of ${quoteKey(key)} with ${fault}.`
+      throw new StorageError(message, { code: 'CORRUPT', adapter: ADAPTER, operation: 'read', key })
+    } catch (error) {
+      if (s3CodeOf(error) === 'InvalidRange') return this.#openPastEnd(key, request)
+      throw error
+    }
+  }
+
+  /** 416: there is nothing from `start` on, which for us is an empty range, unless the object is not what was asked. */
+  async #openPastEnd(key: string, { start, version, signal }: RangeRequest): Promise<OpenedRange> {
+    const { size, version: found = '' } = await this.stat(key, { signal })
+    if ((version !== undefined && version !== found) || start < size) throw replaced(key)
+    return { body: Readable.from([]), length: 0, version: found }
+  }
+
+  #listFault(what: string): StorageError {
+    const message = `The listing of the bucket "${this.#connection.config.bucket}" ${what}.`
+    return new StorageError(message, { code: 'CORRUPT', adapter: ADAPTER, operation: 'list' })
+  }
+}
+
+/** The bytes that an answer promises, or undefined when they are not the ones that were asked for. */
+function lengthFrom(start: number, end: number | undefined, reply: GetObjectCommandOutput): number | undefined {
+  const range = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(reply.ContentRange ?? '')
+  if (range) {
+    const [first, last, size] = range.slice(1).map(Number) as [number, number, number]
+    return first === start && last === Math.min(end ?? size, size - 1) ? last - first + 1 : undefined
+  }
+  // A store, or something before it, that knows no ranges gives the whole.
+  const isWhole = start === 0 && (end === undefined || (reply.ContentLength ?? 0) <= end + 1)
+  return isWhole ? reply.ContentLength : undefined
+}
+
+function replaced(key: string): StorageError {
+  const message = `The object ${quoteKey(key)} was replaced.`
+  return new StorageError(message, { code: 'CONFLICT', adapter: ADAPTER, operation: 'read', key })
+}

@@ -1,0 +1,188 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import {
+  appendFile,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { finished } from 'node:stream/promises'
+import { afterEach, beforeEach, describe, it } from 'node:test'
+import { StorageError } from '../../adapters/errors.ts'
+import { openFilesystem } from '../../adapters/filesystem.ts'
+import { toStorageError } from '../../adapters/filesystem-paths.ts'
+import type { Storage } from '../../adapters/storage.ts'
+import { storageContract } from '../contract/storage.ts'
+
+const root = await mkdtemp(join(tmpdir(), 'millrace-filesystem-'))
+
+storageContract('filesystem', {
+  open: () => openFilesystem({ root: join(root, 'made', 'when', 'needed') }),
+  async pendingUploads() {
+    const names = await readdir(root, { recursive: true })
+    return names.filter((name) => name.includes('.millrace-tmp-')).length
+  },
+  async cleanup() {
+    await rm(root, { recursive: true })
+  },
+  partBytes: 256 * 1024,
+  manyKeys: 300,
+})
+
+describe('filesystem', () => {
+  let own: string
+  let storage: Storage
+  beforeEach(async () => {
+    own = await mkdtemp(join(tmpdir(), 'millrace-filesystem-'))
+    storage = await openFilesystem({ root: join(own, 'root') })
+  })
+  afterEach(async () => {
+    await rm(own, { recursive: true })
+  })
+
+  async function put(key: string, text: string, options = {}): Promise<void> {
+    const stream = storage.createWriteStream(key, options)
+    stream.end(text)
+    await finished(stream)
+  }
+
+  it('opening makes nothing, and a missing root reads as empty', async () => {
+    await assert.rejects(storage.stat('a'), { code: 'NOT_FOUND' })
+    for await (const _ of storage.list('')) assert.fail()
+    await storage.delete('a')
+    assert.deepEqual(await readdir(own), [])
+  })
+
+  it('an aborted write leaves not even a folder that it made, and every folder that it did not', async () => {
+    await mkdir(join(own, 'root', 'kept'), { recursive: true })
+    for (const key of ['kept/new/deep/object', 'other/object']) {
+      const stream = storage.createWriteStream(key)
+      await new Promise((resolve) => stream.write('bytes', resolve))
+      stream.destroy()
+      await once(stream, 'close')
+    }
+    assert.deepEqual(await readdir(join(own, 'root'), { recursive: true }), ['kept'])
+  })
+
+  it('files are for their owner only', async () => {
+    await put('a/b', 'x')
+    assert.equal((await stat(join(own, 'root', 'a', 'b'))).mode & 0o777, 0o600)
+    assert.equal((await stat(join(own, 'root', 'a'))).mode & 0o777, 0o700)
+  })
+
+  it('delete removes the folders that it leaves empty, if they were made here', async () => {
+    await put('a/b/c', 'x')
+    await put('a/d', 'x')
+    await storage.delete('a/b/c')
+    assert.deepEqual(await readdir(join(own, 'root'), { recursive: true }), ['a', 'a/d'])
+  })
+
+  it('follows no symbolic link beneath its root', async () => {
+    await put('in/object', 'x')
+    await mkdir(join(own, 'outside', 'folder'), { recursive: true })
+    await writeFile(join(own, 'outside', 'secret'), 'secret')
+    await symlink(join(own, 'outside'), join(own, 'root', 'link'))
+    await symlink(join(own, 'outside', 'secret'), join(own, 'root', 'alias'))
+    await assert.rejects(put('link/new', 'x'), { code: 'INVALID' })
+    await assert.rejects(put('link/folder/deep/new', 'x'), { code: 'INVALID' })
+    await assert.rejects(text(storage.createReadStream('link/secret')), { code: 'INVALID' })
+    await assert.rejects(text(storage.createReadStream('alias')), { code: 'INVALID' })
+    await assert.rejects(storage.stat('link/secret'), { code: 'INVALID' })
+    await assert.rejects(storage.stat('alias'), { code: 'NOT_FOUND' })
+    await assert.rejects(storage.delete('link/secret'), { code: 'INVALID' })
+    const keys: string[] = []
+    for await (const { key } of storage.list('')) keys.push(key)
+    assert.deepEqual(keys, ['in/object'])
+    assert.deepEqual((await readdir(join(own, 'outside'))).sort(), ['folder', 'secret'])
+    assert.deepEqual(await readdir(join(own, 'outside', 'folder')), [])
+  })
+
+  it('the root itself may be a link', async () => {
+    await mkdir(join(own, 'disk'))
+    await symlink(join(own, 'disk'), join(own, 'root'))
+    await put('a/b', 'x')
+    assert.deepEqual(await readdir(join(own, 'disk', 'a')), ['b'])
+  })
+
+  it('one key cannot be the folder of another', async () => {
+    await put('a', 'x')
+    await assert.rejects(put('a/b', 'x'), { code: 'INVALID' })
+    await put('c/d', 'x')
+    await assert.rejects(put('c', 'x'), { code: 'INVALID' })
+    await assert.rejects(put('c', 'x', { ifAbsent: true }), { code: 'CONFLICT' })
+    assert.deepEqual(await readdir(join(own, 'root'), { recursive: true }), ['a', 'c', 'c/d'])
+  })
+
+  it('names of temporary files are no keys', () => {
+    assert.throws(() => storage.createWriteStream('a/.millrace-tmp-1'), { code: 'INVALID' })
+  })
+
+  it('purgeUnfinished removes what an interrupted write left, once it is old', async () => {
+    await put('a/object', 'x')
+    const left = join(own, 'root', 'a', '.millrace-tmp-0123')
+    await writeFile(left, 'half')
+    for await (const { key } of storage.list('')) assert.equal(key, 'a/object')
+    assert.equal(await storage.purgeUnfinished?.(60_000), 0)
+    await utimes(left, new Date(0), new Date(0))
+    assert.equal(await storage.purgeUnfinished?.(60_000, { prefix: 'b' }), 0)
+    assert.equal(await storage.purgeUnfinished?.(60_000, { prefix: 'a/' }), 1)
+    assert.deepEqual(await readdir(join(own, 'root', 'a')), ['object'])
+  })
+
+  it('T14: a file that is written to in place while it is read is an error', async () => {
+    const path = join(own, 'root', 'object')
+    for (const spoil of [() => truncate(path, 600_000), () => appendFile(path, 'more')]) {
+      await put('object', 'x'.repeat(4_000_000))
+      const reading = async () => {
+        for await (const _ of storage.createReadStream('object')) await spoil()
+      }
+      await assert.rejects(
+        reading(),
+        (error: { code?: string }) => error.code === 'CORRUPT' || error.code === 'CONFLICT',
+      )
+    }
+  })
+
+  it('says what the system said: full, refused, read-only', () => {
+    for (const [code, expected] of [
+      ['ENOSPC', 'QUOTA'],
+      ['EDQUOT', 'QUOTA'],
+      ['EACCES', 'ACCESS_DENIED'],
+      ['EPERM', 'ACCESS_DENIED'],
+      ['EROFS', 'ACCESS_DENIED'],
+      ['EIO', 'UNAVAILABLE'],
+    ]) {
+      const error = toStorageError(Object.assign(new Error('system'), { code }), 'write', 'a/key')
+      assert.ok(error instanceof StorageError)
+      assert.equal(error.code, expected)
+      assert.equal(error.retryable, false)
+    }
+  })
+
+  it('a disk that fills up is QUOTA, and leaves nothing', { skip: !existsSync('/dev/full') }, async (context) => {
+    await put('object', 'old')
+    // The write itself fails as on a full disk; the file is a real one.
+    const handle = await open('/dev/full', 'w')
+    const prototype = Object.getPrototypeOf(handle)
+    context.mock.method(prototype, 'writev', (buffers: Buffer[]) => handle.write(buffers[0] as Buffer))
+    try {
+      await assert.rejects(put('object', 'new'), { code: 'QUOTA' })
+    } finally {
+      context.mock.restoreAll()
+      await handle.close()
+    }
+    assert.deepEqual(await readdir(join(own, 'root')), ['object'])
+    assert.equal(await text(storage.createReadStream('object')), 'old')
+  })
+})

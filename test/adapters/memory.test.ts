@@ -1,0 +1,4 @@
+import { openMemory } from '../../adapters/memory.ts'
+import { storageContract } from '../contract/storage.ts'
+
+storageContract('memory', { open: openMemory, partBytes: 256 * 1024, manyKeys: 1500 })

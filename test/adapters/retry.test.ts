@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { CALL_RETRY, retry, systemClock } from '../../adapters/retry.ts'
+import { failure, fakeClock } from '../support/scripted-store.ts'
+
+const POLICY = { attempts: 6, baseMs: 100, capMs: 1000, deadlineMs: 100_000 }
+
+function failing(times: number, error: unknown = failure('UNAVAILABLE', 'test')) {
+  let calls = 0
+  return async () => {
+    calls++
+    if (calls <= times) throw error
+    return calls
+  }
+}
+
+describe('retry', () => {
+  it('doubles the bound of its waits up to the cap, with full jitter', async () => {
+    for (const random of [0, 0.5, 1]) {
+      const clock = fakeClock(random)
+      assert.equal(await retry(failing(5), POLICY, { clock }), 6)
+      assert.deepEqual(
+        clock.waits,
+        [100, 200, 400, 800, 1000].map((ms) => ms * random),
+      )
+    }
+  })
+
+  it('waits as long as the store asks, which no deadline counts, up to a bound', async () => {
+    const clock = fakeClock()
+    const asks = (ms: number) => failing(2, failure('RATE_LIMITED', 'test', true, ms))
+    await retry(asks(5000), { ...POLICY, deadlineMs: 1 }, { clock })
+    assert.deepEqual(clock.waits, [5000, 5000])
+    await assert.rejects(retry(asks(3_600_000), POLICY, { clock }), { code: 'RATE_LIMITED', retryAfterMs: 3_600_000 })
+  })
+
+  it('ends at the attempts, at the deadline, and at an error that will not pass', async () => {
+    const clock = fakeClock(1)
+    await assert.rejects(retry(failing(6), POLICY, { clock }), { code: 'UNAVAILABLE' })
+    assert.equal(clock.waits.length, 5)
+    const short = fakeClock(1)
+    await assert.rejects(retry(failing(6), { ...POLICY, deadlineMs: 350 }, { clock: short }), { code: 'UNAVAILABLE' })
+    assert.deepEqual(short.waits, [100, 200])
+    for (const error of [failure('ACCESS_DENIED', 'test'), failure('UNAVAILABLE', 'test', false), new Error('bug')]) {
+      const none = fakeClock()
+      await assert.rejects(retry(failing(1, error), POLICY, { clock: none }), error)
+      assert.deepEqual(none.waits, [])
+    }
+  })
+
+  it('an abort ends the wait, and no attempt follows it', async () => {
+    const controller = new AbortController()
+    let calls = 0
+    const running = retry(
+      async () => {
+        calls++
+        setImmediate(() => controller.abort(new Error('a reason of any kind')))
+        throw failure('RATE_LIMITED', 'test', true, 60_000)
+      },
+      CALL_RETRY,
+      { signal: controller.signal, clock: systemClock },
+    )
+    await assert.rejects(running, { name: 'AbortError' })
+    await assert.rejects(retry(failing(0), POLICY, { signal: controller.signal }), { name: 'AbortError' })
+    assert.equal(calls, 1)
+  })
+})

@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { inspect } from 'node:util'
+import { StorageError } from '../../adapters/errors.ts'
+import { toStorageError } from '../../adapters/s3-errors.ts'
+
+const names = { bucket: 'worlds', endpoint: 'https://s3.example' }
+const SECRET = 'session-token-of-the-caller'
+
+/** An error as the SDK throws it. */
+function refusal(status: number, code: string, message = code, headers: Record<string, string> = {}) {
+  const error = Object.assign(new Error(message), { name: code, Code: code, $metadata: { httpStatusCode: status } })
+  return Object.assign(error, { $response: { statusCode: status, headers, body: { req: { token: SECRET } } } })
+}
+
+function mapped(error: unknown): StorageError {
+  const result = toStorageError(error, 'putPart', names, 'a/key')
+  assert.ok(result instanceof StorageError)
+  return result
+}
+
+describe('S3 errors', () => {
+  it('each is told apart, and only what may pass is retried', () => {
+    const cases: [number, string, string, boolean][] = [
+      [404, 'NoSuchKey', 'NOT_FOUND', false],
+      [404, 'NoSuchBucket', 'NOT_FOUND', false],
+      [403, 'AccessDenied', 'ACCESS_DENIED', false],
+      [403, 'SignatureDoesNotMatch', 'ACCESS_DENIED', false],
+      [403, 'RequestTimeTooSkewed', 'ACCESS_DENIED', true],
+      [400, 'ExpiredToken', 'AUTH_EXPIRED', false],
+      [403, 'QuotaExceeded', 'QUOTA', false],
+      [507, 'XMinioStorageFull', 'QUOTA', false],
+      [503, 'SlowDown', 'RATE_LIMITED', true],
+      [429, 'Unknown', 'RATE_LIMITED', true],
+      [412, 'PreconditionFailed', 'CONFLICT', false],
+      [409, 'ConditionalRequestConflict', 'CONFLICT', false],
+      [400, 'BadDigest', 'CORRUPT', true],
+      [400, 'RequestTimeout', 'UNAVAILABLE', true],
+      [400, 'EntityTooSmall', 'INVALID', false],
+      [301, 'PermanentRedirect', 'INVALID', false],
+      [500, 'InternalError', 'UNAVAILABLE', true],
+      [502, 'Unknown', 'UNAVAILABLE', true],
+      [501, 'NotImplemented', 'INVALID', false],
+    ]
+    for (const [status, code, expected, retryable] of cases) {
+      const error = mapped(refusal(status, code))
+      assert.equal(error.code, expected, code)
+      assert.equal(error.retryable, retryable, code)
+      assert.match(error.message, /"worlds"/)
+    }
+    assert.equal(
+      mapped(refusal(403, 'AccessDenied', 'Access Denied because object protected by object lock.')).code,
+      'LOCKED',
+    )
+  })
+
+  it('a connection that fails is UNAVAILABLE, and names the endpoint', () => {
+    for (const code of ['ECONNREFUSED', 'ECONNRESET', 'ENOTFOUND', 'EPIPE', 'ETIMEDOUT']) {
+      const error = mapped(Object.assign(new Error(code), { code }))
+      assert.equal(error.code, 'UNAVAILABLE')
+      assert.equal(error.retryable, true)
+      assert.match(error.message, /https:\/\/s3\.example/)
+    }
+    const untrusted = mapped(Object.assign(new Error(), { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' }))
+    assert.equal(untrusted.retryable, false)
+  })
+
+  it('Retry-After is kept, in seconds or as a date', () => {
+    assert.equal(mapped(refusal(503, 'SlowDown', '', { 'retry-after': '3' })).retryAfterMs, 3000)
+    const date = new Date(Date.now() + 3_600_000).toUTCString()
+    assert.ok(mapped(refusal(503, 'SlowDown', '', { 'retry-after': date })).retryAfterMs! > 3_500_000)
+    assert.equal(mapped(refusal(503, 'SlowDown', '', { 'retry-after': 'soon' })).retryAfterMs, undefined)
+  })
+
+  it('nothing of the request is kept, nor is another error changed', () => {
+    const error = mapped(refusal(403, 'AccessDenied'))
+    assert.ok(!inspect(error, { depth: Number.POSITIVE_INFINITY, showHidden: true }).includes(SECRET))
+    const bug = new TypeError('a bug')
+    assert.equal(toStorageError(bug, 'stat', names), bug)
+    assert.equal(toStorageError(error, 'stat', names), error)
+  })
+})

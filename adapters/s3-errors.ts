@@ -70,6 +70,7 @@ const BY_STATUS: Record<number, StorageErrorCode> = {
 }
 
 const ADVICE: Record<string, string> = {
+  NoSuchBucket: 'there is no such bucket; check its name, or create it',
   InvalidAccessKeyId: 'the access key is not known there; check the credentials and the endpoint',
   SignatureDoesNotMatch: 'the secret key does not fit the access key; check the credentials',
   RequestTimeTooSkewed: "this machine's clock is wrong; set it",
@@ -91,6 +92,21 @@ const ADVICE_BY_KIND: Record<StorageErrorCode, string> = {
   CORRUPT: 'the bytes were damaged on their way',
 }
 
+/** What a request was for, in words. */
+const DOING: Record<string, string> = {
+  begin: 'beginning to upload',
+  putPart: 'uploading a part of',
+  putWhole: 'uploading',
+  commit: 'completing',
+  abort: 'cancelling the upload of',
+  stat: 'asking for',
+  list: 'listing',
+  delete: 'deleting',
+  read: 'reading',
+  readRange: 'reading',
+  createReadStream: 'reading',
+}
+
 /** Codes of a connection that failed, or never came to be. */
 const NETWORK = /^(E[A-Z]+|ERR_TLS_\w+|TimeoutError|\w*CERT\w*|\w*SELF_SIGNED\w*|HPE_\w+|ERR_SSL_\w+)$/
 const UNTRUSTED = /CERT|SELF_SIGNED|^ERR_TLS|^ERR_SSL/
@@ -108,7 +124,8 @@ export function toStorageError(error: unknown, operation: string, names: S3Names
   const advice = network ? networkAdvice(facts, names) : (ADVICE[facts.code] ?? ADVICE_BY_KIND[code])
   const target = facts.code === 'NoSuchBucket' || key === undefined ? 'the bucket' : `${quoteKey(key)} in the bucket`
   const said = network ? facts.code : [facts.status, facts.code].filter(Boolean).join(' ')
-  const message = `${operation} of ${target} "${names.bucket}": ${advice} (${said}).`
+  const doing = DOING[operation] ?? operation
+  const message = `S3: ${doing} ${target} "${names.bucket}" failed: ${advice} (${said}).`
   return new StorageError(message, {
     code,
     adapter: ADAPTER,

@@ -9,6 +9,8 @@ import { type DataFrame, FrameWalker } from './zstd-walker.ts'
 
 /** Compressed bytes of one frame, at most, for `d` bytes of content: what zstd's bound allows, and some flushes. */
 const FRAME_SLACK_BYTES = 1024 * 1024
+/** The head is in the first few hundred bytes of the index: fetch little for it. */
+const INDEX_FIRST_BYTES = 64 * 1024
 
 /** A zstd stream of which any range of the content can be read. */
 export interface Seekable extends RangeSource {
@@ -20,6 +22,11 @@ export interface Seekable extends RangeSource {
   head(): Promise<IndexHead>
   /** The archive's entries, in stream order, a block of lines at a time. */
   entries(): AsyncGenerator<IndexEntry>
+  /**
+   * The frames' content that covers the bytes from `start` to before `end`: where they begin and end. Two ranges whose
+   * covers touch are read best as one.
+   */
+  cover(start: number, end: number): { start: number; end: number }
   close(): void
 }
 
@@ -35,20 +42,20 @@ export async function openSeekable(source: RangeSource): Promise<Seekable | null
   if (!footer) return null
   const bytes = await source.read(source.size - footer.frameBytes, footer.frameBytes)
   const table = new SeekTable(bytes, footer, source.size)
+  return new SeekableFrames(source, table, await findIndex(source, table))
+}
+
+/** Whether the last frame before the seek table is an index of ours. */
+async function findIndex(source: RangeSource, table: SeekTable): Promise<boolean> {
   const last = table.frames - 1
-  let hasIndex = false
-  if (
-    last >= 0 &&
-    table.decompressedBytes(last) === 0 &&
-    table.compressedBytes(last) > SKIPPABLE_HEADER_BYTES + INDEX_MARKER.length
-  ) {
-    const start = await source.read(table.position(last).compressed, SKIPPABLE_HEADER_BYTES + INDEX_MARKER.length)
-    hasIndex =
-      start.readUInt32LE(0) === INDEX_MAGIC &&
-      start.readUInt32LE(4) === table.compressedBytes(last) - SKIPPABLE_HEADER_BYTES &&
-      start.subarray(SKIPPABLE_HEADER_BYTES).equals(INDEX_MARKER)
-  }
-  return new SeekableFrames(source, table, hasIndex)
+  const startBytes = SKIPPABLE_HEADER_BYTES + INDEX_MARKER.length
+  if (last < 0 || table.decompressedBytes(last) !== 0 || table.compressedBytes(last) < startBytes) return false
+  const start = await source.read(table.position(last).compressed, startBytes)
+  return (
+    start.readUInt32LE(0) === INDEX_MAGIC &&
+    start.readUInt32LE(4) === table.compressedBytes(last) - SKIPPABLE_HEADER_BYTES &&
+    start.subarray(SKIPPABLE_HEADER_BYTES).equals(INDEX_MARKER)
+  )
 }
 
 class SeekableFrames implements Seekable {
@@ -85,6 +92,16 @@ class SeekableFrames implements Seekable {
     }
   }
 
+  cover(start: number, end: number): { start: number; end: number } {
+    this.#check(start, end)
+    if (start === end) return { start, end }
+    const last = this.#table.frameAt(end - 1)
+    return {
+      start: this.#table.position(this.#table.frameAt(start)).decompressed,
+      end: this.#table.position(last).decompressed + this.#table.decompressedBytes(last),
+    }
+  }
+
   async read(offset: number, length: number): Promise<Buffer> {
     const pieces: Buffer[] = []
     for await (const piece of this.#pieces(offset, offset + length)) pieces.push(piece)
@@ -92,6 +109,7 @@ class SeekableFrames implements Seekable {
   }
 
   createReadStream(start = 0, end = this.size): Readable {
+    this.#check(start, end)
     return Readable.from(this.#pieces(start, end), { objectMode: false, highWaterMark: 64 * 1024 })
   }
 
@@ -100,36 +118,29 @@ class SeekableFrames implements Seekable {
     this.#open.clear()
   }
 
+  #check(start: number, end: number): void {
+    if (!(start >= 0 && start <= end && end <= this.size)) {
+      throw new RangeError(`The range ${start} to ${end} is not within the ${this.size} bytes there are.`)
+    }
+  }
+
   async *#indexPieces(): AsyncGenerator<Buffer> {
     if (!this.hasIndex) throw new TransformError('CORRUPT', 'The stream has no index.')
     const { compressed } = this.#table.position(this.frames - 1)
+    const start = compressed + SKIPPABLE_HEADER_BYTES
     const end = compressed + this.#table.compressedBytes(this.frames - 1)
-    // The head is in the first few hundred bytes: fetch little, then more.
-    const first = Math.min(end, compressed + SKIPPABLE_HEADER_BYTES + 64 * 1024)
-    yield await this.#source.read(compressed + SKIPPABLE_HEADER_BYTES, first - compressed - SKIPPABLE_HEADER_BYTES)
+    const first = Math.min(end, start + INDEX_FIRST_BYTES)
+    yield await this.#source.read(start, first - start)
     if (first < end) yield* this.#source.createReadStream(first, end)
   }
 
   async *#pieces(start: number, end: number): AsyncGenerator<Buffer> {
-    if (!(start >= 0 && start <= end && end <= this.size)) {
-      throw new RangeError(`The range ${start} to ${end} is not within the ${this.size} bytes there are.`)
-    }
+    this.#check(start, end)
     if (start === end) return
-    const table = this.#table
-    let frame = table.frameAt(start)
-    let { compressed, decompressed: at } = table.position(frame)
-    let begun = at
-    const begin = (): Promise<Buffer[]> | undefined => {
-      if (begun >= end) return undefined
-      const work = this.#frame(compressed, table.compressedBytes(frame), table.decompressedBytes(frame))
-      work.catch(() => {})
-      compressed += table.compressedBytes(frame)
-      begun += table.decompressedBytes(frame)
-      frame += 1
-      return work
-    }
-    for await (const buffers of ahead(begin, defaultThreads() + 1)) {
-      for (const buffer of buffers) {
+    const first = this.#table.frameAt(start)
+    let at = this.#table.position(first).decompressed
+    for await (const content of this.#contents(first, this.#table.frameAt(end - 1))) {
+      for (const buffer of content) {
         const piece = buffer.subarray(Math.max(0, start - at), Math.max(0, end - at))
         at += buffer.length
         if (piece.length > 0) yield piece
@@ -137,14 +148,36 @@ class SeekableFrames implements Seekable {
     }
   }
 
-  async #frame(offset: number, compressedBytes: number, contentBytes: number): Promise<Buffer[]> {
-    if (contentBytes > MAX_ZSTD_FRAME_BYTES || compressedBytes > contentBytes * 2 + FRAME_SLACK_BYTES) {
-      throw new TransformError(
-        'LIMIT',
-        `A frame of ${compressedBytes} bytes for ${contentBytes} of content is too large to read by itself. Restore the whole snapshot.`,
-      )
+  /** The content of neighbouring frames: their bytes are fetched as one stream, and decompressed several at a time. */
+  async *#contents(first: number, last: number): AsyncGenerator<Buffer[]> {
+    const table = this.#table
+    const start = table.position(first).compressed
+    const end = table.position(last).compressed + table.compressedBytes(last)
+    for (let frame = first; frame <= last; frame += 1)
+      checkSizes(table.compressedBytes(frame), table.decompressedBytes(frame))
+    const cutter = new ExactReader(this.#source.createReadStream(start, end))
+    let next = first
+    // One read at a time, in order; what runs side by side is the decompression.
+    let reading: Promise<unknown> = Promise.resolve()
+    const begin = (): Promise<Buffer[]> | undefined => {
+      if (next > last) return undefined
+      const frame = next
+      next += 1
+      const bytes = reading.then(() => cutter.read(table.compressedBytes(frame)))
+      reading = bytes
+      const work = bytes.then((whole) => this.#decompress(whole, table.decompressedBytes(frame)))
+      work.catch(() => {})
+      return work
     }
-    const bytes = await this.#source.read(offset, compressedBytes)
+    try {
+      yield* ahead(begin, defaultThreads() + 1)
+    } finally {
+      reading.catch(() => {})
+      cutter.close()
+    }
+  }
+
+  async #decompress(bytes: Buffer, contentBytes: number): Promise<Buffer[]> {
     if (contentBytes === 0) return []
     checkFrame(bytes, contentBytes)
     let codec = this.#free.pop()
@@ -156,6 +189,48 @@ class SeekableFrames implements Seekable {
     const output = await codec.decompress(bytes, contentBytes)
     this.#free.push(codec)
     return output
+  }
+}
+
+/** Takes pieces of exact lengths out of a stream. */
+class ExactReader {
+  readonly #stream: Readable
+  readonly #chunks: AsyncIterator<Buffer>
+  #rest: Buffer = Buffer.alloc(0)
+
+  constructor(stream: Readable) {
+    this.#stream = stream
+    this.#chunks = stream[Symbol.asyncIterator]()
+  }
+
+  async read(length: number): Promise<Buffer> {
+    const bytes = Buffer.allocUnsafeSlow(length)
+    let held = 0
+    while (held < length) {
+      if (this.#rest.length === 0) {
+        const next = await this.#chunks.next()
+        if (next.done) throw new TransformError('TRUNCATED', 'The stream ends before its frames do.')
+        this.#rest = next.value
+      }
+      const copied = this.#rest.copy(bytes, held)
+      this.#rest = this.#rest.subarray(copied)
+      held += copied
+    }
+    return bytes
+  }
+
+  close(): void {
+    this.#stream.destroy()
+  }
+}
+
+/** @throws TransformError LIMIT for a frame that is too large to hold. */
+function checkSizes(compressedBytes: number, contentBytes: number): void {
+  if (contentBytes > MAX_ZSTD_FRAME_BYTES || compressedBytes > contentBytes * 2 + FRAME_SLACK_BYTES) {
+    throw new TransformError(
+      'LIMIT',
+      `A frame of ${compressedBytes} bytes for ${contentBytes} of content is too large to read by itself. Restore the whole snapshot.`,
+    )
   }
 }
 

@@ -100,6 +100,19 @@ export function storageContract(name: string, contract: StorageContract): void {
         await assertHolds(key, Buffer.concat(expected))
       })
 
+      it('keeps nothing of a chunk that it has called consumed', async () => {
+        const key = freshKey()
+        const bytes = noise(2 * partBytes + 77, 4)
+        const chunks = Array.from({ length: Math.ceil(bytes.length / 100_000) }, (_, index) =>
+          Buffer.from(bytes.subarray(index * 100_000, (index + 1) * 100_000)),
+        )
+        const stream = storage.createWriteStream(key, { onConsumed: (chunk) => chunk.fill(0) })
+        for (const chunk of chunks) await feed(stream, chunk)
+        stream.end()
+        await finished(stream)
+        await assertHolds(key, bytes)
+      })
+
       it('replaces an object, and one is left', async () => {
         const key = freshKey()
         await write(storage, key, noise(partBytes + 10, 1))

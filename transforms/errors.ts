@@ -20,6 +20,10 @@ export type TransformErrorCode =
   | 'CORRUPT'
   /** A size beyond what this reader allows; refused before anything is allocated for it. */
   | 'LIMIT'
+  /** The temporary file cannot be made, written or read, a full disk for one; `cause` is the file system's own error. */
+  | 'SPOOL'
+  /** Fewer destinations of a fan-out are left than there must be; `cause` is the last one's error. */
+  | 'FAN_OUT'
 
 /** The one error class of the transforms. */
 export class TransformError extends Error {

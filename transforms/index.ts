@@ -32,3 +32,4 @@ export {
   ZSTD_LEVEL,
 } from './zstd-compress.ts'
 export { createZstdDecompress, type DecompressOptions } from './zstd-decompress.ts'
+export type { ZstdEngine } from './zstd-engine.ts'

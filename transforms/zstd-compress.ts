@@ -5,7 +5,14 @@ import { TransformError } from './errors.ts'
 import { INDEX_MAGIC } from './index-frame.ts'
 import { type Cutter, type Job, ParallelDuplex } from './parallel.ts'
 import { SeekTableBuilder, skippableHeader } from './seek-table.ts'
-import { FrameCompressor } from './zstd-codec.ts'
+import {
+  chooseEngine,
+  type FrameEngine,
+  MAX_LONG_LOG,
+  MIN_LONG_LOG,
+  openEngine,
+  type ZstdEngine,
+} from './zstd-engine.ts'
 
 export const ZSTD_LEVEL = 3
 /** Plaintext bytes a zstd frame: what one file out of a backup costs at least to read, and what a thread works on. */
@@ -25,10 +32,17 @@ export interface CompressTotals {
 export interface CompressOptions {
   /** 1 to 22; 3 when left out. */
   level?: number | undefined
-  /** Plaintext bytes a frame, 64 KiB to 128 MiB; 4 MiB when left out. */
+  /** Plaintext bytes a frame, 64 KiB to 128 MiB; 4 MiB when left out, 128 MiB with the engine simple-zstd. */
   frameBytes?: number | undefined
-  /** Frames compressed at a time; what the machine and the thread pool have, at most 4, when left out. */
+  /**
+   * `native`: frames compressed at a time. `simple-zstd`: threads within a frame, up to two frames at a time. What the machine
+   * and the thread pool have, at most 4, when left out.
+   */
   threads?: number | undefined
+  /** `auto` when left out. */
+  engine?: ZstdEngine | undefined
+  /** log2 of the window for long-distance matching, 18 to 27. Needs the zstd command, and frames larger than it. */
+  long?: number | undefined
   /** Told of each chunk that has been copied, so that its memory may be used again. */
   onConsumed?: ((chunk: Buffer) => void) | undefined
   /**
@@ -46,20 +60,24 @@ export function defaultThreads(): number {
 /**
  * A stream that compresses bytes into independent zstd frames, several at a time on the thread pool, in order, then an
  * index frame (when `index` gives one) and the seek table. What comes out is a valid `.zst` file. Memory is
- * `threads + 1` frames of input and output, whatever the speeds are.
- * @throws TransformError BAD_OPTION.
+ * `threads + 1` frames of input and output (two frames with the engine simple-zstd), whatever the speeds are.
+ * @throws TransformError BAD_OPTION; UNSUPPORTED when the zstd command is needed and not installed.
  */
 export function createZstdCompress(options: CompressOptions = {}): Duplex {
+  const { long, index, onConsumed } = options
   const level = checkRange('level', options.level ?? ZSTD_LEVEL, 1, 22)
+  const threads = checkRange('threads', options.threads ?? defaultThreads(), 1, 256)
+  if (long !== undefined) checkRange('long', long, MIN_LONG_LOG, MAX_LONG_LOG)
+  const engine = chooseEngine(options.engine ?? 'auto', long)
   const frameBytes = checkRange(
     'frameBytes',
-    options.frameBytes ?? ZSTD_FRAME_BYTES,
+    options.frameBytes ?? (engine === 'native' ? ZSTD_FRAME_BYTES : MAX_ZSTD_FRAME_BYTES),
     MIN_ZSTD_FRAME_BYTES,
     MAX_ZSTD_FRAME_BYTES,
   )
-  const threads = checkRange('threads', options.threads ?? defaultThreads(), 1, 256)
-  const lanes = threads + 1
-  return new ParallelDuplex(new CompressCutter(level, frameBytes, lanes, options.index), lanes, options.onConsumed)
+  const lanes = engine === 'native' ? threads + 1 : 2
+  const open = () => openEngine(engine, { level, frameBytes, long, threads })
+  return new ParallelDuplex(new CompressCutter(open, frameBytes, lanes, index), lanes, onConsumed)
 }
 
 export function checkRange(name: string, value: number, least: number, most: number): number {
@@ -71,11 +89,11 @@ export function checkRange(name: string, value: number, least: number, most: num
 
 interface Slot {
   input: Buffer
-  codec: FrameCompressor
+  engine: FrameEngine
 }
 
 class CompressCutter implements Cutter {
-  readonly #level: number
+  readonly #open: () => FrameEngine
   readonly #frameBytes: number
   readonly #slots: Slot[] = []
   readonly #free: Slot[] = []
@@ -87,8 +105,8 @@ class CompressCutter implements Cutter {
   #slot: Slot | undefined
   #held = 0
 
-  constructor(level: number, frameBytes: number, lanes: number, index: CompressOptions['index']) {
-    this.#level = level
+  constructor(open: () => FrameEngine, frameBytes: number, lanes: number, index: CompressOptions['index']) {
+    this.#open = open
     this.#frameBytes = frameBytes
     this.#lanes = lanes
     this.#index = index
@@ -107,15 +125,12 @@ class CompressCutter implements Cutter {
   }
 
   close(): void {
-    for (const slot of this.#slots) slot.codec.close()
+    for (const slot of this.#slots) slot.engine.close()
   }
 
   #newSlot(): Slot {
     if (this.#slots.length > this.#lanes) throw new Error('more frames under way than lanes')
-    const slot = {
-      input: Buffer.allocUnsafeSlow(this.#frameBytes),
-      codec: new FrameCompressor(this.#level, this.#frameBytes),
-    }
+    const slot = { input: Buffer.allocUnsafeSlow(this.#frameBytes), engine: this.#open() }
     this.#slots.push(slot)
     return slot
   }
@@ -129,7 +144,7 @@ class CompressCutter implements Cutter {
     this.#totals.bytes += plainBytes
     this.#totals.frames += 1
     const before = this.#recorded
-    const output = slot.codec.compress(input)
+    const output = slot.engine.compress(input)
     // Frames finish in any order, and the table is in stream order.
     this.#recorded = output.then(async (frame) => {
       this.#free.push(slot)

@@ -1,3 +1,4 @@
+import { addAbortSignal, type Readable } from 'node:stream'
 import { openStorage, type StorageConfig } from '../adapters/open.ts'
 import type { Storage } from '../adapters/storage.ts'
 import { checkReadKeys, type IndexEntry, type IndexHead, type ReadKeys, type WriteKey } from '../transforms/index.ts'
@@ -6,6 +7,7 @@ import { type CreatedSnapshot, type CreateOptions, createSnapshot } from './crea
 import { BackupError } from './errors.ts'
 import { checkServer } from './names.ts'
 import { openObject } from './open-object.ts'
+import { readEntry } from './partial.ts'
 import { type Restored, type RestoreOptions, restoreSnapshot } from './restore.ts'
 import type { BackupSource } from './source.ts'
 import { type Verification, type VerifyOptions, verifySnapshot } from './verify.ts'
@@ -38,6 +40,13 @@ export interface InspectOptions {
   signal?: AbortSignal | undefined
 }
 
+export interface ReadOptions {
+  allowUnverified?: boolean | undefined
+  allowPlain?: boolean | undefined
+  allowRenamed?: boolean | undefined
+  signal?: AbortSignal | undefined
+}
+
 /** The backups of one server in one store. */
 export interface Backups {
   readonly server: string
@@ -51,6 +60,12 @@ export interface Backups {
   /** Restores a snapshot so that `target` becomes the folder (or file) that was backed up. */
   restore(id: string, target: string, options?: RestoreOptions): Promise<Restored>
   verify(id: string, options?: VerifyOptions): Promise<Verification>
+  /**
+   * Reads one file of a snapshot by ranges: only the frames that hold it are fetched. `path` is relative to the folder
+   * that was backed up; undefined for a snapshot of a file or stream. Nothing is checked beyond what is read, and every
+   * byte of it is authenticated first.
+   */
+  read(id: string, path: string | undefined, options?: ReadOptions): Promise<Readable>
   close(): Promise<void>
 }
 
@@ -96,6 +111,18 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
     },
     async verify(id, verify = {}) {
       return verifySnapshot(storage, await find(id, true, verify.signal), keys, verify)
+    },
+    async read(id, path, read = {}) {
+      const snapshot = await find(id, read.allowUnverified ?? false, read.signal)
+      const object = await openObject(storage, snapshot, { ...read, keys })
+      try {
+        const stream = await readEntry(object, snapshot.id, path)
+        stream.once('close', () => object.close())
+        return read.signal ? addAbortSignal(read.signal, stream) : stream
+      } catch (error) {
+        object.close()
+        throw error
+      }
     },
     async close() {
       if (own) await storage.close()

@@ -1,4 +1,4 @@
-import { lstat, open } from 'node:fs/promises'
+import { open } from 'node:fs/promises'
 import { BackupError } from './errors.ts'
 
 const KEY_BYTES = 32
@@ -76,15 +76,4 @@ export async function readKeyFile(file: string): Promise<Buffer> {
     'USAGE',
     `The key file ${file} has ${bytes.length} bytes and holds no key of 32 bytes. It must be 32 raw bytes, 64 hex digits or 44 characters of base64.`,
   )
-}
-
-/** Whether a path is there, whatever it is. */
-export async function pathExists(path: string): Promise<boolean> {
-  try {
-    await lstat(path)
-    return true
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
-    throw error
-  }
 }

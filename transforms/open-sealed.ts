@@ -20,6 +20,9 @@ export const RANGE_BYTES = 4 * 1024 * 1024
 /** Ranges under way at a time. */
 export const RANGES_AHEAD = 3
 
+/** Plaintext that `read` keeps, so that neighbouring small reads (a footer, a table, an index) fetch a frame once. */
+const CACHE_BYTES = 4 * 1024 * 1024
+
 /** Plaintext of which any range can be read. */
 export interface RangeSource {
   /** Bytes of plaintext. */
@@ -51,7 +54,8 @@ export async function openSealed(readRange: ReadRange, size: number, material: R
   const plainBytes = plainSize(size, header.frameBytes)
   const opener = await prepare(header)
   const sealed = new SealedRanges(readRange, size, plainBytes, opener)
-  await sealed.openFrames(frameCount(plainBytes, header.frameBytes) - 1, 1)
+  const last = frameCount(plainBytes, header.frameBytes) - 1
+  sealed.keep(last, ...(await sealed.openFrames(last, 1)))
   return sealed
 }
 
@@ -61,6 +65,7 @@ class SealedRanges implements Sealed {
   readonly #readRange: ReadRange
   readonly #sealedBytes: number
   readonly #opener: Opener
+  readonly #cache = new Map<number, Buffer>()
 
   constructor(readRange: ReadRange, sealedBytes: number, plainBytes: number, opener: Opener) {
     this.#readRange = readRange
@@ -86,11 +91,38 @@ class SealedRanges implements Sealed {
     return plain
   }
 
+  /** Remembers frames from `first` on, and forgets those that were used longest ago. */
+  keep(first: number, ...frames: Buffer[]): void {
+    for (const [i, frame] of frames.entries()) {
+      this.#cache.delete(first + i)
+      this.#cache.set(first + i, frame)
+    }
+    const most = Math.max(1, Math.floor(CACHE_BYTES / this.header.frameBytes))
+    for (const old of this.#cache.keys()) {
+      if (this.#cache.size <= most) break
+      this.#cache.delete(old)
+    }
+  }
+
   async read(offset: number, length: number): Promise<Buffer> {
-    checkRange(offset, offset + length, this.size)
-    const pieces: Buffer[] = []
-    for await (const piece of this.#pieces(offset, offset + length)) pieces.push(piece)
-    return pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces, length)
+    const end = offset + length
+    checkRange(offset, end, this.size)
+    if (length === 0) return Buffer.alloc(0)
+    const { frameBytes } = this.header
+    const first = Math.floor(offset / frameBytes)
+    const last = Math.floor((end - 1) / frameBytes)
+    const frames: Buffer[] = []
+    for (let next = first; next <= last; ) {
+      const known = this.#cache.get(next)
+      let count = 1
+      while (!known && next + count <= last && !this.#cache.has(next + count)) count += 1
+      const found = known ? [known] : await this.openFrames(next, count)
+      frames.push(...found)
+      next += found.length
+    }
+    this.keep(first, ...frames)
+    const all = frames.length === 1 ? (frames[0] as Buffer) : Buffer.concat(frames)
+    return all.subarray(offset - first * frameBytes, end - first * frameBytes)
   }
 
   createReadStream(start = 0, end = this.size): Readable {
@@ -99,6 +131,7 @@ class SealedRanges implements Sealed {
   }
 
   close(): void {
+    this.#cache.clear()
     this.#opener.wipe()
   }
 

@@ -1,6 +1,7 @@
 import { Command, CommanderError, Option } from 'commander'
 import { VERSION } from '../version.ts'
 import { backupCommand } from './commands/backup.ts'
+import { catCommand } from './commands/cat.ts'
 import { decryptCommand, encryptCommand } from './commands/crypt.ts'
 import { inspectCommand } from './commands/inspect.ts'
 import { listCommand } from './commands/list.ts'
@@ -136,13 +137,26 @@ Examples:
     .argument('<id>', "a snapshot's id, or latest")
     .requiredOption('--server <name>', "the server's name")
     .requiredOption('--target <dir>', 'becomes the folder that was backed up; must be absent or empty')
+    .option('--include <glob...>', 'only these files or folders, fetched by ranges; repeat it or name several')
     .option('--overwrite', 'replace what is at the target')
     .option('--allow-unverified', 'take a snapshot whose companion is missing or differs')
     .addHelpText(
       'after',
-      '\nExample:\n  $ millrace restore latest --from file:///mnt/backups --server survival --target /srv/restored',
+      "\nExample:\n  $ millrace restore latest --from file:///mnt/backups --server survival --target /srv/restored\n  $ millrace restore latest --from … --server survival --target /tmp/some --include level.dat 'region/r.0.*.mca'",
     )
     .action((id, options) => run(options, (invocation) => restoreCommand(id, options, invocation)))
+
+  withTrust(withKeys(withStore(program.command('cat'), '--from')))
+    .description('Write one file of a snapshot to standard output; only what holds it is fetched.')
+    .argument('<id>', "a snapshot's id, or latest")
+    .argument('[path]', 'the file, relative to the folder that was backed up; none for a snapshot of one file')
+    .requiredOption('--server <name>', "the server's name")
+    .option('--allow-unverified', 'take a snapshot whose companion is missing or differs')
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ millrace cat latest level.dat --from file:///mnt/backups --server survival > level.dat',
+    )
+    .action((id, path, options) => run({}, (invocation) => catCommand(id, path, options, invocation)))
 
   withTrust(withKeys(withStore(program.command('verify'), '--from')))
     .description('Verify a snapshot by reading all of it.')

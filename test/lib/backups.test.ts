@@ -9,6 +9,7 @@ import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { type BackupsOptions, openBackups } from '../../lib/index.ts'
 import { scratch } from '../support/cli.ts'
+import { overriding } from '../support/storage.ts'
 import { feed, sample } from '../support/streams.ts'
 
 const key = Buffer.alloc(32, 9)
@@ -38,16 +39,6 @@ async function bytesOf(storage: Storage, name: string): Promise<Buffer> {
 
 async function put(storage: Storage, name: string, data: Buffer): Promise<void> {
   await pipeline(feed(data), storage.createWriteStream(name))
-}
-
-/** A store of which some methods are other ones. */
-function overriding(storage: Storage, methods: Partial<Storage>): Storage {
-  return new Proxy(storage, {
-    get(target, name) {
-      const value = Reflect.get(name in methods ? methods : target, name)
-      return typeof value === 'function' ? value.bind(target) : value
-    },
-  })
 }
 
 function hasCode(...codes: string[]) {

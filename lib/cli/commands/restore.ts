@@ -8,6 +8,7 @@ interface RestoreOptions extends SecretOptions {
   from: string
   server: string
   target: string
+  include?: string[]
   overwrite?: boolean
   allowUnverified?: boolean
   allowPlain?: boolean
@@ -26,6 +27,7 @@ export async function restoreCommand(
   try {
     let warnings = 0
     const restored = await backups.restore(id, options.target, {
+      include: options.include,
       overwrite,
       allowUnverified,
       allowPlain,
@@ -42,10 +44,15 @@ export async function restoreCommand(
       'restored',
       { ...restored, warnings },
       `Restored ${formatCount(files, 'file')} of ${restored.id} into ${target}\n` +
-        `  ${formatBytes(bytes)} in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}; ${verified ? 'SHA-256 as its companion says' : 'NOT verified: no companion fits'}`,
+        `  ${formatBytes(bytes)} in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}; ${howChecked(options, verified)}`,
     )
     return warnings > 0 || !verified ? EXIT.INCOMPLETE : EXIT.GOOD
   } finally {
     await backups.close()
   }
+}
+
+function howChecked({ include }: RestoreOptions, verified: boolean): string {
+  if (!verified) return 'NOT verified: no companion fits'
+  return include ? 'every frame that was read is authentic' : 'SHA-256 as its companion says'
 }

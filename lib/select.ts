@@ -1,0 +1,81 @@
+import picomatch from 'picomatch'
+import type { IndexEntry, Seekable } from '../transforms/index.ts'
+import { BackupError } from './errors.ts'
+
+/**
+ * Makes a test of paths from globs. A pattern that names a folder takes all beneath it; `*` does not cross a slash and
+ * takes names that begin with a dot too.
+ * @throws BackupError USAGE for an empty or absolute pattern.
+ */
+export function matchPaths(patterns: readonly string[]): (path: string) => boolean {
+  const tests = patterns.map((pattern) => {
+    const clean = pattern.replace(/^(\.\/)+/, '').replace(/\/+$/, '')
+    if (clean === '' || clean.startsWith('/')) {
+      throw new BackupError(
+        'USAGE',
+        `The pattern ${JSON.stringify(pattern)} selects nothing. Patterns are relative to the folder that was backed up.`,
+      )
+    }
+    const glob = picomatch([clean, `${clean}/**`], { dot: true })
+    // A name may hold what a glob gives a meaning to: taken as it stands, it still names itself.
+    return (path: string) => path === clean || path.startsWith(`${clean}/`) || glob(path)
+  })
+  return (path) => tests.some((test) => test(path))
+}
+
+/**
+ * Picks the entries that patterns select, with what they need: the folders they are in (for their modes and times) and
+ * the files that hard links among them share. Of several entries of one path the last is picked. Holds only what it
+ * picks.
+ * @returns the entries in stream order, and the patterns' own number of files.
+ * @throws BackupError USAGE when nothing matches; TransformError from the index.
+ */
+export async function selectEntries(
+  seekable: Seekable,
+  patterns: readonly string[],
+): Promise<{ entries: IndexEntry[]; files: number }> {
+  const matches = matchPaths(patterns)
+  const picked = new Map<string, IndexEntry>()
+  for await (const entry of seekable.entries()) if (matches(entry.path)) picked.set(entry.path, entry)
+  if (picked.size === 0) {
+    throw new BackupError(
+      'USAGE',
+      `Nothing in the snapshot matches ${patterns.map((one) => JSON.stringify(one)).join(', ')}. \`millrace inspect --files\` shows what is in it.`,
+    )
+  }
+  const files = [...picked.values()].filter(({ type }) => type === 'file' || type === 'link').length
+  for (let needed = missing(picked); needed.size > 0; needed = missing(picked)) {
+    const before = picked.size
+    for await (const entry of seekable.entries()) if (needed.has(entry.path)) picked.set(entry.path, entry)
+    // A folder may have no entry of its own: it is made without one.
+    if (picked.size === before) break
+  }
+  return { entries: [...picked.values()].sort((a, b) => a.at - b.at), files }
+}
+
+function missing(picked: ReadonlyMap<string, IndexEntry>): Set<string> {
+  const needed = new Set<string>()
+  for (const { path, type, link } of picked.values()) {
+    if (type === 'link' && link !== undefined) needed.add(link)
+    for (let slash = path.lastIndexOf('/'); slash > 0; slash = path.lastIndexOf('/', slash - 1))
+      needed.add(path.slice(0, slash))
+  }
+  for (const path of needed) if (picked.has(path)) needed.delete(path)
+  return needed
+}
+
+/**
+ * Finds one entry: the last of that path.
+ * @throws BackupError USAGE when there is none.
+ */
+export async function findEntry(seekable: Seekable, path: string): Promise<IndexEntry> {
+  const clean = path.replace(/^(\.\/)+/, '').replace(/\/+$/, '')
+  let found: IndexEntry | undefined
+  for await (const entry of seekable.entries()) if (entry.path === clean) found = entry
+  if (!found)
+    throw new BackupError(
+      'USAGE',
+      `There is no ${JSON.stringify(path)} in the snapshot. \`millrace inspect --files\` shows what is in it.`,
+    )
+  return found
+}

@@ -1,0 +1,180 @@
+import assert from 'node:assert/strict'
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { openMemory } from '../../adapters/memory.ts'
+import type { Storage } from '../../adapters/storage.ts'
+import { openBackups } from '../../lib/index.ts'
+import { millrace, scratch } from '../support/cli.ts'
+import { overriding } from '../support/storage.ts'
+import { feed, sample } from '../support/streams.ts'
+import { makeTree, snapshotTree } from '../support/tree.ts'
+
+const key = Buffer.alloc(32, 5)
+
+async function world(t: TestContext): Promise<string> {
+  const folder = join(await scratch(t), 'world')
+  await makeTree(folder, [
+    { path: 'region', type: 'dir', mode: 0o750, mtime: 1_600_000_000_000 },
+    { path: 'region/deep', type: 'dir', mode: 0o700, mtime: 1_600_000_001_000 },
+    ...Array.from({ length: 12 }, (_, i) => ({
+      path: `region/r.${i}.0.mca`,
+      type: 'file' as const,
+      content: sample(700_000 + i, i + 1),
+      mtime: 1_600_000_100_123 + i,
+    })),
+    { path: 'region/deep/x.mca', type: 'file', content: sample(10) },
+    { path: 'level.dat', type: 'file', content: 'level', mode: 0o600 },
+    { path: 'level.dat_old', type: 'link', target: 'level.dat' },
+    { path: 'current', type: 'symlink', target: 'level.dat' },
+    { path: 'odd[1]*.txt', type: 'file', content: 'odd' },
+    { path: '.hidden', type: 'file', content: 'hidden' },
+  ])
+  return folder
+}
+
+/** A store that counts the bytes that are read from it. */
+function counting(storage: Storage): { storage: Storage; bytes: () => number } {
+  let bytes = 0
+  return {
+    bytes: () => bytes,
+    storage: overriding(storage, {
+      readRange(name, offset, length, options) {
+        bytes += length
+        return storage.readRange(name, offset, length, options)
+      },
+      createReadStream() {
+        throw new Error('the whole object was read')
+      },
+    }),
+  }
+}
+
+async function open(storage: Storage, source?: string) {
+  const backups = await openBackups({ storage, server: 'survival', key })
+  if (source) await backups.create(source)
+  return backups
+}
+
+test('some files are restored as they were, with the folders they are in', async (t) => {
+  const folder = await world(t)
+  const whole = snapshotTree(folder)
+  const storage = await openMemory()
+  await open(storage, folder)
+  const backups = await open(counting(storage).storage)
+  const cases: [string[], string[]][] = [
+    [['level.dat'], ['level.dat']],
+    [['region/r.3.0.mca'], ['region', 'region/r.3.0.mca']],
+    [['region/r.1*.mca'], ['region', 'region/r.1.0.mca', 'region/r.10.0.mca', 'region/r.11.0.mca']],
+    [['region/deep/'], ['region', 'region/deep', 'region/deep/x.mca']],
+    [
+      ['**/*.dat', './.hidden'],
+      ['.hidden', 'level.dat'],
+    ],
+    [['odd[1]*.txt'], ['odd[1]*.txt']],
+    [['current'], ['current']],
+    [['level.dat_old'], ['level.dat', 'level.dat_old']],
+    [['**'], [...whole.keys()].filter((path) => path !== '' && path !== '.')],
+  ]
+  for (const [include, wanted] of cases) {
+    const target = join(await scratch(t), 'out')
+    await backups.restore('latest', target, { include })
+    const restored = snapshotTree(target)
+    const paths = [...restored.keys()].filter((path) => path !== '' && path !== '.')
+    assert.deepEqual(paths.sort(), [...wanted].sort(), include.join())
+    for (const path of paths) {
+      const { group: _, ...before } = whole.get(path) as object & { group?: string }
+      const { group: __, ...after } = restored.get(path) as object & { group?: string }
+      assert.deepEqual(after, before, path)
+    }
+  }
+})
+
+test('one file is restored by ranges: little more is read than the frames that hold it', async (t) => {
+  const folder = join(await scratch(t), 'world')
+  await mkdir(folder)
+  for (let i = 0; i < 40; i += 1) await writeFile(join(folder, `r.${i}.mca`), sample(2_000_000, i + 1))
+  const storage = await openMemory()
+  const made = await (await open(storage)).create(folder)
+  const counted = counting(storage)
+  const backups = await open(counted.storage)
+  const target = join(await scratch(t), 'out')
+  await backups.restore('latest', target, { include: ['r.20.mca'] })
+  assert.deepEqual(await readFile(join(target, 'r.20.mca')), sample(2_000_000, 21))
+  // Two zstd frames of 4 MiB at most, sealed frames of 1 MiB around them, and the tail with table and index.
+  assert.ok(counted.bytes() < 12_000_000, `${counted.bytes()} bytes of ${made.storedBytes}`)
+})
+
+test('a selection that matches nothing, or cannot be made, is refused and leaves nothing', async (t) => {
+  const storage = await openMemory()
+  const backups = await open(storage, await world(t))
+  const folder = await scratch(t)
+  const refused = (include: string[]) =>
+    assert.rejects(backups.restore('latest', join(folder, 'out'), { include }), { name: 'BackupError', code: 'USAGE' })
+  await refused(['nothing/like/it'])
+  await refused([''])
+  await refused(['/level.dat'])
+  const raw = await backups.create(feed(sample(1000)))
+  await assert.rejects(backups.restore(raw.id, join(folder, 'out'), { include: ['x'] }), { code: 'USAGE' })
+  assert.deepEqual(await readdir(folder), [])
+})
+
+test('damage in what is read is found, and damage elsewhere is not met', async (t) => {
+  const folder = join(await scratch(t), 'world')
+  await mkdir(folder)
+  for (let i = 0; i < 10; i += 1) await writeFile(join(folder, `r.${i}.mca`), sample(4_000_000, i + 1))
+  const storage = await openMemory()
+  const made = await (await open(storage)).create(folder)
+  const bytes = Buffer.concat(await Array.fromAsync(storage.createReadStream(made.key)))
+  const middle = Math.floor(bytes.length / 2)
+  bytes[middle] = (bytes[middle] as number) ^ 1
+  await new Promise((resolve) => storage.createWriteStream(made.key).on('finish', resolve).end(bytes))
+  const backups = await open(storage)
+  await backups.restore('latest', join(await scratch(t), 'out'), { include: ['r.0.mca'] })
+  await backups.restore('latest', join(await scratch(t), 'out'), { include: ['r.9.mca'] })
+  const bad = await Promise.allSettled(
+    ['r.4.mca', 'r.5.mca'].map(async (name) =>
+      backups.restore('latest', join(await scratch(t), 'out'), { include: [name] }),
+    ),
+  )
+  assert.ok(bad.some((one) => one.status === 'rejected' && one.reason.code === 'AUTH_FAILED'))
+})
+
+test('cat writes one file, by the library and by the command', async (t) => {
+  const source = await world(t)
+  const folder = await scratch(t)
+  const url = `file://${folder}/store`
+  assert.equal((await millrace(['backup', source, '--to', url])).code, 0)
+  const from = ['--from', url, '--server', 'world']
+  const one = await millrace(['cat', 'latest', 'region/r.7.0.mca', ...from])
+  assert.equal(one.code, 0, one.stderr)
+  assert.deepEqual(one.stdout, sample(700_007, 8))
+  assert.equal((await millrace(['cat', 'latest', 'level.dat_old', ...from])).stdout.toString(), 'level')
+  for (const [path, says] of [
+    ['region', /a folder/],
+    ['current', /a symlink to "level.dat"/],
+    ['absent', /There is no "absent"/],
+  ] as const) {
+    const refused = await millrace(['cat', 'latest', path, ...from])
+    assert.equal(refused.code, 2)
+    assert.match(refused.stderr, says)
+  }
+  const target = join(folder, 'out')
+  const some = await millrace([
+    'restore',
+    'latest',
+    ...from,
+    '--target',
+    target,
+    '--include',
+    'level.dat',
+    'region/deep',
+  ])
+  assert.equal(some.code, 0, some.stderr)
+  assert.deepEqual((await readdir(target)).sort(), ['level.dat', 'region'])
+  assert.equal((await stat(join(target, 'region'))).mode & 0o777, 0o750)
+
+  const backups = await open(await openMemory())
+  const raw = await backups.create(feed(sample(6_000_000)))
+  assert.deepEqual(Buffer.concat(await Array.fromAsync(await backups.read(raw.id, undefined))), sample(6_000_000))
+})

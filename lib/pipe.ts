@@ -1,15 +1,6 @@
 import type { Duplex, Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { chainUnchecked } from 'stream-chain'
-
-// stream-chain's defaults are for objects: 16 chunks a stage would run 64 MiB ahead of a slow sink.
-const BINARY = { readableObjectMode: false, writableObjectMode: false, highWaterMark: 64 * 1024 }
-
-/** Makes one Duplex of several byte streams. The sink of a pipeline stays outside: a chain ends before it has committed. */
-export function compose(transforms: readonly Duplex[]): Duplex {
-  if (transforms.length === 1) return transforms[0] as Duplex
-  return chainUnchecked(transforms, BINARY) as unknown as Duplex
-}
+import { composeBytes } from '../transforms/index.ts'
 
 /**
  * Runs a source through transforms into a sink. When it fails, it returns only after the sink and every transform have
@@ -22,7 +13,7 @@ export async function run(
   sink: Writable,
   signal?: AbortSignal,
 ): Promise<void> {
-  const middle = compose(transforms)
+  const middle = composeBytes(transforms)
   try {
     await pipeline(source, middle, sink, { signal })
   } catch (error) {

@@ -4,7 +4,14 @@ import { resolve } from 'node:path'
 import type { Duplex, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { Storage } from '../adapters/storage.ts'
-import { createHashTee, createMeter, type IndexHead, type Progress, type ReadKeys } from '../transforms/index.ts'
+import {
+  composeBytes,
+  createHashTee,
+  createMeter,
+  type IndexHead,
+  type Progress,
+  type ReadKeys,
+} from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { applyFolder, extractTar } from './archive/extract.ts'
 import type { Snapshot } from './catalog.ts'
@@ -12,7 +19,6 @@ import { readCompanion } from './companion.ts'
 import { BackupError } from './errors.ts'
 import { type OpenObject, openObject } from './open-object.ts'
 import { cutArchive, needSeekable } from './partial.ts'
-import { compose } from './pipe.ts'
 import { selectEntries } from './select.ts'
 import { checkTarget, stage } from './staging.ts'
 
@@ -131,7 +137,7 @@ async function pump<T>(
   transforms: readonly Duplex[],
   consume: (stream: Readable) => Promise<T>,
 ): Promise<T> {
-  const plain = compose(transforms)
+  const plain = composeBytes(transforms)
   const results = await Promise.allSettled([pipeline(source, plain), consume(plain).finally(() => plain.destroy())])
   const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []))
   // One end that fails takes the other along: what that one says is only an echo.

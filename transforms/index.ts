@@ -1,3 +1,4 @@
+export { composeBytes } from './compose.ts'
 export {
   FRAME_BYTES,
   frameCount,
@@ -24,6 +25,7 @@ export {
 export { createMeter, type MeterOptions, type Progress } from './meter.ts'
 export { openPlain, openSealed, type RangeSource, type ReadRange, type Sealed } from './open-sealed.ts'
 export { openSeekable, type Seekable } from './open-seekable.ts'
+export { type SealChainOptions, seal, unseal } from './seal.ts'
 export {
   type CompressOptions,
   type CompressTotals,

@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict'
+import { finished } from 'node:stream/promises'
+import { test } from 'node:test'
+import {
+  composeBytes,
+  createHashTee,
+  createZstdCompress,
+  openSealed,
+  openSeekable,
+  seal,
+  TransformError,
+  unseal,
+} from '../../transforms/index.ts'
+import { feed, sample, through } from '../support/streams.ts'
+
+const key = Buffer.alloc(32, 8)
+
+test('seal and unseal are inverse, and what is sealed is seekable', async () => {
+  for (const length of [0, 1, 65_536, 5_000_000]) {
+    const data = sample(length)
+    const sealed = await through(data, [seal({ key, zstdFrameBytes: 65_536, frameBytes: 4096 })], 100_000)
+    assert.deepEqual(await through(sealed, [unseal({ key })], 33_333), data)
+    const source = await openSealed(async (at, count) => sealed.subarray(at, at + count), sealed.length, { key })
+    const seekable = await openSeekable(source)
+    assert.deepEqual(
+      await seekable?.read(Math.floor(length / 2), Math.floor(length / 3)),
+      data.subarray(Math.floor(length / 2), Math.floor(length / 2) + Math.floor(length / 3)),
+    )
+  }
+})
+
+test('seal and unseal refuse bad options at once, and fail with the error of the half that failed', async () => {
+  assert.throws(() => seal({ password: '' }), { code: 'BAD_KEY' })
+  assert.throws(() => seal({ key, level: 99 }), { code: 'BAD_OPTION' })
+  assert.throws(() => unseal({}), { code: 'BAD_KEY' })
+  const sealed = await through(sample(1000), [seal({ key })])
+  const isCode = (code: string) => (error: unknown) => error instanceof TransformError && error.code === code
+  await assert.rejects(through(sealed, [unseal({ key: Buffer.alloc(32) })]), isCode('WRONG_KEY'))
+  await assert.rejects(through(sealed.subarray(0, -1), [unseal({ key })]), isCode('AUTH_FAILED'))
+})
+
+test('a chain fails and closes as one, whichever of its streams fails or is closed, without pipeline too', async () => {
+  for (const which of [0, 1, 2]) {
+    for (const error of [new Error('inner'), undefined]) {
+      const streams = [createHashTee(), createZstdCompress(), createHashTee()]
+      const whole = composeBytes(streams)
+      whole.resume()
+      feed(sample(100_000), 1000).pipe(whole, { end: false })
+      setImmediate(() => streams[which]?.destroy(error))
+      await assert.rejects(finished(whole), error ?? /closed before its end/)
+      assert.ok(streams.every((stream) => stream.destroyed))
+    }
+  }
+})

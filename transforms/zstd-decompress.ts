@@ -3,13 +3,15 @@ import { createZstdDecompress as createNativeDecompress, type ZstdDecompress } f
 import { TransformError } from './errors.ts'
 import { type Cutter, type Job, ParallelDuplex } from './parallel.ts'
 import { type FrameRecord, SeekTableCheck } from './seek-table-check.ts'
-import { corruptFrame, FrameDecompressor } from './zstd-codec.ts'
+import { compressBound, corruptFrame, FrameDecompressor } from './zstd-codec.ts'
 import { checkRange, defaultThreads } from './zstd-compress.ts'
-import { type DataFrame, FrameWalker, plausibleFrame, type SkippableFrame } from './zstd-walker.ts'
+import { type DataFrame, FrameWalker, type SkippableFrame } from './zstd-walker.ts'
 
 /** Frames of at most this much content are decompressed whole and several at a time; others piece by piece. */
 export const PARALLEL_FRAME_BYTES = 16 * 1024 * 1024
 const STREAM_CHUNK_BYTES = 256 * 1024
+/** A header, a checksum and some empty blocks beyond what compressing in one go gives. */
+const FRAME_SLACK_BYTES = 64
 
 export interface DecompressOptions {
   /** Frames decompressed at a time; what the machine and the thread pool have, at most 4, when left out. */
@@ -31,6 +33,50 @@ export function createZstdDecompress(options: DecompressOptions = {}): Duplex {
   return new ParallelDuplex(new DecompressCutter(), threads + 1, options.onConsumed)
 }
 
+const FIRST_INPUT_BYTES = 64 * 1024
+
+/** What one frame is gathered in and decompressed by, used again for the next. */
+class Slot {
+  #codec: FrameDecompressor | undefined
+  #input = Buffer.alloc(0)
+  #held = 0
+
+  /** @param most bytes that are to come at most; memory is taken as they come, not on a frame's word. */
+  gather(piece: Buffer, most: number): void {
+    const needed = this.#held + piece.length
+    if (needed > this.#input.length) {
+      const grown = Buffer.allocUnsafeSlow(
+        Math.max(needed, Math.min(most, Math.max(FIRST_INPUT_BYTES, 2 * this.#input.length))),
+      )
+      this.#input.copy(grown, 0, 0, this.#held)
+      this.#input = grown
+    }
+    piece.copy(this.#input, this.#held)
+    this.#held = needed
+  }
+
+  /** @returns a copy of what was gathered. */
+  drop(): Buffer {
+    const gathered = Buffer.from(this.#input.subarray(0, this.#held))
+    this.#held = 0
+    return gathered
+  }
+
+  async decompress(contentBytes: number): Promise<Buffer[]> {
+    if (!this.#codec || this.#codec.maxBytes < contentBytes) {
+      this.#codec?.close()
+      this.#codec = new FrameDecompressor(contentBytes)
+    }
+    const frame = this.#input.subarray(0, this.#held)
+    this.#held = 0
+    return this.#codec.decompress(frame, contentBytes)
+  }
+
+  close(): void {
+    this.#codec?.close()
+  }
+}
+
 class DecompressCutter implements Cutter {
   readonly #walker = new FrameWalker({
     begin: (frame) => this.#begin(frame),
@@ -38,8 +84,9 @@ class DecompressCutter implements Cutter {
     end: (blockLimit) => this.#end(blockLimit),
   })
   readonly #table = new SeekTableCheck()
-  readonly #free: FrameDecompressor[] = []
-  readonly #open = new Set<FrameDecompressor | StreamedFrame>()
+  readonly #free: Slot[] = []
+  readonly #open = new Set<Slot | StreamedFrame>()
+  #slot: Slot | undefined
   #frame: DataFrame | SkippableFrame | undefined
   #pieces: Buffer[] = []
   #frameBytes = 0
@@ -80,6 +127,7 @@ class DecompressCutter implements Cutter {
     this.#frameBytes = 0
     if (frame.kind === 'skippable') this.#table.beginSkippable(frame)
     else if (frame.contentBytes === null || frame.contentBytes > PARALLEL_FRAME_BYTES) this.#stream(frame)
+    else this.#slot = this.#free.pop() ?? this.#newSlot()
   }
 
   #bytes(piece: Buffer): void {
@@ -89,9 +137,18 @@ class DecompressCutter implements Cutter {
       this.#table.skippableBytes(piece)
       return
     }
-    this.#pieces.push(Buffer.from(piece))
+    if (!this.#slot) {
+      this.#pieces.push(Buffer.from(piece))
+      return
+    }
+    const most = compressBound(frame.contentBytes as number) + FRAME_SLACK_BYTES
+    this.#slot.gather(piece, most)
+    if (this.#frameBytes <= most) return
     // A frame that was flushed often can be longer than one written in one go: no reason to hold it.
-    if (!this.#streamed && !plausibleFrame(this.#frameBytes, frame.contentBytes as number)) this.#stream(frame)
+    this.#pieces.push(this.#slot.drop())
+    this.#free.push(this.#slot)
+    this.#slot = undefined
+    this.#stream(frame)
   }
 
   #end(blockLimit: number): void {
@@ -111,7 +168,8 @@ class DecompressCutter implements Cutter {
       this.#job = this.#streamed.feed(this.#takePieces(), (bytes) => this.#table.settle(record, bytes))
       this.#streamed = undefined
     } else {
-      this.#job = this.#decompress(Buffer.concat(this.#takePieces()), frame.contentBytes as number, record)
+      this.#job = this.#decompress(this.#slot as Slot, frame.contentBytes as number, record)
+      this.#slot = undefined
     }
   }
 
@@ -126,20 +184,16 @@ class DecompressCutter implements Cutter {
     this.#open.add(this.#streamed)
   }
 
-  async #decompress(frame: Buffer, contentBytes: number, record: FrameRecord): Promise<Buffer[]> {
+  #newSlot(): Slot {
+    const slot = new Slot()
+    this.#open.add(slot)
+    return slot
+  }
+
+  async #decompress(slot: Slot, contentBytes: number, record: FrameRecord): Promise<Buffer[]> {
     this.#table.settle(record, contentBytes)
-    let codec = this.#free.pop()
-    if (codec && codec.maxBytes < contentBytes) {
-      codec.close()
-      this.#open.delete(codec)
-      codec = undefined
-    }
-    if (!codec) {
-      codec = new FrameDecompressor(contentBytes)
-      this.#open.add(codec)
-    }
-    const output = await codec.decompress(frame, contentBytes)
-    this.#free.push(codec)
+    const output = await slot.decompress(contentBytes)
+    this.#free.push(slot)
     return output
   }
 }

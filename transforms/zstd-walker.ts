@@ -1,5 +1,5 @@
 import { TransformError } from './errors.ts'
-import { compressBound, MAX_WINDOW_BYTES } from './zstd-codec.ts'
+import { MAX_WINDOW_BYTES } from './zstd-codec.ts'
 
 // RFC 8878, 3.1: how frames and blocks are laid out. Walking them finds where a frame ends without decompressing it,
 // because node:zlib alone cannot be trusted with more or less than one whole frame.
@@ -200,11 +200,6 @@ export class FrameWalker {
     this.#skip = type === BLOCK_RLE ? 1 : size
     return this.#skip === 0 && this.#afterBytes()
   }
-}
-
-/** Whether a frame of `compressedBytes` so far can still be one of `contentBytes` written in one go. */
-export function plausibleFrame(compressedBytes: number, contentBytes: number): boolean {
-  return compressedBytes <= compressBound(contentBytes) + 64
 }
 
 function readSize(bytes: Buffer, at: number, length: number): number {

@@ -149,7 +149,7 @@ function readKeysOf(options: BackupsOptions): ReadKeys | undefined {
 }
 
 /** Written with what comes first; the others are for reading older snapshots. */
-function writeKeyOf({ password, key }: ReadKeys): WriteKey {
+export function writeKeyOf({ password, key }: ReadKeys): WriteKey {
   const firstKey = (Array.isArray(key) ? key[0] : key) as Uint8Array | undefined
   if (firstKey !== undefined) return { key: firstKey }
   return { password: (Array.isArray(password) ? password[0] : password) as string | undefined }

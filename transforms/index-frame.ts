@@ -190,9 +190,21 @@ function checkHead(head: Record<string, unknown>): void {
   }
 }
 
+const TYPES = ['file', 'dir', 'symlink', 'link']
+
 function checkEntry(entry: Record<string, unknown>): void {
-  if (typeof entry.path !== 'string' || typeof entry.type !== 'string') corruptIndex('an entry has no path or type')
+  const { path, type, at, data, link } = entry
+  if (typeof path !== 'string' || !isSafePath(path)) corruptIndex('an entry has no path within the folder')
+  if (typeof type !== 'string' || !TYPES.includes(type)) corruptIndex('an entry has no type that is known')
   for (const name of ['size', 'at', 'data']) if (!isCount(entry[name])) corruptIndex(`an entry has no ${name}`)
+  if ((data as number) < (at as number)) corruptIndex('an entry has its content before its header')
+  if ((type === 'symlink' || type === 'link') && typeof link !== 'string') corruptIndex('a link has no target')
+  if (type === 'link' && !isSafePath(link as string)) corruptIndex('a hard link has no target within the folder')
+}
+
+/** Relative, and every part a name. */
+function isSafePath(path: string): boolean {
+  return !path.includes('\0') && path.split('/').every((part) => part !== '' && part !== '.' && part !== '..')
 }
 
 function isCount(value: unknown): value is number {

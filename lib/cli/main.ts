@@ -89,8 +89,12 @@ function buildProgram(run: Runner): Command {
       .option('--json', 'one JSON object a line on stdout')
   const withKeys = (command: Command) =>
     command
-      .option('--password-file <file>', 'file with the password (else MILLRACE_PASSWORD, else a prompt)')
-      .option('--key-file <file>', 'file with a 32-byte key: raw, hex or base64')
+      .option(
+        '--password-file <file>',
+        'file with the password (else MILLRACE_PASSWORD, else a prompt); for reading, repeat it to try several',
+        oneMore,
+      )
+      .option('--key-file <file>', 'file with a 32-byte key: raw, hex or base64; for reading, repeat it', oneMore)
   const withTrust = (command: Command) =>
     command
       .addOption(new Option('--no-encryption', 'take unencrypted snapshots; no password is asked for'))
@@ -180,6 +184,11 @@ Examples:
 
   for (const command of program.commands) command.exitOverride()
   return program
+}
+
+/** Collects an option that may be given more than once. */
+function oneMore(value: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), value]
 }
 
 function wholeNumber(text: string): number {

@@ -4,8 +4,8 @@ import { BackupError } from '../errors.ts'
 import { readKeyFile, readPasswordFile } from '../key-file.ts'
 
 export interface SecretOptions {
-  passwordFile?: string | undefined
-  keyFile?: string | undefined
+  passwordFile?: string[] | undefined
+  keyFile?: string[] | undefined
   /** false after `--no-encryption`. */
   encryption?: boolean | undefined
 }
@@ -16,17 +16,17 @@ export interface SecretOptions {
  * @throws BackupError USAGE when there is none, or it cannot be read.
  */
 export async function findKeys(options: SecretOptions, purpose: 'read' | 'write'): Promise<ReadKeys> {
-  const { passwordFile, keyFile } = options
-  if (passwordFile !== undefined && keyFile !== undefined && purpose === 'write') {
+  const { passwordFile = [], keyFile = [] } = options
+  if (purpose === 'write' && passwordFile.length + keyFile.length > 1) {
     throw new BackupError(
       'USAGE',
-      'Give --password-file or --key-file, not both: a snapshot is encrypted with one of them.',
+      'Give one --password-file or one --key-file, not both or several: a snapshot is encrypted with one of them.',
     )
   }
-  if (passwordFile !== undefined || keyFile !== undefined) {
+  if (passwordFile.length + keyFile.length > 0) {
     return {
-      password: passwordFile === undefined ? undefined : await readPasswordFile(passwordFile),
-      key: keyFile === undefined ? undefined : await readKeyFile(keyFile),
+      password: await Promise.all(passwordFile.map(readPasswordFile)),
+      key: await Promise.all(keyFile.map(readKeyFile)),
     }
   }
   const given = process.env.MILLRACE_PASSWORD

@@ -163,6 +163,22 @@ test('T26: a wrong password is told, with exit code 4, and nothing is restored',
   assert.deepEqual((await readdir(folder)).sort(), ['store', 'world'])
 })
 
+test('a password can be changed: several are tried for reading, in order', async (t) => {
+  const { folder, world, url } = await place(t)
+  const none = { env: { MILLRACE_PASSWORD: undefined } }
+  const old = ['--password-file', join(folder, 'old')]
+  const now = ['--password-file', join(folder, 'now')]
+  await writeFile(join(folder, 'old'), 'the old one\n')
+  await writeFile(join(folder, 'now'), 'the new one\n')
+  const made = (await succeeds(['backup', world, '--to', url, '--json', ...old], none)).events().at(-1)
+  await succeeds(['backup', world, '--to', url, ...now], none)
+  const from = ['--from', url, '--server', 'world']
+  await fails(4, /Wrong password/, ['verify', made?.id as string, ...from, ...now], none)
+  await succeeds(['verify', made?.id as string, ...from, ...now, ...old], none)
+  await succeeds(['verify', 'latest', ...from, ...now, ...old], none)
+  await fails(2, /not both or several/, ['backup', world, '--to', url, ...now, ...old], none)
+})
+
 test('T1: 20 cuts of a snapshot, through the command', async (t) => {
   const at = await place(t)
   await succeeds(['backup', at.world, '--to', at.url])

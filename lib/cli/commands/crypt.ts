@@ -3,7 +3,8 @@ import { createWriteStream } from 'node:fs'
 import { rename, rm } from 'node:fs/promises'
 import type { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { createDecrypt, createEncrypt, type WriteKey } from '../../../transforms/index.ts'
+import { createDecrypt, createEncrypt } from '../../../transforms/index.ts'
+import { writeKeyOf } from '../../backups.ts'
 import { BackupError } from '../../errors.ts'
 import { EXIT } from '../exit-codes.ts'
 import type { Invocation } from '../main.ts'
@@ -14,9 +15,7 @@ interface CryptOptions extends SecretOptions {
 }
 
 export async function encryptCommand(options: CryptOptions, { signal }: Invocation): Promise<number> {
-  // A pipe's single password or key; `findKeys` gives no lists.
-  const key = (await findKeys(options, 'write')) as WriteKey
-  return pipe(createEncrypt(key), options, signal)
+  return pipe(createEncrypt(writeKeyOf(await findKeys(options, 'write'))), options, signal)
 }
 
 export async function decryptCommand(options: CryptOptions, { signal }: Invocation): Promise<number> {

@@ -1,6 +1,7 @@
 import { Readable } from 'node:stream'
 import type { IndexEntry, Seekable } from '../transforms/index.ts'
-import { BLOCK_BYTES, roundToBlock, TRAILER_BYTES } from './archive/entry.ts'
+import { msToNs, roundToBlock, TRAILER_BYTES } from './archive/entry.ts'
+import { HEADER_LIMIT_BYTES, writeHeader } from './archive/header.ts'
 import { BackupError } from './errors.ts'
 import type { OpenObject } from './open-object.ts'
 import { findEntry } from './select.ts'
@@ -9,11 +10,10 @@ import { findEntry } from './select.ts'
 const SMALL_RUN_BYTES = 8 * 1024 * 1024
 const RUNS_AHEAD = 3
 
-/** Entries whose frames touch, read as one range of the tar stream. */
+/** Files whose frames touch, read as one range of the tar stream. */
 interface Run {
   start: number
   end: number
-  entries: IndexEntry[]
 }
 
 /** @throws BackupError USAGE for an object that can only be read whole. */
@@ -23,76 +23,100 @@ export function needSeekable(object: OpenObject, id: string): Seekable {
 }
 
 /**
- * A tar stream of some of an archive's entries, cut out of it: only the frames that hold them are fetched.
- * @param entries in stream order.
+ * A tar stream of some of an archive's entries. Their headers are made anew from the index; only the frames that hold
+ * the files' content are fetched.
+ * @param entries in stream order, each path once.
  */
 export function cutArchive(seekable: Seekable, entries: readonly IndexEntry[]): Readable {
-  const runs = runsOf(seekable, entries)
-  async function* pieces(): AsyncGenerator<Buffer> {
-    const queue: Promise<Buffer | Run>[] = []
-    let next = 0
-    const fill = () => {
-      while (next < runs.length && queue.length < RUNS_AHEAD) {
-        const run = runs[next] as Run
-        next += 1
-        const small = run.end - run.start <= SMALL_RUN_BYTES
-        const fetched = small ? seekable.read(run.start, run.end - run.start) : Promise.resolve(run)
-        fetched.catch(() => {})
-        queue.push(fetched)
-      }
-    }
-    fill()
-    for (const run of runs) {
-      const fetched = await (queue.shift() as Promise<Buffer | Run>)
-      const source = Buffer.isBuffer(fetched) ? [fetched] : seekable.createReadStream(run.start, run.end)
-      yield* cut(source, run)
-      fill()
-    }
-    yield Buffer.alloc(TRAILER_BYTES)
-  }
-  return Readable.from(pieces(), { objectMode: false, highWaterMark: 64 * 1024 })
+  return Readable.from(tarOf(seekable, entries), { objectMode: false, highWaterMark: 64 * 1024 })
 }
 
-function runsOf(seekable: Seekable, entries: readonly IndexEntry[]): Run[] {
+async function* tarOf(seekable: Seekable, entries: readonly IndexEntry[]): AsyncGenerator<Buffer> {
+  const runs = runsOf(seekable, entries.filter(hasContent))
+  const coming: { run: Run; content: Promise<Buffer> | undefined }[] = []
+  let next = 0
+  let reader: RunReader | undefined
+  for (const entry of entries) {
+    yield headerOf(entry)
+    if (!hasContent(entry)) continue
+    for (; next < runs.length && coming.length < RUNS_AHEAD; next += 1)
+      coming.push(fetchRun(seekable, runs[next] as Run))
+    if (!reader || entry.data >= reader.end) {
+      const { run, content } = coming.shift() as (typeof coming)[0]
+      reader = new RunReader(run, content ? [await content] : seekable.createReadStream(run.start, run.end))
+    }
+    yield* reader.take(entry.data, entry.size)
+    const padding = roundToBlock(entry.size) - entry.size
+    if (padding > 0) yield Buffer.alloc(padding)
+  }
+  yield Buffer.alloc(TRAILER_BYTES)
+}
+
+function hasContent(entry: IndexEntry): boolean {
+  return entry.type === 'file' && entry.size > 0
+}
+
+function headerOf(entry: IndexEntry): Buffer {
+  const { path, type, mode, mtime, uid, gid, link } = entry
+  const header = Buffer.alloc(HEADER_LIMIT_BYTES)
+  const size = type === 'file' ? entry.size : 0
+  return header.subarray(0, writeHeader(header, 0, { path, type, size, mode, mtimeNs: msToNs(mtime), uid, gid, link }))
+}
+
+function fetchRun(seekable: Seekable, run: Run): { run: Run; content: Promise<Buffer> | undefined } {
+  if (run.end - run.start > SMALL_RUN_BYTES) return { run, content: undefined }
+  const content = seekable.read(run.start, run.end - run.start)
+  content.catch(() => {})
+  return { run, content }
+}
+
+function runsOf(seekable: Seekable, files: readonly IndexEntry[]): Run[] {
   const runs: Run[] = []
   let covered = -1
-  for (const entry of entries) {
-    const end = endOf(entry)
-    if (entry.at % BLOCK_BYTES !== 0 || entry.data < entry.at || end > seekable.size) {
-      throw new BackupError('DAMAGED', `The index says that ${JSON.stringify(entry.path)} is where it cannot be.`)
-    }
+  for (const { path, data, size } of files) {
+    const end = data + size
     const last = runs.at(-1)
-    if (last && seekable.cover(entry.at, end).start <= covered) {
-      last.end = Math.max(last.end, end)
-      last.entries.push(entry)
-    } else {
-      runs.push({ start: entry.at, end, entries: [entry] })
+    if (end > seekable.size || (last && data < last.end)) {
+      throw new BackupError('DAMAGED', `The index says that ${JSON.stringify(path)} is where it cannot be.`)
     }
-    covered = seekable.cover(entry.at, end).end
+    const cover = seekable.cover(data, end)
+    if (last && cover.start <= covered) last.end = end
+    else runs.push({ start: data, end })
+    covered = cover.end
   }
   return runs
 }
 
-/** Where an entry's last block ends. */
-function endOf(entry: IndexEntry): number {
-  return entry.data + (entry.type === 'file' ? roundToBlock(entry.size) : 0)
-}
+/** Takes ranges, in order, out of a run's bytes. */
+class RunReader {
+  readonly end: number
+  readonly #chunks: Iterator<Buffer> | AsyncIterator<Buffer>
+  #chunk: Buffer = Buffer.alloc(0)
+  #at: number
 
-/** The entries' own blocks out of a run's bytes. */
-async function* cut(source: Iterable<Buffer> | AsyncIterable<Buffer>, run: Run): AsyncGenerator<Buffer> {
-  let at = run.start
-  let next = 0
-  for await (const chunk of source) {
-    const chunkEnd = at + chunk.length
-    while (next < run.entries.length) {
-      const entry = run.entries[next] as IndexEntry
-      const end = endOf(entry)
-      const piece = chunk.subarray(Math.max(0, entry.at - at), Math.max(0, Math.min(end, chunkEnd) - at))
+  constructor(run: Run, source: Iterable<Buffer> | Readable) {
+    this.end = run.end
+    this.#at = run.start
+    this.#chunks = Array.isArray(source) ? source[Symbol.iterator]() : (source as Readable)[Symbol.asyncIterator]()
+  }
+
+  async *take(start: number, length: number): AsyncGenerator<Buffer> {
+    const end = start + length
+    while (this.#at < end) {
+      const piece = this.#chunk.subarray(Math.max(0, start - this.#at), end - this.#at)
       if (piece.length > 0) yield piece
-      if (end > chunkEnd) break
-      next += 1
+      if (this.#at + this.#chunk.length > end) {
+        this.#chunk = this.#chunk.subarray(end - this.#at)
+        this.#at = end
+        return
+      }
+      this.#at += this.#chunk.length
+      this.#chunk = Buffer.alloc(0)
+      if (this.#at >= end) return
+      const next = await this.#chunks.next()
+      if (next.done) throw new BackupError('DAMAGED', 'The archive ends before a file that is in its index.')
+      this.#chunk = next.value
     }
-    at = chunkEnd
   }
 }
 

@@ -196,7 +196,10 @@ function checkEntry(entry: Record<string, unknown>): void {
   const { path, type, at, data, link } = entry
   if (typeof path !== 'string' || !isSafePath(path)) corruptIndex('an entry has no path within the folder')
   if (typeof type !== 'string' || !TYPES.includes(type)) corruptIndex('an entry has no type that is known')
-  for (const name of ['size', 'at', 'data']) if (!isCount(entry[name])) corruptIndex(`an entry has no ${name}`)
+  for (const name of ['size', 'at', 'data', 'mode', 'uid', 'gid']) {
+    if (!isCount(entry[name])) corruptIndex(`an entry has no ${name}`)
+  }
+  if (typeof entry.mtime !== 'number' || !Number.isFinite(entry.mtime)) corruptIndex('an entry has no mtime')
   if ((data as number) < (at as number)) corruptIndex('an entry has its content before its header')
   if ((type === 'symlink' || type === 'link') && typeof link !== 'string') corruptIndex('a link has no target')
   if (type === 'link' && !isSafePath(link as string)) corruptIndex('a hard link has no target within the folder')

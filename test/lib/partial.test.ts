@@ -85,7 +85,9 @@ test('some files are restored as they were, with the folders they are in', async
     for (const path of paths) {
       const { group: _, ...before } = whole.get(path) as object & { group?: string }
       const { group: __, ...after } = restored.get(path) as object & { group?: string }
-      assert.deepEqual(after, before, path)
+      // Times come from the index, which holds them to a quarter of a microsecond: a whole ms may be the next one.
+      assert.ok(Math.abs((after as { mtime: number }).mtime - (before as { mtime: number }).mtime) <= 1, path)
+      assert.deepEqual({ ...after, mtime: 0 }, { ...before, mtime: 0 }, path)
     }
   }
 })

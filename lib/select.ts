@@ -36,14 +36,24 @@ export async function selectEntries(
 ): Promise<{ entries: IndexEntry[]; files: number }> {
   const matches = matchPaths(patterns)
   const picked = new Map<string, IndexEntry>()
-  for await (const entry of seekable.entries()) if (matches(entry.path)) picked.set(entry.path, entry)
+  // A folder's entries follow it, so those that a path is in are known when it comes.
+  const within: IndexEntry[] = []
+  for await (const entry of seekable.entries()) {
+    while (within.length > 0 && !isIn(entry.path, within.at(-1) as IndexEntry)) within.pop()
+    if (entry.type === 'dir') within.push(entry)
+    if (!matches(entry.path)) continue
+    for (const folder of within) if (!picked.has(folder.path)) picked.set(folder.path, folder)
+    picked.set(entry.path, entry)
+  }
   if (picked.size === 0) {
     throw new BackupError(
       'USAGE',
       `Nothing in the snapshot matches ${patterns.map((one) => JSON.stringify(one)).join(', ')}. \`millrace inspect --files\` shows what is in it.`,
     )
   }
-  const files = [...picked.values()].filter(({ type }) => type === 'file' || type === 'link').length
+  const files = [...picked.values()].filter(
+    ({ path, type }) => (type === 'file' || type === 'link') && matches(path),
+  ).length
   for (let needed = missing(picked); needed.size > 0; needed = missing(picked)) {
     const before = picked.size
     for await (const entry of seekable.entries()) if (needed.has(entry.path)) picked.set(entry.path, entry)
@@ -51,6 +61,10 @@ export async function selectEntries(
     if (picked.size === before) break
   }
   return { entries: [...picked.values()].sort((a, b) => a.at - b.at), files }
+}
+
+function isIn(path: string, folder: IndexEntry): boolean {
+  return path.startsWith(`${folder.path}/`)
 }
 
 function missing(picked: ReadonlyMap<string, IndexEntry>): Set<string> {

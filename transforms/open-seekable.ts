@@ -11,6 +11,7 @@ import { type DataFrame, FrameWalker } from './zstd-walker.ts'
 const FRAME_SLACK_BYTES = 1024 * 1024
 /** The head is in the first few hundred bytes of the index: fetch little for it. */
 const INDEX_FIRST_BYTES = 64 * 1024
+const INDEX_READ_BYTES = 2 * 1024 * 1024
 
 /** A zstd stream of which any range of the content can be read. */
 export interface Seekable extends RangeSource {
@@ -131,7 +132,9 @@ class SeekableFrames implements Seekable {
     const end = compressed + this.#table.compressedBytes(this.frames - 1)
     const first = Math.min(end, start + INDEX_FIRST_BYTES)
     yield await this.#source.read(start, first - start)
-    if (first < end) yield* this.#source.createReadStream(first, end)
+    // Read, a small index is still known when it is asked for again; streamed, a large one comes faster.
+    if (end - first > INDEX_READ_BYTES) yield* this.#source.createReadStream(first, end)
+    else if (first < end) yield await this.#source.read(first, end - first)
   }
 
   async *#pieces(start: number, end: number): AsyncGenerator<Buffer> {

@@ -11,6 +11,7 @@ export {
 } from './container.ts'
 export { createDecrypt, createEncrypt } from './encrypt.ts'
 export { TransformError, type TransformErrorCode } from './errors.ts'
+export { createFanOut, type Destination, type DestinationStatus, type FanOut, type FanOutOptions } from './fan-out.ts'
 export { createHashTee, type HashTee } from './hash-tee.ts'
 export { IndexBuilder, type IndexEntry, type IndexHead, readIndex } from './index-frame.ts'
 export {
@@ -26,6 +27,9 @@ export { createMeter, type MeterOptions, type Progress } from './meter.ts'
 export { openPlain, openSealed, type RangeSource, type ReadRange, type Sealed } from './open-sealed.ts'
 export { openSeekable, type Seekable } from './open-seekable.ts'
 export { type SealChainOptions, seal, unseal } from './seal.ts'
+export { createSeedEncrypt, type SeedEncryptOptions } from './seed.ts'
+export { createSeedDecrypt, type SeedDecryptOptions } from './seed-decrypt.ts'
+export { type Bucket, type BucketOptions, createBucket, createThrottle, type ThrottleOptions } from './throttle.ts'
 export {
   type CompressOptions,
   type CompressTotals,

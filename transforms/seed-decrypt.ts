@@ -6,15 +6,9 @@ import { Duplex } from 'node:stream'
 import { MAGIC, TAG_BYTES } from './container.ts'
 import { TransformError } from './errors.ts'
 import { checkReadKeys } from './keys.ts'
-import {
-  deriveSeedKey,
-  SEED_HEADER_BYTES,
-  SEED_MAX_PLAIN_BYTES,
-  SEED_OVERHEAD_BYTES,
-  SEED_SALT_BYTES,
-} from './seed.ts'
+import { deriveSeedKey, SEED_HEADER_BYTES, SEED_MAX_PLAIN_BYTES, SEED_OVERHEAD_BYTES, SEED_SALT_BYTES } from './seed.ts'
 
-const BLOCK_BYTES = 256 * 1024
+const BLOCK_BYTES = 64 * 1024
 
 type Callback = (error?: Error | null) => void
 type Decipher = ReturnType<typeof newDecipher>
@@ -27,6 +21,8 @@ export interface SeedDecryptOptions {
    * the folder is a tmpfs.
    */
   tempFolder?: string | undefined
+  /** Told of each chunk that has been copied, so that its memory may be used again. */
+  onConsumed?: ((chunk: Buffer) => void) | undefined
 }
 
 /**
@@ -39,7 +35,7 @@ export interface SeedDecryptOptions {
  * temporary file fails.
  */
 export function createSeedDecrypt(options: SeedDecryptOptions): Duplex {
-  return new SeedDecryptStream(readPasswords(options.password), options.tempFolder ?? tmpdir())
+  return new SeedDecryptStream(readPasswords(options.password), options)
 }
 
 function readPasswords(password: string | readonly string[]): string[] {
@@ -54,6 +50,7 @@ function readPasswords(password: string | readonly string[]): string[] {
 class SeedDecryptStream extends Duplex {
   readonly #passwords: readonly string[]
   readonly #spool: Spool
+  readonly #onConsumed: ((chunk: Buffer) => void) | undefined
   readonly #header = Buffer.alloc(SEED_HEADER_BYTES)
   // The last 16 bytes stay here until more follow them: they may be the tag.
   readonly #hold = Buffer.allocUnsafeSlow(BLOCK_BYTES + TAG_BYTES)
@@ -65,33 +62,34 @@ class SeedDecryptStream extends Duplex {
   #emitted = 0
   #wanted = false
 
-  constructor(passwords: readonly string[], folder: string) {
+  constructor(passwords: readonly string[], options: SeedDecryptOptions) {
     super()
     this.#passwords = passwords
-    this.#spool = new Spool(folder)
+    this.#spool = new Spool(options.tempFolder ?? tmpdir())
+    this.#onConsumed = options.onConsumed
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: Callback): void {
-    let at: number
     try {
-      at = this.#takeHeader(chunk)
+      const at = this.#takeHeader(chunk)
+      if (chunk.length - at > this.#hold.length - this.#held) {
+        this.#takeBlocks(chunk, at).then(() => callback(), callback)
+        return
+      }
+      this.#held += chunk.copy(this.#hold, this.#held, at)
+      this.#onConsumed?.(chunk)
     } catch (error) {
       callback(error as Error)
       return
     }
-    if (chunk.length - at > this.#hold.length - this.#held) {
-      this.#takeBlocks(chunk, at).then(() => callback(), callback)
-      return
-    }
-    this.#held += chunk.copy(this.#hold, this.#held, at)
     callback()
   }
 
   override _final(callback: Callback): void {
     this.#verify().then((verified) => {
-      this.#verified = verified
+      if (!this.destroyed) this.#verified = verified
       callback()
-      if (this.#wanted) void this.#emit()
+      if (this.#wanted && this.#verified) void this.#emit()
     }, callback)
   }
 
@@ -136,14 +134,16 @@ class SeedDecryptStream extends Duplex {
       this.#held += taken
       at += taken
     }
+    this.#onConsumed?.(chunk)
   }
 
   /** Moves `length` bytes of ciphertext from the hold into the spool. */
   async #store(length: number): Promise<void> {
     const block = this.#hold.subarray(0, length)
     this.#first ??= await this.#attempt(this.#passwords[0] as string)
-    this.#first.check.update(block)
-    await this.#spool.write(block)
+    const written = this.#spool.write(block)
+    discard(this.#first.check.update(block))
+    await written
     this.#held = this.#hold.copy(this.#hold, 0, length, this.#held)
   }
 
@@ -169,7 +169,8 @@ class SeedDecryptStream extends Duplex {
     if (verifies(first.check, tag)) return { decipher: first.open, tag }
     for (const password of this.#passwords.slice(1)) {
       const { check, open } = await this.#attempt(password)
-      for (let at = 0; at < this.#spool.size; at += BLOCK_BYTES) check.update(await this.#spool.read(this.#hold, at))
+      for (let at = 0; at < this.#spool.size; at += BLOCK_BYTES)
+        discard(check.update(await this.#spool.read(this.#hold, at)))
       if (verifies(check, tag)) return { decipher: open, tag }
     }
     throw new TransformError(
@@ -210,6 +211,12 @@ function newDecipher(key: Uint8Array, nonce: Uint8Array) {
   return createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES })
 }
 
+/** Frees unverified plaintext at once: left to the collector it is most of what the stream would hold. */
+function discard(plain: Buffer): void {
+  const memory = plain.buffer as ArrayBuffer
+  if (plain.byteLength === memory.byteLength) memory.transfer(0)
+}
+
 function verifies(decipher: Decipher, tag: Buffer): boolean {
   decipher.setAuthTag(tag)
   try {
@@ -239,6 +246,7 @@ class Spool {
       const file = await this.#file()
       for (let at = 0; at < bytes.length; ) {
         const { bytesWritten } = await file.write(bytes, at, bytes.length - at, this.size)
+        if (bytesWritten === 0) throw new Error('it takes no more')
         at += bytesWritten
         this.size += bytesWritten
       }
@@ -267,8 +275,11 @@ class Spool {
     this.#closing ??= this.#guard('removed', async () => {
       // What failed to open has been reported where it was to be used.
       const file = await this.#opening?.catch(() => undefined)
-      await file?.close()
-      if (this.#path !== undefined) await unlink(this.#path)
+      try {
+        await file?.close()
+      } finally {
+        if (this.#path !== undefined) await unlink(this.#path)
+      }
     })
     return this.#closing
   }

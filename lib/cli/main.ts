@@ -35,10 +35,12 @@ export async function main(argv: readonly string[]): Promise<number> {
     stop.abort()
   }
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
-  // A reader that has seen enough (head, less) is no failure.
+  let unwritten: NodeJS.ErrnoException | undefined
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    // A reader that has seen enough (head, less) is no failure.
     if (error.code === 'EPIPE') process.exit(EXIT.GOOD)
-    throw error
+    // What a pipeline fails with comes by here too, and is reported where it was awaited.
+    if (error.syscall) unwritten ??= error
   })
   let code: number = EXIT.GOOD
   const program = buildProgram(async (options, run) => {
@@ -58,6 +60,10 @@ export async function main(argv: readonly string[]): Promise<number> {
     code = error.exitCode === 0 ? EXIT.GOOD : EXIT.USAGE
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+  }
+  if (unwritten && code === EXIT.GOOD) {
+    process.stderr.write(`millrace: standard output cannot be written: ${unwritten.message}\n`)
+    return EXIT.FAILED
   }
   return code
 }
@@ -173,12 +179,18 @@ Examples:
   withKeys(program.command('encrypt'))
     .description('Encrypt standard input to standard output (the container alone, nothing is compressed).')
     .option('-o, --output <file>', 'write a file instead; it appears when it is whole')
+    .option('--layout <name>', "millrace, or seed: the original service's salt, nonce, ciphertext, tag", 'millrace')
     .addHelpText('after', '\nExample:\n  $ tar c world | zstd | millrace encrypt > world.tar.zst.mlr')
     .action((options) => run({}, (invocation) => encryptCommand(options, invocation)))
 
   withKeys(program.command('decrypt'))
     .description('Decrypt standard input to standard output.')
     .option('-o, --output <file>', 'write a file instead; it appears when it is whole and authentic')
+    .option(
+      '--layout <name>',
+      "millrace, or seed: the original service's, checked whole before a byte is written",
+      'millrace',
+    )
     .addHelpText('after', '\nExample:\n  $ millrace decrypt < world.tar.zst.mlr | zstd -dc | tar x')
     .action((options) => run({}, (invocation) => decryptCommand(options, invocation)))
 

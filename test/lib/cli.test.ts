@@ -88,6 +88,18 @@ test('encrypt and decrypt are inverse pipes, and -o writes a file that is whole 
   assert.deepEqual(await readdir(folder), [])
 })
 
+test("the original service's layout is written and read, and nothing comes out of a damaged one", async () => {
+  const data = sample(500_000)
+  const layout = ['--layout', 'seed']
+  const sealed = (await succeeds(['encrypt', ...layout], { input: data })).stdout
+  assert.equal(sealed.length, 16 + 12 + data.length + 16)
+  assert.deepEqual((await succeeds(['decrypt', ...layout], { input: sealed })).stdout, data)
+  sealed[1000] = (sealed[1000] as number) ^ 1
+  assert.equal((await fails(4, /./, ['decrypt', ...layout], { input: sealed })).stdout.length, 0)
+  assert.equal((await fails(4, /begin with MILLRACE/, ['decrypt'], { input: sealed })).stdout.length, 0)
+  await fails(2, /layout "zip"/, ['decrypt', '--layout', 'zip'], { input: sealed })
+})
+
 test('a real world makes the round trip through a folder', {
   skip: NO_WORLDS,
 }, async (t) => {

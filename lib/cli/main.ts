@@ -61,6 +61,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
   }
+  await new Promise((resolve) => process.stdout.write('', resolve))
   if (unwritten && code === EXIT.GOOD) {
     process.stderr.write(`millrace: standard output cannot be written: ${unwritten.message}\n`)
     return EXIT.FAILED

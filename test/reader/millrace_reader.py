@@ -10,6 +10,7 @@ verified: plaintext waits in unnamed temporary files.
   millrace_reader.py cat   FILE [KEY] [--plain] [--layer3-only] [--server S] [--id I]   layer 1 (or 2) to stdout
   millrace_reader.py entry FILE PATH ... [KEY] [--plain] [--server S] [--id I]          files, by the seek table
   millrace_reader.py seed  FILE --password-file F                                       the original layout
+  millrace_reader.py batch FILE                                                         judge, a JSON array of arguments a line
   millrace_reader.py make  DIR                                                          sample objects, manifest.json
 KEY is --password-file F (one trailing newline is dropped) or --key-file F (32 bytes, or 64 hex digits).
 Exit status: 0 accepted, 1 rejected (with one of the codes below), 2 usage.
@@ -85,7 +86,7 @@ class Sealed(Source):
     def __init__(self, f, key=None, password=None):
         super().__init__(f)
         self.object_size, head = self.size, self.read_raw(0, HEADER)
-        need(head[:8] == MAGIC, "NOT_SEALED", "no MILLRACE magic")
+        need(head and head[:8] == MAGIC[:len(head)], "NOT_SEALED", "no MILLRACE magic")
         need(len(head) == HEADER, "TRUNCATED", "ends inside the header")
         version, suite, kdf, log, iterations = struct.unpack(">4BI", head[8:16])
         need(version == 1, "UNSUPPORTED", f"format version {version}")
@@ -190,12 +191,13 @@ def parse_frame(src, off, end):
     n = (1 if single else 0, 2, 4, 8)[fhd >> 6]
     content = int.from_bytes(take(at, n), "little") + (256 if n == 2 else 0) if n else None
     at += n
-    need((content if single else window) <= MAX_FRAME, "LIMIT", f"the frame at {off} needs a window over 128 MiB")
+    window = content if single else window
+    need(window <= MAX_FRAME, "LIMIT", f"the frame at {off} needs a window over 128 MiB")
     last = False
     while not last:
         b = int.from_bytes(take(at, 3), "little")
         last, kind, size = b & 1, b >> 1 & 3, b >> 3
-        need(kind != 3 and size <= 128 * 1024, "CORRUPT", f"bad block at {at}")
+        need(kind != 3 and size <= min(window, 128 * 1024), "CORRUPT", f"bad block at {at}")
         at += 3 + (1 if kind == 1 else size)
     if checksum:
         take(at, 4)
@@ -320,7 +322,7 @@ class Index:
             need(isinstance(p, str) and "\0" not in p and not any(c in ("", ".", "..") for c in p.split("/")),
                  "CORRUPT", f"an entry's path: {p!r}")
             need(e.get("type") in ("file", "dir", "symlink", "link"), "CORRUPT", f"{p!r}: type")
-            need(e.get("changed") in (None, "grew", "shrank", "vanished"), "CORRUPT", f"{p!r}: changed")
+            need(e.get("changed") in (None, "grew", "shrank", "modified", "vanished", "unreadable"), "CORRUPT", f"{p!r}: changed")
             need(e.get("superseded") in (None, True, False), "CORRUPT", f"{p!r}: superseded")
             need(e["type"] not in ("symlink", "link") or isinstance(e.get("link"), str), "CORRUPT", f"{p!r}: link")
             gone = e.get("changed") == "vanished" and "at" not in e
@@ -394,7 +396,7 @@ def tidy(name):
 def check_tar(index, layer1):
     """Entries and tar members side by side; returns counts."""
     members = (m for m in tar_members(layer1) if m["path"] != "" or m["type"] != "dir")     # the folder itself
-    types, last, superseded, count = Counter(), {}, [], 0
+    types, last, superseded, count, passed = Counter(), {}, [], 0, {}
     for e in index.entries():
         p, count = e["path"], count + 1
         types[e["type"]] += 1
@@ -403,7 +405,9 @@ def check_tar(index, layer1):
             superseded.append((p, count))
         if "at" not in e:
             continue
-        m = next(members, None)
+        # What could not be read again counts as it is: its line comes a second time, and its member does not.
+        m = passed.pop((e["at"], p), None) if e.get("changed") and not e.get("superseded") else None
+        m = m or next(members, None)
         need(m is not None, "CORRUPT", f"{p!r}: the tar stream has no such member")
         utf8 = lambda s: s.encode("utf-8", "surrogateescape")
         try:
@@ -412,6 +416,7 @@ def check_tar(index, layer1):
             same = False
         need(same, "CORRUPT", f"{p!r} at {e['at']}: the tar stream has {m['path']!r} at {m['at']}")
         if e.get("superseded"):
+            passed[e["at"], p] = m
             continue
         for name in ("type", "data", "size", "uid", "gid"):
             need(m[name] == e[name], "CORRUPT", f"{p!r}: {name} is {e[name]!r}, in the tar stream {m[name]!r}")
@@ -432,6 +437,7 @@ def read_layer2(src, server=None, ident=None):
     data = [f for f in frames if f.magic == ZSTD_MAGIC]
     indexes = [i for i, f in enumerate(frames) if f.magic == INDEX_MAGIC and src.read_at(f.off + 8, min(8, f.clen - 8)) == b"MLRINDEX"]
     ours = bool(indexes)
+    need(ours or server is None and ident is None, "MISPLACED", "no index, so nothing says whose it is")
     table = parse_table(src, ours) if frames[-1].magic == TABLE_MAGIC else None
     if ours:
         need(len(indexes) == 1, "CORRUPT", "more than one index")
@@ -464,7 +470,7 @@ def read_layer2(src, server=None, ident=None):
             counts = check_tar(index, layer1)
         else:
             counts = {"entries": sum(1 for _ in index.entries())}
-        report["index"] = {"head": index.head, "sha256": index.sha256, "frames": len(index.frames), **counts}
+        report["index"] = {"lines": counts["entries"] + 1, "head": index.head, "sha256": index.sha256, "frames": len(index.frames), **counts}
     return {"foreign": not ours, "layer2": report}, layer1
 
 
@@ -484,6 +490,12 @@ def judge(f, key=None, password=None, plain=False, layer3_only=False, server=Non
     found, layer1 = read_layer2(src, server, ident)
     result.update(found)
     return result, layer1
+
+
+def batch(lines):
+    """Many objects in one process: a line of arguments of `judge` as a JSON array, a line of its answer."""
+    for line in lines:
+        main(["judge", *json.loads(line)])
 
 
 def entry(f, paths, key=None, password=None, plain=False, server=None, ident=None):
@@ -656,7 +668,7 @@ def read_secrets(args):
 def main(argv=None):
     top = argparse.ArgumentParser(description="independent reader of the millrace container, version 1")
     sub = top.add_subparsers(dest="command", required=True)
-    for name in ("judge", "cat", "entry", "seed", "make"):
+    for name in ("judge", "cat", "entry", "seed", "make", "batch"):
         p = sub.add_parser(name)
         p.add_argument("dir" if name == "make" else "file")
         if name == "entry":
@@ -676,6 +688,10 @@ def main(argv=None):
     try:
         if args.command == "make":
             print(json.dumps({"ok": True, "objects": make(args.dir)}))
+            return 0
+        if args.command == "batch":
+            with open(args.file, encoding="utf-8") as f:
+                batch(f)
             return 0
         key, password = read_secrets(args)
         with open(args.file, "rb") as f:

@@ -35,7 +35,7 @@ def flipped(data, at, mask):
 
 def expected_cut(n):
     if n < 64:
-        return "NOT_SEALED" if n < 8 else "TRUNCATED"
+        return "NOT_SEALED" if n == 0 else "TRUNCATED"
     return "TRUNCATED" if (n - 64) % (F + 28) < 28 else "AUTH_FAILED"
 
 
@@ -218,7 +218,13 @@ def layer2_broken():
               ("tar: entries swapped", "CORRUPT", with_rows([entries[1], entries[0]] + entries[2:]), None),
               ("tar: an entry missing", "CORRUPT", with_rows(entries[:2] + entries[3:]), None), ("tar: the last missing", "CORRUPT", with_rows(entries[:-1]), None),
               ("tar: an entry too many", "CORRUPT", with_rows(entries + [{**entries[-1], "path": "zz"}]), None),
-              ("tar: a superseded one may differ in size", "ok", changed(0, size=2), False)]
+              ("tar: a superseded one may differ in size", "ok", changed(0, size=2), False),
+              *((f"tar: {how}", "ok", changed(3, changed=how), False) for how in ("grew", "shrank", "modified", "vanished", "unreadable")),
+              ("tar: superseded, then its line again", "ok", with_rows(entries[:3] + [{**entries[3], "superseded": True}] + entries[4:]
+               + [{**entries[3], "changed": "vanished"}]), False),
+              ("tar: a line again that was not superseded", "CORRUPT", with_rows(entries + [{**entries[3], "changed": "vanished"}]), None),
+              ("tar: another line again", "CORRUPT", with_rows(entries[:3] + [{**entries[3], "superseded": True}] + entries[4:]
+               + [{**entries[3], "changed": "vanished", "size": 1}]), None)]
     for name, want, stream, foreign in cases:
         got = outcome(stream, plain=True)
         expect("layer 2 broken", name, (got[0], got[2]), (want, foreign))
@@ -226,6 +232,7 @@ def layer2_broken():
     for how, want in (({"server": "test-server", "ident": head["id"]}, "ok"), ({"server": "x"}, "MISPLACED"), ({"ident": "x"}, "MISPLACED")):
         expect("layer 2 broken", how, outcome(stream, plain=True, **how)[0], want)
         expect("layer 2 broken", how, outcome(m.seal(stream, key=KEY), key=KEY, **how)[0], want)
+    expect("layer 2 broken", "no index, and a name", outcome(rebuilt(data), plain=True, server="test-server")[0], "MISPLACED")
     expect("layer 2 broken", "a bare stream with a key", outcome(stream, key=KEY)[0], "NOT_SEALED")
     expect("layer 2 broken", "a container as a bare stream", outcome(m.seal(stream, key=KEY), plain=True)[0], "CORRUPT")
 

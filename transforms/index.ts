@@ -27,9 +27,16 @@ export { createMeter, type MeterOptions, type Progress } from './meter.ts'
 export { openPlain, openSealed, type RangeSource, type ReadRange, type Sealed } from './open-sealed.ts'
 export { openSeekable, type Seekable } from './open-seekable.ts'
 export { type SealChainOptions, seal, unseal } from './seal.ts'
-export { createSeedEncrypt, type SeedEncryptOptions } from './seed.ts'
+export { createSeedEncrypt, SEED_OVERHEAD_BYTES, type SeedEncryptOptions } from './seed.ts'
 export { createSeedDecrypt, type SeedDecryptOptions } from './seed-decrypt.ts'
-export { type Bucket, type BucketOptions, createBucket, createThrottle, type ThrottleOptions } from './throttle.ts'
+export {
+  type Bucket,
+  type BucketOptions,
+  type Clock,
+  createBucket,
+  createThrottle,
+  type ThrottleOptions,
+} from './throttle.ts'
 export {
   type CompressOptions,
   type CompressTotals,

@@ -191,3 +191,36 @@ test('two containers of the same plaintext share no frame', async () => {
   const [one, two] = [await seal(plain), await seal(plain)]
   assert.notDeepEqual(one.subarray(HEADER_BYTES), two.subarray(HEADER_BYTES))
 })
+
+test('key material is wiped when a stream ends, fails or is destroyed', async (t) => {
+  const wiped = t.mock.method(Buffer.prototype, 'fill')
+  const count = () => {
+    const calls = wiped.mock.calls.filter((call) => call.arguments[0] === 0 && (call.this as Buffer).length === 32)
+    wiped.mock.resetCalls()
+    return calls.length
+  }
+  const sealed = await seal(sample(10_000))
+  // The copy of the raw key, and the two keys that are derived from it.
+  assert.ok(count() >= 3)
+  await open(sealed)
+  assert.ok(count() >= 3)
+  sealed[5000] = (sealed[5000] as number) ^ 1
+  await assert.rejects(open(sealed))
+  assert.ok(count() >= 3)
+  const stream = createEncrypt({ key })
+  stream.write('x', () => stream.destroy())
+  await new Promise((resolve) => stream.on('close', resolve))
+  assert.ok(count() >= 3)
+})
+
+test('derivation leaves the main thread free', async () => {
+  const stream = createEncrypt({ password: 'slow', iterations: 3_000_000 })
+  let turns = 0
+  const timer = setInterval(() => {
+    turns += 1
+  }, 1)
+  stream.end('x')
+  for await (const _ of stream);
+  clearInterval(timer)
+  assert.ok(turns > 50, `${turns} turns of the event loop in about a second`)
+})

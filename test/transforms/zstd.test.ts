@@ -62,6 +62,21 @@ test('every boundary length and write size makes the round trip', async () => {
   }
 })
 
+test('any length and any splits of the bytes make the round trip', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.nat(4 * C),
+      fc.integer({ min: 1, max: 3 * C }),
+      fc.integer({ min: 1, max: C }),
+      async (length, write, read) => {
+        const data = sample(length, length + 1)
+        assert.deepEqual(await decompress(await compress(data, write), read), data)
+      },
+    ),
+    { numRuns: 60 },
+  )
+})
+
 test('the zstd command reads what is written, frames, index and seek table', { skip: NO_ZSTD }, async () => {
   const data = sample(5 * C + 99)
   const packed = await through(data, [createZstdCompress({ frameBytes: C, index: indexOf(3) })])

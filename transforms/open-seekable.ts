@@ -9,6 +9,8 @@ import { type DataFrame, FrameWalker } from './zstd-walker.ts'
 
 /** Compressed bytes of one frame, at most, for `d` bytes of content: what zstd's bound allows, and some flushes. */
 const FRAME_SLACK_BYTES = 1024 * 1024
+/** Content that is decompressed ahead, unless one frame alone is more. */
+const AHEAD_BYTES = 64 * 1024 * 1024
 /** The head is in the first few hundred bytes of the index: fetch little for it. */
 const INDEX_FIRST_BYTES = 64 * 1024
 const INDEX_READ_BYTES = 2 * 1024 * 1024
@@ -156,8 +158,12 @@ class SeekableFrames implements Seekable {
     const table = this.#table
     const start = table.position(first).compressed
     const end = table.position(last).compressed + table.compressedBytes(last)
-    for (let frame = first; frame <= last; frame += 1)
+    let largest = 1
+    for (let frame = first; frame <= last; frame += 1) {
       checkSizes(table.compressedBytes(frame), table.decompressedBytes(frame))
+      largest = Math.max(largest, table.decompressedBytes(frame))
+    }
+    const depth = Math.min(defaultThreads() + 1, Math.max(1, Math.floor(AHEAD_BYTES / largest)))
     const cutter = new ExactReader(this.#source.createReadStream(start, end))
     let next = first
     // One read at a time, in order; what runs side by side is the decompression.
@@ -173,7 +179,7 @@ class SeekableFrames implements Seekable {
       return work
     }
     try {
-      yield* ahead(begin, defaultThreads() + 1)
+      yield* ahead(begin, depth)
     } finally {
       reading.catch(() => {})
       cutter.close()

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { chmod, mkdir, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -109,6 +110,27 @@ test('a real world makes the round trip through a folder', {
   await succeeds(['restore', 'latest', '--from', url, '--server', 'worlds', '--target', join(folder, 'out')])
   execFileSync('diff', ['-r', WORLDS, join(folder, 'out')])
   assert.deepEqual(diffTrees(WORLDS, join(folder, 'out')), [])
+})
+
+test('what tar, zstd and encrypt made by hand is restored whole, when its missing index is allowed', {
+  skip: NO_ZSTD,
+}, async (t) => {
+  const { folder, world, url, store } = await place(t)
+  await makeTree(join(world, 'more'), oddTree())
+  const tar = execFileSync('tar', ['c', '--format=pax', '-C', world, '.'], { maxBuffer: 1 << 28 })
+  const zst = execFileSync('zstd', ['-c', '--no-check'], { input: tar, maxBuffer: 1 << 28 })
+  const object = (await succeeds(['encrypt'], { input: zst })).stdout
+  const id = '2026-11-22T10-00-00.000Z-hand'
+  await mkdir(join(store, 'world'), { recursive: true })
+  await writeFile(join(store, 'world', `${id}.tar.zst.mlr`), object)
+  await writeFile(join(store, 'world', `${id}.tar.zst.mlr.sha256`), createHash('sha256').update(object).digest('hex'))
+  const from = ['--from', url, '--server', 'world']
+  const restore = ['restore', id, ...from, '--target', join(folder, 'out')]
+  await fails(4, /has no index/, restore)
+  await fails(2, /only be restored whole/, [...restore, '--allow-renamed', '--include', 'level.dat'])
+  await succeeds([...restore, '--allow-renamed'])
+  assert.deepEqual(diffTrees(world, join(folder, 'out'), ['mtime']), [])
+  assert.match((await succeeds(['verify', id, ...from, '--allow-renamed'])).stdout.toString(), /: ok /)
 })
 
 test('list, inspect and verify, for people and as JSON', async (t) => {

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { Readable } from 'node:stream'
-import type { IndexBuilder, IndexEntry } from '../transforms/index.ts'
+import type { IndexBuilder } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { packFolder } from './archive/pack.ts'
 import { scanFolder } from './archive/scan.ts'
@@ -88,7 +88,7 @@ async function openFolder(folder: string, options: OpenSourceOptions): Promise<O
     )
   }
   const pack = await packFolder(folder, {
-    onEntry: (entry) => options.index.add(entry as IndexEntry),
+    onEntry: (entry) => options.index.add(entry),
     onWarning: options.onWarning,
     signal: options.signal,
   })

@@ -1,9 +1,11 @@
+import type { IndexEntry } from '../../transforms/index.ts'
+
 /**
  * What an entry of the archive is, to everyone who writes, lists or restores one, and the exact conversions between
  * the three clocks that meet here: the kernel's nanoseconds, tar's decimal seconds, the index's milliseconds.
  */
 
-export type EntryType = 'file' | 'dir' | 'symlink' | 'link'
+export type EntryType = IndexEntry['type']
 
 /**
  * How the stored copy of a file came to differ from any one moment of the file: `grew` (cut at the size of its
@@ -13,23 +15,9 @@ export type EntryType = 'file' | 'dir' | 'symlink' | 'link'
  */
 export type EntryChange = 'grew' | 'shrank' | 'modified' | 'vanished' | 'unreadable'
 
-/** One entry, with exactly the keys of its line in the index. Times are ms (may have a fraction), sizes bytes. */
-export interface ArchiveEntry {
-  path: string
-  type: EntryType
-  size: number
-  mode: number
-  mtime: number
-  uid: number
-  gid: number
-  /** The target of a symlink as it stands, or the path of the entry that a hard link shares its content with. */
-  link?: string
-  /** Offset of its first header block in the tar stream. */
-  at: number
-  /** Offset of its bytes in the tar stream. */
-  data: number
+/** One entry as it stands in the index, with what this writer says of changes. */
+export interface ArchiveEntry extends IndexEntry {
   changed?: EntryChange
-  /** A later entry of the same path counts instead. */
   superseded?: true
 }
 

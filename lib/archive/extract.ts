@@ -2,6 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import { lstat, mkdir, realpath } from 'node:fs/promises'
 import { finished, type Readable } from 'node:stream'
 import { type Extract, extract, type Header } from 'tar-stream'
+import type { IndexEntry } from '../../transforms/index.ts'
 import { BackupError } from '../errors.ts'
 import { type ArchiveWarning, type EntryType, escapeBytes, nsToMs, paxToNs } from './entry.ts'
 import { abortError } from './io.ts'
@@ -14,16 +15,7 @@ export { applyFolder } from './target.ts'
 const SMALL_BYTES = 64 * 1024
 
 /** An entry as the archive has it; times are ms, sizes bytes. */
-export interface ExtractEntry {
-  path: string
-  type: EntryType
-  size: number
-  mode: number
-  mtime: number
-  uid: number
-  gid: number
-  link?: string
-}
+export type ExtractEntry = Omit<IndexEntry, 'at' | 'data' | 'changed' | 'superseded'>
 
 export interface ExtractOptions {
   /** Set the numeric owners and the setuid, setgid and sticky bits. The default is whether it runs as root. */

@@ -12,6 +12,7 @@ import {
   type ReadRange,
   type Sealed,
   type Seekable,
+  TransformError,
 } from '../transforms/index.ts'
 import type { Snapshot } from './catalog.ts'
 import { BackupError } from './errors.ts'
@@ -80,6 +81,12 @@ export async function openObject(
     seekable = await openSeekable(source)
     const head = seekable?.hasIndex ? await seekable.head() : null
     if (!options.allowRenamed) checkPlace(snapshot, head)
+    if (seekable && head && head.bytes !== seekable.size) {
+      throw new TransformError(
+        'CORRUPT',
+        `The index says ${head.bytes} bytes, and the seek table ${seekable.size}: the object is damaged.`,
+      )
+    }
     return {
       stat,
       sealed,

@@ -94,6 +94,7 @@ export async function* readIndex(pieces: AsyncIterable<Buffer>): AsyncGenerator<
   const decompressor = new FrameDecompressor(INDEX_BLOCK_BYTES)
   let marker = Buffer.alloc(0)
   let lines = 0
+  let bytes = 0
   try {
     for await (const piece of pieces) {
       let at = 0
@@ -109,8 +110,12 @@ export async function* readIndex(pieces: AsyncIterable<Buffer>): AsyncGenerator<
         if (!frame) continue
         const text = Buffer.concat(await decompressor.decompress(frame.bytes, frame.contentBytes))
         for (const line of parseLines(text)) {
-          if (lines === 0) checkHead(line)
-          else checkEntry(line)
+          if (lines === 0) {
+            checkHead(line)
+            bytes = line.bytes as number
+          } else {
+            checkEntry(line, bytes)
+          }
           lines += 1
           yield line as unknown as IndexHead | IndexEntry
         }
@@ -192,7 +197,7 @@ function checkHead(head: Record<string, unknown>): void {
 
 const TYPES = ['file', 'dir', 'symlink', 'link']
 
-function checkEntry(entry: Record<string, unknown>): void {
+function checkEntry(entry: Record<string, unknown>, bytes: number): void {
   const { path, type, at, data, link } = entry
   if (typeof path !== 'string' || !isSafePath(path)) corruptIndex('an entry has no path within the folder')
   if (typeof type !== 'string' || !TYPES.includes(type)) corruptIndex('an entry has no type that is known')
@@ -201,6 +206,8 @@ function checkEntry(entry: Record<string, unknown>): void {
   }
   if (typeof entry.mtime !== 'number' || !Number.isFinite(entry.mtime)) corruptIndex('an entry has no mtime')
   if ((data as number) < (at as number)) corruptIndex('an entry has its content before its header')
+  if ((data as number) + (type === 'file' ? (entry.size as number) : 0) > bytes)
+    corruptIndex('an entry ends past the archive')
   if ((type === 'symlink' || type === 'link') && typeof link !== 'string') corruptIndex('a link has no target')
   if (type === 'link' && !isSafePath(link as string)) corruptIndex('a hard link has no target within the folder')
 }

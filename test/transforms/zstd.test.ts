@@ -39,8 +39,8 @@ function indexOf(entries: number): (totals: { bytes: number }) => Buffer[] {
       mtime: 1.5,
       uid: 0,
       gid: 0,
-      at: i * 2048,
-      data: i * 2048 + 1024,
+      at: i,
+      data: i + 10,
     }
     builder.add(entry)
   }

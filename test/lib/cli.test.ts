@@ -89,7 +89,8 @@ test('encrypt and decrypt are inverse pipes, and -o writes a file that is whole 
   assert.deepEqual(await readdir(folder), [])
 })
 
-test("the original service's layout is written and read, and nothing comes out of a damaged one", async () => {
+test("the original service's layout is written and read, and nothing comes out of a damaged one", async (t) => {
+  const folder = await scratch(t)
   const data = sample(500_000)
   const layout = ['--layout', 'seed']
   const sealed = (await succeeds(['encrypt', ...layout], { input: data })).stdout
@@ -97,6 +98,8 @@ test("the original service's layout is written and read, and nothing comes out o
   assert.deepEqual((await succeeds(['decrypt', ...layout], { input: sealed })).stdout, data)
   sealed[1000] = (sealed[1000] as number) ^ 1
   assert.equal((await fails(4, /./, ['decrypt', ...layout], { input: sealed })).stdout.length, 0)
+  await fails(4, /./, ['decrypt', ...layout, '-o', join(folder, 'out')], { input: sealed })
+  assert.deepEqual(await readdir(folder), [])
   assert.equal((await fails(4, /begin with MILLRACE/, ['decrypt'], { input: sealed })).stdout.length, 0)
   await fails(2, /layout "zip"/, ['decrypt', '--layout', 'zip'], { input: sealed })
 })

@@ -34,15 +34,35 @@ class FrameContext {
     })
   }
 
-  /** @returns all that came out, in buffers that are nobody else's. One call at a time. */
-  run(input: Uint8Array): Promise<Buffer[]> {
+  /**
+   * One call at a time.
+   * @param most bytes that may come out.
+   * @returns all that came out, in buffers that are nobody else's.
+   * @throws node:zlib's error, or one that says that more came out; the context cannot be used again then.
+   */
+  run(input: Uint8Array, most: number): Promise<Buffer[]> {
     return new Promise((resolve, reject) => {
-      if (this.#error) return reject(this.#error)
-      this.#fail = reject
+      const output: Buffer[] = []
+      let bytes = 0
+      const take = () => {
+        for (let next = this.#stream.read(); next !== null; next = this.#stream.read()) {
+          output.push(next)
+          bytes += next.length
+        }
+        if (bytes > most) this.#stream.destroy(new Error(`it holds more than ${most} bytes`))
+      }
+      const settle = (error?: Error) => {
+        this.#stream.off('readable', take)
+        if (error) reject(error)
+        else resolve(output)
+      }
+      if (this.#error) return settle(this.#error)
+      this.#fail = settle
+      // A frame that holds more than it says fills the stream, which then waits for a reader before it calls back.
+      this.#stream.on('readable', take)
       this.#stream.write(input, () => {
-        const output: Buffer[] = []
-        for (let next = this.#stream.read(); next !== null; next = this.#stream.read()) output.push(next)
-        resolve(output)
+        take()
+        settle(this.#error ?? undefined)
       })
     })
   }
@@ -69,6 +89,8 @@ function roomFor(chunkSize: number, options: ZstdOptions): ZstdOptions & { reada
 
 /** Compresses whole frames: content size and checksum in each. */
 export class FrameCompressor extends FrameContext {
+  readonly #bound: number
+
   constructor(level: number, frameBytes: number) {
     // With the end directive on the frame's only write, zstd knows the content size and writes it.
     const chunkSize = Math.max(compressBound(frameBytes), 1024)
@@ -81,11 +103,12 @@ export class FrameCompressor extends FrameContext {
         }),
       ),
     )
+    this.#bound = chunkSize
   }
 
   /** @returns the frame, in one buffer that is nobody else's. */
   async compress(input: Uint8Array): Promise<Buffer> {
-    const pieces = await this.run(input)
+    const pieces = await this.run(input, this.#bound)
     const frame = Buffer.allocUnsafeSlow(pieces.reduce((sum, piece) => sum + piece.length, 0))
     let at = 0
     for (const piece of pieces) at += piece.copy(frame, at)
@@ -112,7 +135,7 @@ export class FrameDecompressor extends FrameContext {
   async decompress(frame: Uint8Array, contentBytes: number): Promise<Buffer[]> {
     let output: Buffer[]
     try {
-      output = await this.run(frame)
+      output = await this.run(frame, contentBytes)
     } catch (cause) {
       throw corruptFrame(cause)
     }

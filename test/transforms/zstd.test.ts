@@ -15,6 +15,7 @@ import {
   openSeekable,
   TransformError,
 } from '../../transforms/index.ts'
+import { SeekTableBuilder } from '../../transforms/seek-table.ts'
 import { sample, through } from '../support/streams.ts'
 import { NO_ZSTD } from '../support/tools.ts'
 
@@ -176,6 +177,26 @@ test('hostile sizes are refused before anything is allocated for them', async ()
   // One that claims 16 MiB and has a block for 1 byte.
   const small = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0, 1, 9, 0, 0, 65])
   await assert.rejects(decompress(small), hasCode('CORRUPT'))
+})
+
+test('a frame that holds more than it says is refused, however much more', async () => {
+  const whole = zstdCompressSync(Buffer.alloc(6_000_000, 'a world'), {
+    pledgedSrcSize: 6_000_000,
+    params: { [constants.ZSTD_c_checksumFlag]: 1 },
+  })
+  assert.equal(whole.readUInt32LE(6), 6_000_000)
+  for (const says of [0, 1, 131_072, 500_000, 1_999_999]) {
+    const frame = Buffer.from(whole)
+    frame.writeUInt32LE(says, 6)
+    await assert.rejects(decompress(frame), hasCode('CORRUPT'), `says ${says}`)
+    const table = new SeekTableBuilder()
+    table.add(frame.length, says)
+    const stream = Buffer.concat([frame, ...table.finish()])
+    const seekable = await openSeekable(
+      openPlain(async (at, length) => stream.subarray(at, at + length), stream.length),
+    )
+    if (says > 0) await assert.rejects(seekable?.read(0, 1) as Promise<Buffer>, hasCode('CORRUPT'), `says ${says}`)
+  }
 })
 
 test('a reader that stalls stops the source after a fixed number of frames', async () => {

@@ -199,6 +199,16 @@ test('a frame that holds more than it says is refused, however much more', async
   }
 })
 
+test('a frame without a size that holds more than the seek table says is refused', async () => {
+  const frame = await through(Buffer.alloc(300_000, 'a world'), [createNativeCompress()])
+  const table = new SeekTableBuilder()
+  table.add(frame.length, 700)
+  const stream = Buffer.concat([frame, ...table.finish()])
+  const seekable = await openSeekable(openPlain(async (at, length) => stream.subarray(at, at + length), stream.length))
+  await assert.rejects(seekable?.read(0, 700) as Promise<Buffer>, hasCode('CORRUPT'))
+  await assert.rejects(decompress(stream), hasCode('CORRUPT'))
+})
+
 test('a reader that stalls stops the source after a fixed number of frames', async () => {
   for (const make of [
     { stream: createZstdCompress({ frameBytes: C, threads: 2 }), data: randomBytes(100 * C) },

@@ -1,5 +1,13 @@
 export { StorageError, type StorageErrorCode, type StorageErrorDetails } from './errors.ts'
 export { type FilesystemConfig, openFilesystem } from './filesystem.ts'
+export {
+  type BandwidthOptions,
+  type StorageEvent,
+  withBandwidth,
+  withObserver,
+  withPrefix,
+  withRetry,
+} from './layers/index.ts'
 export { openMemory } from './memory.ts'
 export {
   type FoundObject,

@@ -79,3 +79,10 @@ export function writeWorld(folder: string, options: WorldOptions): { files: numb
   }
   return written
 }
+
+// `node bench/world.ts FOLDER BYTES` writes one, and says what it wrote.
+if (process.argv[1] === import.meta.filename) {
+  const [folder, bytes] = process.argv.slice(2)
+  if (!folder || !(Number(bytes) > 0)) throw new Error('usage: node bench/world.ts FOLDER BYTES')
+  console.log(JSON.stringify(writeWorld(folder, { bytes: Number(bytes) })))
+}

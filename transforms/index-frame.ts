@@ -166,6 +166,8 @@ class BlockCollector {
   }
 }
 
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
 function* parseLines(text: Buffer): Generator<Record<string, unknown>> {
   let from = 0
   while (from < text.length) {
@@ -173,9 +175,9 @@ function* parseLines(text: Buffer): Generator<Record<string, unknown>> {
     if (to < 0) corruptIndex('a block ends inside a line')
     let line: unknown
     try {
-      line = JSON.parse(text.toString('utf8', from, to))
+      line = JSON.parse(utf8.decode(text.subarray(from, to)))
     } catch {
-      corruptIndex('a line is no JSON')
+      corruptIndex('a line is no JSON in UTF-8')
     }
     if (typeof line !== 'object' || line === null || Array.isArray(line)) corruptIndex('a line is no object')
     yield line as Record<string, unknown>
@@ -190,9 +192,10 @@ function checkHead(head: Record<string, unknown>): void {
   for (const name of ['server', 'id', 'tool', 'consistency']) {
     if (typeof head[name] !== 'string') corruptIndex(`its head has no ${name}`)
   }
-  for (const name of ['created', 'bytes', 'files']) {
+  for (const name of ['created', 'bytes', 'files', ...(head.kind === 'tar' ? ['mode'] : [])]) {
     if (!isCount(head[name])) corruptIndex(`its head has no ${name}`)
   }
+  if (head.kind === 'tar' && !Number.isFinite(head.mtime)) corruptIndex('its head has no mtime')
 }
 
 const TYPES = ['file', 'dir', 'symlink', 'link']

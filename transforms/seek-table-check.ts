@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto'
 import {
   corruptSeekTable,
+  SEEK_CHECKSUM_FLAG,
   SEEK_ENTRY_BYTES,
   SEEK_FOOTER_BYTES,
   SEEK_FOOTER_MAGIC,
+  SEEK_RESERVED_BITS,
   SEEK_TABLE_MAGIC,
   SKIPPABLE_HEADER_BYTES,
 } from './seek-table.ts'
@@ -18,6 +20,8 @@ export interface FrameRecord {
 interface TableRecord {
   entries: number
   digest: Buffer
+  /** What is wrong with its descriptor. */
+  fault: string | undefined
 }
 
 /**
@@ -76,7 +80,7 @@ export class SeekTableCheck {
       if ('digest' in next) {
         const same = next.entries === this.#count && this.#hash.digest().equals(next.digest)
         this.#wrong = same
-          ? undefined
+          ? next.fault
           : `it says ${next.entries} frames of other sizes than the ${this.#count} that are there`
         this.#hash = createHash('sha256')
         this.#count = 0
@@ -132,6 +136,13 @@ class TableReader {
   /** @returns undefined when it is no seek table after all: other programs may use the same magic. */
   finish(): TableRecord | undefined {
     if (this.#entriesBytes < 0 || this.#footer.readUInt32LE(5) !== SEEK_FOOTER_MAGIC) return undefined
-    return { entries: this.#footer.readUInt32LE(0), digest: this.#hash.digest() }
+    const entries = this.#footer.readUInt32LE(0)
+    const descriptor = this.#footer[4] as number
+    let fault: string | undefined
+    if (descriptor & SEEK_RESERVED_BITS) fault = 'its descriptor has reserved bits set'
+    const saysChecksums = (descriptor & SEEK_CHECKSUM_FLAG) !== 0
+    if (entries > 0 && saysChecksums !== this.#entryBytes > SEEK_ENTRY_BYTES)
+      fault = 'its descriptor does not fit its length'
+    return { entries, digest: this.#hash.digest(), fault }
   }
 }

@@ -9,8 +9,8 @@ export const SEEK_FOOTER_BYTES = 9
 export const SEEK_FOOTER_MAGIC = 0x8f92eab1
 export const SEEK_ENTRY_BYTES = 8
 export const MAX_SEEK_ENTRIES = 2 ** 27
-const CHECKSUM_FLAG = 0x80
-const RESERVED_BITS = 0x7c
+export const SEEK_CHECKSUM_FLAG = 0x80
+export const SEEK_RESERVED_BITS = 0x7c
 const ENTRIES_AT_ONCE = 8192
 
 /** Collects the sizes of the frames as they are written: 8 bytes each. */
@@ -75,14 +75,14 @@ export function parseSeekFooter(footer: Buffer, streamBytes: number): SeekFooter
   if (footer.length < SEEK_FOOTER_BYTES || footer.readUInt32LE(5) !== SEEK_FOOTER_MAGIC) return null
   const entries = footer.readUInt32LE(0)
   const descriptor = footer[4] as number
-  if (descriptor & RESERVED_BITS) corruptSeekTable('its descriptor has reserved bits set')
+  if (descriptor & SEEK_RESERVED_BITS) corruptSeekTable('its descriptor has reserved bits set')
   if (entries > MAX_SEEK_ENTRIES) {
     throw new TransformError(
       'LIMIT',
       `The seek table says ${entries} frames, and 2^27 are allowed: it is damaged, or made to harm.`,
     )
   }
-  const entryBytes = descriptor & CHECKSUM_FLAG ? SEEK_ENTRY_BYTES + 4 : SEEK_ENTRY_BYTES
+  const entryBytes = descriptor & SEEK_CHECKSUM_FLAG ? SEEK_ENTRY_BYTES + 4 : SEEK_ENTRY_BYTES
   const frameBytes = SKIPPABLE_HEADER_BYTES + entries * entryBytes + SEEK_FOOTER_BYTES
   if (frameBytes > streamBytes) corruptSeekTable(`it is longer than the stream (${frameBytes} of ${streamBytes} bytes)`)
   return { entries, entryBytes, frameBytes }

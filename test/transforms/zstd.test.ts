@@ -49,7 +49,19 @@ function indexOf(entries: number): (totals: { bytes: number }) => Buffer[] {
 }
 
 function headOf(bytes: number, files: number): IndexHead {
-  return { v: 1, kind: 'tar', server: 's', id: 'i', created: 1, tool: 't', bytes, files, consistency: 'unknown' }
+  return {
+    v: 1,
+    kind: 'tar',
+    server: 's',
+    id: 'i',
+    created: 1,
+    tool: 't',
+    bytes,
+    files,
+    consistency: 'unknown',
+    mode: 0o755,
+    mtime: 1.5,
+  }
 }
 
 test('every boundary length and write size makes the round trip', async () => {

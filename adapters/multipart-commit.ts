@@ -19,6 +19,8 @@ export interface FoundObject {
 export interface CommitStore {
   find(request: PrimitiveRequest): Promise<FoundObject | undefined>
   remove(request: PrimitiveRequest): Promise<void>
+  /** Puts on the object that `find` just called ours what the store left out of the upload: a lock, say. */
+  secure?(request: PrimitiveRequest): Promise<void>
 }
 
 export interface CommitOptions {
@@ -84,7 +86,10 @@ export class Commitment {
     }
   }
 
-  /** @throws StorageError CORRUPT or CONFLICT when the store does not hold our object of `bytes` bytes. */
+  /**
+   * Makes sure of the object, and of what is to be on it.
+   * @throws StorageError CORRUPT or CONFLICT when the store does not hold our object of `bytes` bytes.
+   */
   async verify(bytes: number): Promise<void> {
     const found = await this.#find()
     if (!found) throw this.#error('CORRUPT', 'was reported as stored, but the store does not have it')
@@ -94,6 +99,7 @@ export class Commitment {
       throw this.#error('CORRUPT', `has ${found.size} bytes at the store, and ${bytes} were sent`)
     }
     if (found.damage !== undefined) throw this.#error('CORRUPT', found.damage)
+    await this.#patiently(async (request) => this.#store.secure?.(request))
   }
 
   /**
@@ -118,9 +124,13 @@ export class Commitment {
   }
 
   #find(): Promise<FoundObject | undefined> {
+    return this.#patiently((request) => this.#store.find(request))
+  }
+
+  #patiently<T>(call: (request: PrimitiveRequest) => Promise<T>): Promise<T> {
     const { callRetry = CALL_RETRY, clock } = this.#options
     const signal = this.#stopping.signal
-    return retry(() => this.#store.find({ signal }), callRetry, { signal, clock })
+    return retry(() => call({ signal }), callRetry, { signal, clock })
   }
 
   async #removeOurs(): Promise<boolean> {

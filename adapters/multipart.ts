@@ -32,6 +32,8 @@ export interface MultipartPrimitives<Upload, Receipt> extends PartStore<Upload, 
   find(request: PrimitiveRequest): Promise<FoundObject | undefined>
   /** Removes exactly the object that `find` just called ours. */
   remove(request: PrimitiveRequest): Promise<void>
+  /** Puts on the object that `find` just called ours what the store left out of the upload: a lock, say. */
+  secure?(request: PrimitiveRequest): Promise<void>
 }
 
 export interface MultipartOptions extends WriteOptions {

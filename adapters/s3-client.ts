@@ -82,6 +82,11 @@ export class S3Connection {
     throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation, key })
   }
 
+  /** For what takes the SDK's own client. */
+  get client(): S3Client {
+    return this.#client
+  }
+
   /** One attempt at one request. @throws StorageError, AbortError */
   async once<T>(operation: string, send: Send<T>, options: S3CallOptions = {}): Promise<T> {
     const { signal, key } = options

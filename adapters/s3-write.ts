@@ -28,7 +28,7 @@ interface Digest {
   crc32?: Buffer
 }
 
-interface Receipt {
+export interface Receipt {
   part: CompletedPart
   digest: Digest
 }
@@ -59,7 +59,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     const { conditionalPut } = this.#connection.abilities
     if (!conditionalPut) await this.#lookBefore(signal)
     const input: PutObjectCommandInput = {
-      ...this.#target,
+      ...this.target,
       ...this.#condition(conditionalPut),
       ...this.#objectFields(),
       Body: body,
@@ -77,7 +77,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     const reply = await this.#once('begin', signal, (client, options) =>
       client.send(
         new this.#sdk.CreateMultipartUploadCommand({
-          ...this.#target,
+          ...this.target,
           ...this.#objectFields(),
           ...(this.#connection.integrity === 'crc32' ? { ChecksumAlgorithm: 'CRC32' as const } : {}),
         }),
@@ -93,7 +93,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     const reply = await this.#once('putPart', signal, (client, options) =>
       client.send(
         new this.#sdk.UploadPartCommand({
-          ...this.#target,
+          ...this.target,
           UploadId: uploadId,
           PartNumber: number,
           Body: body,
@@ -119,7 +119,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     const reply = await this.#once('commit', signal, (client, options) =>
       client.send(
         new this.#sdk.CompleteMultipartUploadCommand({
-          ...this.#target,
+          ...this.target,
           ...this.#condition(conditionalComplete),
           UploadId: uploadId,
           MultipartUpload: { Parts: receipts.map(({ part }) => part) },
@@ -152,7 +152,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   async remove({ signal }: PrimitiveRequest): Promise<void> {
     const version = this.#versionId === undefined ? {} : { VersionId: this.#versionId }
     await this.#once('abort', signal, (client, options) =>
-      client.send(new this.#sdk.DeleteObjectCommand({ ...this.#target, ...version }), options),
+      client.send(new this.#sdk.DeleteObjectCommand({ ...this.target, ...version }), options),
     )
   }
 
@@ -160,7 +160,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   async secure({ signal }: PrimitiveRequest): Promise<void> {
     const { objectLock, tags } = this.#connection.config
     const version = this.#versionId === undefined ? {} : { VersionId: this.#versionId }
-    const target = { ...this.#target, ...version }
+    const target = { ...this.target, ...version }
     const lock = objectLock && !isPassing(this.#key) ? lockFields(objectLock) : undefined
     if (lock && this.#lastHead?.ObjectLockMode === undefined) {
       const Retention = { Mode: lock.ObjectLockMode, RetainUntilDate: lock.ObjectLockRetainUntilDate }
@@ -183,7 +183,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     return this.#connection.sdk
   }
 
-  get #target(): { Bucket: string; Key: string } {
+  get target(): { Bucket: string; Key: string } {
     return { Bucket: this.#connection.config.bucket, Key: this.#fullKey }
   }
 
@@ -216,7 +216,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     const version = this.#versionId === undefined ? {} : { VersionId: this.#versionId }
     const checksum = this.#connection.integrity === 'crc32' ? { ChecksumMode: 'ENABLED' as const } : {}
     return this.#once('stat', signal, (client, options) =>
-      client.send(new this.#sdk.HeadObjectCommand({ ...this.#target, ...version, ...checksum }), options),
+      client.send(new this.#sdk.HeadObjectCommand({ ...this.target, ...version, ...checksum }), options),
     )
   }
 

@@ -1,5 +1,6 @@
-import { Readable } from 'node:stream'
+import { Readable, type Writable } from 'node:stream'
 import type { GetObjectCommandOutput, HeadObjectCommandOutput } from '@aws-sdk/client-s3'
+import type { Upload } from '@aws-sdk/lib-storage'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import { MultipartWritable } from './multipart.ts'
@@ -17,6 +18,7 @@ import { CALL_RETRY, retry } from './retry.ts'
 import { S3Connection } from './s3-client.ts'
 import { checkConfig, type S3Config } from './s3-config.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
+import { LibStorageWritable } from './s3-lib-storage.ts'
 import { S3Probe } from './s3-probe.ts'
 import { abortUpload, bare, isPassing, S3Write } from './s3-write.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
@@ -33,19 +35,23 @@ const SIGN_IN_REFUSED = ['InvalidAccessKeyId', 'SignatureDoesNotMatch', 'Credent
 export async function openS3(config: S3Config): Promise<Storage> {
   checkConfig(config)
   const sdk = await import('@aws-sdk/client-s3')
-  return new S3Storage(new S3Connection(sdk, config))
+  const isLibStorage = config.uploader === 'lib-storage'
+  const uploadClass = isLibStorage ? (await import('@aws-sdk/lib-storage')).Upload : undefined
+  return new S3Storage(new S3Connection(sdk, config), uploadClass)
 }
 
 class S3Storage implements Storage {
   readonly adapter = ADAPTER
   readonly location: string
   readonly #connection: S3Connection
+  readonly #uploadClass: typeof Upload | undefined
 
-  constructor(connection: S3Connection) {
+  constructor(connection: S3Connection, uploadClass: typeof Upload | undefined) {
     const { config, prefix, names, isAws } = connection
     const endpoint = isAws ? '' : `?endpoint=${encodeURIComponent(names.endpoint)}`
     this.location = `s3://${config.bucket}/${prefix}${endpoint}`
     this.#connection = connection
+    this.#uploadClass = uploadClass
   }
 
   get conditionalWrites(): boolean {
@@ -53,7 +59,7 @@ class S3Storage implements Storage {
     return config.conditionalWrites ?? abilities.conditionalPut
   }
 
-  createWriteStream(key: string, options: WriteOptions = {}): MultipartWritable<string, unknown> {
+  createWriteStream(key: string, options: WriteOptions = {}): Writable {
     const { ifAbsent = false } = options
     const connection = this.#connection
     const write = new S3Write(connection, key, ifAbsent)
@@ -62,7 +68,10 @@ class S3Storage implements Storage {
       throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation: 'createWriteStream', key })
     }
     const { partBytes, callRetry, partRetry } = connection.config
-    return new MultipartWritable(write, { ...options, adapter: ADAPTER, key, partBytes, callRetry, partRetry })
+    const uploading = { ...options, key, partBytes, callRetry, partRetry }
+    if (this.#uploadClass === undefined) return new MultipartWritable(write, { ...uploading, adapter: ADAPTER })
+    const { sdk, client } = connection
+    return new LibStorageWritable(write, { ...uploading, sdk, client, uploadClass: this.#uploadClass })
   }
 
   createReadStream(key: string, options: ReadOptions = {}): Readable {

@@ -1,8 +1,10 @@
 import { openS3 } from '../../adapters/s3.ts'
+import { KEY_MAX_BYTES } from '../../adapters/storage.ts'
 import { storageContract } from '../contract/storage.ts'
 import { openTestBucket, type TestBucket } from '../support/test-bucket.ts'
 
 const PART_BYTES = 5 * 1024 * 1024
+const PREFIX = 'some/where/'
 
 const UPLOADERS = ['millrace', 'lib-storage'] as const
 
@@ -21,13 +23,15 @@ for (const server of ['ceph', 'swift'] as const) {
             profile: server,
             uploader,
             ...(isFirst ? {} : { pageSize: 10 }),
-            prefix: 'some/where',
+            prefix: PREFIX,
             partBytes: PART_BYTES,
           })
         },
         cleanup: () => bucket.remove(),
         pendingUploads: async () => (await bucket.pendingUploads()).length,
         partBytes: PART_BYTES,
+        keyMaxBytes: KEY_MAX_BYTES - PREFIX.length,
+        maxObjectBytes: 5 * 1024 ** 4,
         manyKeys: isFirst ? 3000 : 35,
       })
     }

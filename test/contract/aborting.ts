@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { Readable } from 'node:stream'
 import { finished, pipeline } from 'node:stream/promises'
 import { describe, it } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import {
   assertAborts,
   type ContractRun,
@@ -10,6 +11,7 @@ import {
   closed,
   closedCleanly,
   feed,
+  keysOf,
   noise,
   transfer,
   write,
@@ -49,18 +51,71 @@ export function abortingTests(run: ContractRun): void {
       })
 
       it(`destroy at any moment of the commit of ${size} bytes leaves nothing, or had finished`, async () => {
-        for (const ms of [0, 1, 3, 6, 12, 25]) {
+        for (const ms of await run.momentsOfCommit(size)) {
           const key = run.freshKey()
           const stream = run.storage.createWriteStream(key)
           const close = closedCleanly(stream)
           stream.end(noise(size, 1))
-          await new Promise((resolve) => setTimeout(resolve, ms))
+          await delay(ms)
           const had = stream.writableFinished
           stream.destroy()
           await close
           assert.equal(stream.writableFinished, had)
           if (had) await run.assertHolds(key, noise(size, 1))
           else await run.assertNothingLeft(key)
+        }
+      })
+    }
+
+    for (const size of [10, 2 * partBytes + 10]) {
+      it(`destroy at any moment of replacing by ${size} bytes leaves the old object or none, or had finished`, async () => {
+        for (const ms of await run.momentsOfCommit(size)) {
+          const key = run.freshKey()
+          await write(run.storage, key, noise(300, 2))
+          const stream = run.storage.createWriteStream(key)
+          const close = closedCleanly(stream)
+          stream.end(noise(size, 1))
+          await delay(ms)
+          stream.destroy()
+          await close
+          if (stream.writableFinished) await run.assertHolds(key, noise(size, 1))
+          // The new one had replaced the old one, and was taken back.
+          else if ((await keysOf(run.storage, key)).length === 0) await run.assertNothingLeft(key)
+          else await run.assertHolds(key, noise(300, 2))
+        }
+      })
+
+      it(`a signal at any moment of the commit of ${size} bytes is an AbortError, or it had finished`, async () => {
+        for (const ms of await run.momentsOfCommit(size)) {
+          const key = run.freshKey()
+          const controller = new AbortController()
+          const stream = run.storage.createWriteStream(key, { signal: controller.signal })
+          const close = closed(stream)
+          stream.end(noise(size, 1))
+          await delay(ms)
+          controller.abort()
+          await close
+          if (stream.writableFinished) await run.assertHolds(key, noise(size, 1))
+          else {
+            assert.equal(stream.errored?.name, 'AbortError')
+            await run.assertNothingLeft(key)
+          }
+        }
+      })
+
+      it(`destroy of an ifAbsent write of ${size} bytes never removes what was there`, async () => {
+        if (!run.storage.conditionalWrites) return
+        for (const ms of await run.momentsOfCommit(size)) {
+          const key = run.freshKey()
+          await write(run.storage, key, noise(300, 2))
+          const stream = run.storage.createWriteStream(key, { ifAbsent: true })
+          const close = closed(stream)
+          stream.end(noise(size, 1))
+          await delay(ms)
+          stream.destroy()
+          await close
+          assert.equal(stream.writableFinished, false)
+          await run.assertHolds(key, noise(300, 2))
         }
       })
     }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { buffer } from 'node:stream/consumers'
 import { before, describe, it } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { ObjectStat } from '../../adapters/storage.ts'
 import {
   assertAborts,
@@ -9,6 +10,7 @@ import {
   assertIsStorageError,
   assertReads,
   type ContractRun,
+  inBatches,
   noise,
   write,
 } from './support.ts'
@@ -126,6 +128,63 @@ export function readingTests(run: ContractRun): void {
       await assertAborts(run.storage.readRange(key, 0, 10, { signal: AbortSignal.abort() }))
     })
 
+    it('a read of a version that was deleted is NOT_FOUND', async () => {
+      const own = run.freshKey()
+      await write(run.storage, own, noise(400, 1))
+      const { version } = await run.storage.stat(own)
+      await run.storage.delete(own)
+      await assertFails(buffer(run.storage.createReadStream(own, { version: version! })), 'NOT_FOUND')
+      await assertFails(run.storage.readRange(own, 10, 20, { version: version! }), 'NOT_FOUND')
+    })
+
+    for (const change of ['replaced', 'deleted'] as const) {
+      it(`T14: a stream whose object is ${change} gives all of the old bytes, or fails`, async () => {
+        const own = run.freshKey()
+        await write(run.storage, own, bytes)
+        const stream = run.storage.createReadStream(own)
+        const gathered: Buffer[] = []
+        try {
+          for await (const chunk of stream) {
+            if (gathered.length === 0) {
+              if (change === 'deleted') await run.storage.delete(own)
+              else await write(run.storage, own, noise(bytes.length, 8))
+            }
+            gathered.push(chunk)
+          }
+        } catch (error) {
+          assertIsStorageError(error, change === 'deleted' ? 'NOT_FOUND' : 'CONFLICT')
+          return
+        }
+        assert.ok(Buffer.concat(gathered).equals(bytes), 'bytes of two versions were joined')
+      })
+    }
+
+    it('a slow reader gets every byte', async () => {
+      const gathered: Buffer[] = []
+      for await (const chunk of run.storage.createReadStream(key)) {
+        gathered.push(chunk)
+        if (gathered.length < 20) await delay(2)
+      }
+      assert.ok(Buffer.concat(gathered).equals(bytes))
+    })
+
+    it('streams left early, at any moment, leave nothing behind that others wait for', async () => {
+      // More than the connections that an adapter keeps.
+      await inBatches(
+        Array.from({ length: 96 }, (_, index) => index),
+        async (index) => {
+          const stream = run.storage.createReadStream(key)
+          const close = new Promise((resolve) => stream.once('close', resolve))
+          if (index % 3 === 0) stream.destroy()
+          else if (index % 3 === 1) stream.once('readable', () => stream.destroy())
+          else setTimeout(() => stream.resume().destroy(), index % 7)
+          await close
+          assert.equal(stream.errored, null)
+        },
+      )
+      await assertReads(run.storage, key, bytes)
+    })
+
     it('gives bytes that are the reader’s own', async () => {
       for await (const chunk of run.storage.createReadStream(key)) chunk.fill(0)
       const range = await run.storage.readRange(key, 0, 100)
@@ -148,6 +207,7 @@ export function readingTests(run: ContractRun): void {
       await write(run.storage, small, noise(1234, 5))
       const { checksum } = await run.storage.stat(small)
       if (!checksum) return
+      assert.match(checksum.value, /^[0-9a-f]+$/)
       assert.equal(checksum.value, createHash(checksum.algorithm).update(noise(1234, 5)).digest('hex'))
     })
 

@@ -19,14 +19,7 @@ export function storageContract(name: string, contract: StorageContract): void {
   describe(`Storage contract: ${name}`, () => {
     before(() => run.open())
 
-    after(async () => {
-      try {
-        for await (const object of run.storage.list(`${run.base}/`)) await run.storage.delete(object.key)
-        await contract.cleanup?.(run.storage)
-      } finally {
-        await run.storage.close()
-      }
-    })
+    after(() => run.close())
 
     writingTests(run)
     abortingTests(run)

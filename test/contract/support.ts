@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { createCipheriv, createHash, randomBytes } from 'node:crypto'
 import { Readable, type Writable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
-import { pipeline } from 'node:stream/promises'
+import { finished, pipeline } from 'node:stream/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { StorageErrorCode } from '../../adapters/errors.ts'
 import type { ObjectStat, Storage, WriteOptions } from '../../adapters/storage.ts'
 
@@ -17,9 +18,65 @@ export interface StorageContract {
   partBytes?: number
   /** Objects in one listing; above the size of a page. Default 25. */
   manyKeys?: number
-  /** Whether the store takes the two Unicode forms of one text for one key, as some file systems do. */
+  /** Whether the store takes the two Unicode forms of one text for one key, as some file systems do. Default false. */
   foldsUnicode?: boolean
+  /** Whether the store takes `Key` and `key` for one. Default false. */
+  foldsCase?: boolean
+  /** Whether `a` and `a/b` cannot be two objects, as where `a` is a file or a folder. Default false. */
+  keysAreFiles?: boolean
+  /** Names of ODD_NAMES that the store cannot keep. A key with one has to be INVALID. Default none. */
+  refusedNames?: readonly string[]
+  /** The longest key in bytes, where the store or a prefix allows less than 1,024. Longer ones have to be INVALID. */
+  keyMaxBytes?: number
+  /** The largest object in bytes: a `size` above it has to be INVALID at once. Default: the store has no limit. */
+  maxObjectBytes?: number
 }
+
+/** Names that something on the way to a store may take for something else: URLs, XML, JSON, shells, numbers. */
+export const ODD_NAMES: readonly string[] = [
+  'a b',
+  ' leading',
+  'trailing ',
+  'a  b',
+  'a+b',
+  'a%20b',
+  'a%2Fb',
+  'a%2fb',
+  '100%',
+  '%',
+  '%zz',
+  'what?',
+  'q?x=1&y=2#z',
+  '#1',
+  'a=b',
+  'a&b',
+  '&amp;<xml>&lt;&#65;',
+  ']]>',
+  `it's "quoted"`,
+  'back`tick',
+  '~!@$^*()_=[]{}|;,:',
+  'trailing.',
+  '-dash',
+  '..x',
+  '...',
+  '.hidden',
+  '1',
+  '01',
+  '1.0',
+  '1e3',
+  'true',
+  'null',
+  '__proto__',
+  'grüße',
+  '世界',
+  '🌍',
+  '\u{1d4dc}\u{20bb7}',
+  '\u{1f469}\u200d\u{1f680}',
+  '\u00a0',
+  '\u202e',
+  'e\u0301',
+  '\u00e9',
+]
 
 /** What the tests of one contract share: the store, keys of their own, and what holds after every write. */
 export class ContractRun {
@@ -27,6 +84,7 @@ export class ContractRun {
   readonly partBytes: number
   /** Every key of this run begins with it, and a slash. */
   readonly base = `contract-${randomBytes(6).toString('hex')}`
+  readonly #socketsBefore = openSockets()
   #storage: Storage | undefined
   #count = 0
 
@@ -45,6 +103,20 @@ export class ContractRun {
     this.#storage = await this.contract.open()
   }
 
+  /** Removes what the run has left, and holds the store to letting go of its sockets. */
+  async close(): Promise<void> {
+    try {
+      await inBatches(await keysOf(this.storage, `${this.base}/`), (key) => this.storage.delete(key))
+      await this.contract.cleanup?.(this.storage)
+    } finally {
+      await this.storage.close()
+    }
+    for (let waits = 0; openSockets() > this.#socketsBefore; waits++) {
+      assert.ok(waits < 100, 'close() has left a socket open')
+      await delay(100)
+    }
+  }
+
   /** A prefix that no other test uses; it ends in a slash. */
   freshPrefix(): string {
     return `${this.base}/${++this.#count}/`
@@ -60,6 +132,28 @@ export class ContractRun {
     const folder = key.slice(0, key.lastIndexOf('/') + 1)
     assert.deepEqual(await keysOf(this.storage, folder), [], 'an object is left')
     await this.assertNoUploads()
+  }
+
+  /** A key of exactly so many bytes, in segments of 250 at most. */
+  keyOf(bytes: number): string {
+    const start = this.freshPrefix()
+    let rest = 'long name '.repeat(103).slice(0, bytes - start.length)
+    let key = start
+    for (; rest.length > 250; rest = rest.slice(250)) key += `${rest.slice(0, 249)}/`
+    return key + rest.replace(/ $/, '.')
+  }
+
+  /**
+   * Moments in ms after `end()` at which to abort: spread over the time that the store takes to commit an object of so
+   * many bytes.
+   */
+  async momentsOfCommit(size: number): Promise<number[]> {
+    const stream = this.storage.createWriteStream(this.freshKey())
+    const start = performance.now()
+    stream.end(noise(size, 1))
+    await finished(stream)
+    const ms = performance.now() - start
+    return [0, 0.2, 0.4, 0.6, 0.75, 0.9, 1].map((share) => share * ms)
   }
 
   async assertNoUploads(): Promise<void> {
@@ -100,6 +194,15 @@ export async function transfer(source: AsyncIterable<Buffer>, stream: Writable):
   }
 }
 
+/** Calls `work` for each item, several at once. */
+export async function inBatches<T>(items: readonly T[], work: (item: T) => Promise<void>, count = 16): Promise<void> {
+  for (let at = 0; at < items.length; at += count) await Promise.all(items.slice(at, at + count).map(work))
+}
+
+function openSockets(): number {
+  return process.getActiveResourcesInfo().filter((name) => /^(TCPSocket|TLS)Wrap$/.test(name)).length
+}
+
 /** Writes all of the bytes and waits until the stream has taken them, without an end. */
 export async function feed(stream: Writable, bytes: Buffer): Promise<void> {
   for (const chunk of chunksOf(bytes, 99_991)) {
@@ -137,13 +240,13 @@ export async function assertReads(storage: Storage, key: string, bytes: Buffer):
   assert.ok(read.equals(bytes), `${key} gave other bytes`)
 }
 
-export async function listOf(storage: Storage, prefix: string): Promise<ObjectStat[]> {
+export async function listOf(storage: Pick<Storage, 'list'>, prefix: string): Promise<ObjectStat[]> {
   const objects: ObjectStat[] = []
   for await (const object of storage.list(prefix)) objects.push(object)
   return objects
 }
 
-export async function keysOf(storage: Storage, prefix: string): Promise<string[]> {
+export async function keysOf(storage: Pick<Storage, 'list'>, prefix: string): Promise<string[]> {
   return (await listOf(storage, prefix)).map((object) => object.key).sort()
 }
 

@@ -50,6 +50,38 @@ export function writingTests(run: ContractRun): void {
       await run.assertHolds(key, Buffer.concat(expected))
     })
 
+    it('one chunk of several parts', async () => {
+      const key = run.freshKey()
+      const stream = run.storage.createWriteStream(key)
+      stream.end(noise(3 * partBytes + 1, 1))
+      await finished(stream)
+      await run.assertHolds(key, noise(3 * partBytes + 1, 1))
+    })
+
+    it('an expectedSize that was far off changes nothing', async () => {
+      for (const [size, expectedSize] of [
+        [2 * partBytes + 5, 1],
+        [2 * partBytes + 5, 0],
+        [10, 10 * 1024 ** 3],
+        [0, 10 * 1024 ** 3],
+      ] as const) {
+        const key = run.freshKey()
+        await write(run.storage, key, noise(size, 1), { expectedSize })
+        await run.assertHolds(key, noise(size, 1))
+      }
+    })
+
+    it('a size that is no count of bytes, or more than the store holds, is INVALID at once', () => {
+      const { maxObjectBytes } = run.contract
+      for (const size of [-1, 0.5, Number.NaN, ...(maxObjectBytes ? [maxObjectBytes + 1] : [])]) {
+        assert.throws(
+          () => run.storage.createWriteStream(run.freshKey(), { size }),
+          (error) => assertIsStorageError(error, 'INVALID'),
+          `size ${size}`,
+        )
+      }
+    })
+
     it('keeps nothing of a chunk that it has called consumed', async () => {
       const key = run.freshKey()
       const bytes = noise(2 * partBytes + 77, 4)
@@ -86,10 +118,45 @@ export function writingTests(run: ContractRun): void {
       await run.assertHolds(key, noise(2 * partBytes + 5, 2))
     })
 
+    it('a reader beside a writer that replaces sees the old object or the new one, whole', async () => {
+      const key = run.freshKey()
+      const versions = [noise(partBytes + 10, 1), noise(1000, 2), noise(partBytes + 20, 3), noise(0, 4), noise(2000, 5)]
+      await write(run.storage, key, versions[0]!)
+      let writing = true
+      let seen = 0
+      const reading = async () => {
+        while (writing) {
+          try {
+            const bytes = await buffer(run.storage.createReadStream(key))
+            assert.ok(
+              versions.some((version) => version.equals(bytes)),
+              `${bytes.length} bytes that nobody wrote so`,
+            )
+            seen++
+          } catch (error) {
+            // Replaced in the middle of this read.
+            assertIsStorageError(error, 'CONFLICT')
+          }
+          // One that has its object in memory would else leave the writer no turn.
+          await new Promise(setImmediate)
+        }
+      }
+      const readers = Promise.all([reading(), reading()])
+      try {
+        for (const version of versions) await write(run.storage, key, version)
+      } finally {
+        writing = false
+        await readers
+      }
+      assert.ok(seen > 0)
+      await run.assertHolds(key, versions.at(-1)!)
+    })
+
     it('makes no object before the end of the stream', async () => {
       const key = run.freshKey()
       const stream = run.storage.createWriteStream(key)
       await assertFails(run.storage.stat(key), 'NOT_FOUND')
+      await run.assertNoUploads()
       await feed(stream, noise(2 * partBytes + 5, 1))
       await assertFails(run.storage.stat(key), 'NOT_FOUND')
       assert.deepEqual(await keysOf(run.storage, key), [])
@@ -119,7 +186,10 @@ export function writingTests(run: ContractRun): void {
     it('ifAbsent makes an object and refuses to replace one', async () => {
       const key = run.freshKey()
       if (!run.storage.conditionalWrites) {
-        await assertFails(write(run.storage, key, noise(10, 1), { ifAbsent: true }), 'INVALID')
+        assert.throws(
+          () => run.storage.createWriteStream(key, { ifAbsent: true }),
+          (error) => assertIsStorageError(error, 'INVALID'),
+        )
         await run.assertNothingLeft(key)
         return
       }

@@ -28,6 +28,8 @@ export interface StorageContract {
   refusedNames?: readonly string[]
   /** The longest key in bytes, where the store or a prefix allows less than 1,024. Longer ones have to be INVALID. */
   keyMaxBytes?: number
+  /** The longest key of an object in parts, where that is shorter. What a longer one gives is not tested. */
+  keyMaxBytesInParts?: number
   /** The largest object in bytes: a `size` above it has to be INVALID at once. Default: the store has no limit. */
   maxObjectBytes?: number
 }

@@ -5,7 +5,7 @@ import { CALL_RETRY, retry, throwIfAborted } from './retry.ts'
 import { normalizePrefix, parseEndpoint, type S3Config } from './s3-config.ts'
 import { ADAPTER, type S3Names, toStorageError } from './s3-errors.ts'
 import { S3HttpHandler } from './s3-http.ts'
-import { profileOf, type S3Profile } from './s3-profiles.ts'
+import { profileOf, S3_PROFILES, type S3Integrity, type S3Profile } from './s3-profiles.ts'
 import { KEY_MAX_BYTES } from './storage.ts'
 
 export type Sdk = typeof import('@aws-sdk/client-s3')
@@ -28,7 +28,8 @@ export class S3Connection {
   readonly names: S3Names
   /** Ends in a slash, unless it is empty. */
   readonly prefix: string
-  readonly integrity: 'md5' | 'crc32'
+  /** As set, or as the profile says, until `probe` has seen that the server does not check it. */
+  integrity: S3Integrity
   readonly md5Etags: boolean
   readonly isAws: boolean
   /** As the profile says, until `probe` has seen what the server does. */
@@ -46,8 +47,9 @@ export class S3Connection {
     this.names = { bucket: config.bucket, endpoint: origin?.origin ?? `AWS S3 ${region ?? ''}`.trimEnd() }
     this.prefix = normalizePrefix(config.prefix)
     this.isAws = profile.name === 'aws'
-    this.integrity = config.integrity ?? profile.integrity
-    this.md5Etags = this.integrity === 'md5' && (config.md5Etags ?? profile.md5Etags)
+    const isUnsigned = config.signBodies === false && profile.integrity === 'sha256'
+    this.integrity = config.integrity ?? (isUnsigned ? 'md5' : profile.integrity)
+    this.md5Etags = config.md5Etags ?? profile.md5Etags
     this.abilities = profile
     this.#handler = new S3HttpHandler({ connectMs: CONNECT_MS, idleMs: config.idleMs ?? IDLE_MS })
 
@@ -68,7 +70,7 @@ export class S3Connection {
       options.credentials = { accessKeyId, secretAccessKey, ...(sessionToken === undefined ? {} : { sessionToken }) }
     }
     this.#client = new sdk.S3Client(options)
-    const signBodies = config.signBodies ?? origin?.protocol === 'http:'
+    const signBodies = config.signBodies ?? (this.integrity === 'sha256' || origin?.protocol === 'http:')
     if (!signBodies) leaveBodiesUnsigned(this.#client)
     if (!profile.sdkQuery) leaveOutSdkQuery(this.#client)
   }
@@ -125,10 +127,10 @@ function leaveBodiesUnsigned(client: S3Client): void {
   )
 }
 
-function regionOf(profile: S3Profile, origin: URL | undefined): string | undefined {
-  const isNamed = profile.region !== undefined && profile.region !== profileOf(undefined, profile.name).region
-  if (isNamed || origin === undefined) return profile.region
-  return process.env.AWS_REGION ?? profile.region
+/** A region that the host or the provider fixes; else the environment's, before the one that most servers go by. */
+function regionOf({ region }: S3Profile, origin: URL | undefined): string | undefined {
+  const isFixed = origin === undefined || region !== S3_PROFILES.other.region
+  return isFixed ? region : (process.env.AWS_REGION ?? region)
 }
 
 function leaveOutSdkQuery(client: S3Client): void {

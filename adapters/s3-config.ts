@@ -2,7 +2,7 @@ import { StorageError } from './errors.ts'
 import { checkKey } from './keys.ts'
 import type { RetryPolicy } from './retry.ts'
 import { ADAPTER } from './s3-errors.ts'
-import { S3_PROFILES, type S3ProfileName } from './s3-profiles.ts'
+import { S3_PROFILES, type S3Integrity, type S3ProfileName } from './s3-profiles.ts'
 
 const TAGS_MAX = 10
 const TAG_KEY_MAX = 128
@@ -35,11 +35,15 @@ export interface S3Config {
    * moment open. The same goes for objects in parts where only PutObject honours it, as on Ceph.
    */
   conditionalWrites?: boolean
-  /** What a part's bytes are checked by on arrival. Default crc32 on AWS, and md5 (Content-MD5) elsewhere. */
-  integrity?: 'md5' | 'crc32'
-  /** Whether ETags are MD5 digests, and compared. Default: by the profile; never where integrity is crc32. */
+  /**
+   * What the bytes of a body are checked by on arrival: `crc32` (the default on AWS, over TLS the cheapest), `sha256`
+   * (in the signature, the default elsewhere: a third of what MD5 costs), or `md5` (Content-MD5, and each ETag is
+   * compared as well).
+   */
+  integrity?: S3Integrity
+  /** Whether ETags are MD5 digests, and compared where integrity is md5. Default: by the profile. */
   md5Etags?: boolean
-  /** Whether a SHA-256 of each body is in its signature. Default: over http only; over https TLS and `integrity` do. */
+  /** Whether a SHA-256 of each body is in its signature. Default: over http, and where integrity is sha256. */
   signBodies?: boolean
   /** What cuts objects into parts and sends them. Default `millrace`; docs/decisions/0008 has the figures. */
   uploader?: 'millrace' | 'lib-storage'
@@ -82,7 +86,10 @@ export function checkConfig(config: S3Config): void {
   if (prefix !== '') checkKey(prefix.slice(0, -1), ADAPTER, 'open')
   checkChoice('profile', config.profile, Object.keys(S3_PROFILES))
   checkChoice('uploader', config.uploader, ['millrace', 'lib-storage'])
-  checkChoice('integrity', config.integrity, ['md5', 'crc32'])
+  checkChoice('integrity', config.integrity, ['md5', 'crc32', 'sha256'])
+  if (config.integrity === 'sha256' && config.signBodies === false) {
+    throw invalid('integrity sha256 is the SHA-256 in the signature, which signBodies: false leaves out.')
+  }
   checkChoice('encryption.algorithm', config.encryption?.algorithm, ['AES256', 'aws:kms'])
   checkObjectLock(config.objectLock)
   checkTags(config.tags ?? {})

@@ -4,12 +4,26 @@ import { type Attempt, CANARY } from './probe.ts'
 import { isAbort } from './retry.ts'
 import type { S3Connection, Send } from './s3-client.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
+import type { S3Integrity } from './s3-profiles.ts'
 import { abortUpload, S3Write } from './s3-write.ts'
 
 const BODY = Buffer.from(CANARY)
 /** Of a canary in a bucket with versions: what this probe wrote, one each, and some to spare. */
 const VERSIONS_MAX = 10
-/** Store, header and digest do not go together: as AWS, Ceph and Swift say it, and others by its nature. */
+interface PutFields {
+  IfNoneMatch?: string
+  ContentMD5?: string
+  ChecksumCRC32?: string
+  sha256?: string
+}
+
+/** Digests of other bytes than the canary's. */
+const WRONG: Record<S3Integrity, PutFields> = {
+  md5: { ContentMD5: createHash('md5').update('other bytes').digest('base64') },
+  sha256: { sha256: createHash('sha256').update('other bytes').digest('hex') },
+  crc32: { ChecksumCRC32: 'AAAAAA==' },
+}
+/** As AWS, Ceph and Swift call a body that does not fit its digest. */
 const DIGEST_REFUSED = ['BadDigest', 'InvalidDigest', 'XAmzContentSHA256Mismatch', 'XAmzContentChecksumMismatch']
 
 /**
@@ -39,6 +53,8 @@ export class S3Probe {
     })
     await attempt('checksum', async () => {
       found.checksum = await this.#digests(canary)
+      // Nothing would notice a body that was damaged on its way: MD5 is what every store has learnt first.
+      if (found.checksum === 'ignored' && this.#connection.integrity === 'sha256') this.#connection.integrity = 'md5'
     })
     return found
   }
@@ -114,29 +130,32 @@ export class S3Probe {
 
   /** What becomes of a body whose digest is wrong. */
   async #digests(canary: string): Promise<'checked' | 'ignored' | 'refused'> {
-    const { integrity } = this.#connection
-    const wrong =
-      integrity === 'md5'
-        ? { ContentMD5: createHash('md5').update('other bytes').digest('base64') }
-        : { ChecksumCRC32: 'AAAAAA==' }
     try {
-      await this.#put(canary, wrong)
+      await this.#put(canary, WRONG[this.#connection.integrity])
       return 'ignored'
     } catch (error) {
       if (isAbort(error) || !(error instanceof StorageError)) throw error
       if (error.code === 'CORRUPT' || DIGEST_REFUSED.includes(s3CodeOf(error) ?? '')) return 'checked'
-      // AWS says InvalidRequest of a CRC32 that does not fit.
-      if (integrity === 'crc32' && s3CodeOf(error) === 'InvalidRequest') return 'checked'
+      // What AWS says of a CRC32 that does not fit.
+      if (this.#connection.integrity === 'crc32' && s3CodeOf(error) === 'InvalidRequest') return 'checked'
       if (error.retryable) throw error
       return 'refused'
     }
   }
 
-  #put(key: string, fields: { IfNoneMatch?: string; ContentMD5?: string; ChecksumCRC32?: string }): Promise<unknown> {
+  #put(key: string, { sha256, ...fields }: PutFields): Promise<unknown> {
     const input = { ...this.#target(key), Body: BODY, ContentLength: BODY.length, ...fields }
-    return this.#send('putWhole', key, (client, options) =>
-      client.send(new this.#connection.sdk.PutObjectCommand(input), options),
-    )
+    const command = new this.#connection.sdk.PutObjectCommand(input)
+    if (sha256 !== undefined) {
+      command.middlewareStack.add(
+        (next) => (args) => {
+          ;(args as { request: { headers: Record<string, string> } }).request.headers['x-amz-content-sha256'] = sha256
+          return next(args)
+        },
+        { step: 'build', priority: 'low' },
+      )
+    }
+    return this.#send('putWhole', key, (client, options) => client.send(command, options))
   }
 
   async #complete(key: string, condition: { IfNoneMatch: string }): Promise<void> {

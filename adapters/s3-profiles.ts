@@ -15,6 +15,9 @@ export type S3ProfileName =
   | 'gcs'
   | 'other'
 
+/** Content-MD5; x-amz-checksum-crc32; or the SHA-256 in the signature, which every server has to check. */
+export type S3Integrity = 'md5' | 'crc32' | 'sha256'
+
 /**
  * In what a store that speaks S3 differs from AWS. What its documents do not promise is taken for absent here, and
  * `probe` finds out what the server at hand really does.
@@ -25,8 +28,8 @@ export interface S3Profile {
   pathStyle: boolean
   /** To sign for when none is given; undefined: the SDK's own search, which ends in an error. */
   region: string | undefined
-  /** What the bytes of each body are checked by on arrival. */
-  integrity: 'md5' | 'crc32'
+  /** What the bytes of each body are checked by on arrival: see S3Config. */
+  integrity: S3Integrity
   /** Whether an ETag is the MD5 of a body, and of an object in parts the MD5 of its parts' MD5s. */
   md5Etags: boolean
   /** Whether PutObject honours `If-None-Match: *`. */
@@ -52,7 +55,7 @@ const OTHER: S3Profile = {
   name: 'other',
   pathStyle: true,
   region: 'us-east-1',
-  integrity: 'md5',
+  integrity: 'sha256',
   md5Etags: true,
   conditionalPut: false,
   conditionalComplete: false,

@@ -105,7 +105,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     )
     const etag = reply.ETag
     if (!etag) throw this.#error('CORRUPT', 'putPart', `got no ETag for part ${number}`)
-    if (this.#trusts(etag, reply) && bare(etag) !== digest.md5?.toString('hex')) {
+    if (digest.md5 && this.#trusts(etag, reply) && bare(etag) !== digest.md5.toString('hex')) {
       throw this.#error('CORRUPT', 'putPart', `had part ${number} damaged on its way: the store has other bytes`)
     }
     const checksum = digest.crc32 ? { ChecksumCRC32: digest.crc32.toString('base64') } : {}
@@ -239,7 +239,13 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   }
 
   #digest(body: Buffer): Digest {
-    if (this.#connection.integrity === 'md5') return { md5: createHash('md5').update(body).digest() }
+    const { integrity, config } = this.#connection
+    const isLocked = config.objectLock !== undefined && !isPassing(this.#key)
+    // A lock demands a digest of its own, beside the signature's.
+    if (integrity === 'md5' || (integrity === 'sha256' && isLocked)) {
+      return { md5: createHash('md5').update(body).digest() }
+    }
+    if (integrity === 'sha256') return {}
     const sum = Buffer.alloc(4)
     sum.writeUInt32BE(crc32(body))
     return { crc32: sum }
@@ -322,8 +328,10 @@ function composite(receipts: Receipt[]): { etag?: string; crc32?: string } {
   const all = (name: keyof Digest) => Buffer.concat(receipts.map(({ digest }) => digest[name] ?? Buffer.alloc(0)))
   const md5s = all('md5')
   if (md5s.length > 0) return { etag: `${createHash('md5').update(md5s).digest('hex')}-${count}` }
+  const sums = all('crc32')
+  if (sums.length === 0) return {}
   const sum = Buffer.alloc(4)
-  sum.writeUInt32BE(crc32(all('crc32')))
+  sum.writeUInt32BE(crc32(sums))
   return { crc32: `${sum.toString('base64')}-${count}` }
 }
 

@@ -48,9 +48,14 @@ describe('S3: what a store can do, and what objects are stored with', () => {
     assert.deepEqual(report.found, { conditionalPut: true, conditionalComplete: false, checksum: 'checked' })
     assert.equal(storage.conditionalWrites, true)
     await storage.close()
-    const byCrc32 = await openS3(settings({ integrity: 'crc32' }))
-    assert.equal((await byCrc32.probe()).found?.checksum, 'ignored')
-    await byCrc32.close()
+    for (const [integrity, checksum] of [
+      ['md5', 'checked'],
+      ['crc32', 'ignored'],
+    ] as const) {
+      const other = await openS3(settings({ integrity }))
+      assert.equal((await other.probe()).found?.checksum, checksum, integrity)
+      await other.close()
+    }
     assert.deepEqual(await versionsOf(bucket.bucket), [])
     assert.deepEqual(await bucket.pendingUploads(), [])
   })

@@ -81,12 +81,15 @@ describe('S3 profiles', () => {
         const region = ['r2', 'gcs'].includes(profile) ? 'auto' : 'us-east-1'
         assert.match(String(headers.authorization), new RegExp(`/${region}/s3/aws4_request`), profile)
         assert.equal(url.pathname, '/bucket/some/object')
-        assert.equal(headers['content-md5'], createHash('md5').update('hello').digest('base64'))
+        assert.equal(headers['x-amz-content-sha256'], createHash('sha256').update('hello').digest('hex'))
+        assert.equal(headers['content-md5'], undefined)
         assert.equal(body.toString(), 'hello')
         assert.equal(url.searchParams.has('x-id'), profile !== 'gcs', profile)
         assert.ok(!Object.keys(headers).some((name) => name.startsWith('x-amz-checksum')), profile)
         assert.doesNotMatch(String(headers.authorization), /accept-encoding/)
       }
+      const byMd5 = await put({ profile: 'wasabi', integrity: 'md5' })
+      assert.equal(byMd5.headers['content-md5'], createHash('md5').update('hello').digest('base64'))
       const aws = await put({ profile: 'aws', region: 'eu-west-1', forcePathStyle: true })
       assert.match(String(aws.headers.authorization), /\/eu-west-1\/s3/)
       assert.equal(aws.headers['x-amz-checksum-crc32'], 'NhCmhg==')
@@ -98,6 +101,7 @@ describe('S3 profiles', () => {
       assert.equal(hashed.headers['x-amz-content-sha256'], createHash('sha256').update('hello').digest('hex'))
       const unhashed = await put({ profile: 'minio', signBodies: false })
       assert.equal(unhashed.headers['x-amz-content-sha256'], 'UNSIGNED-PAYLOAD')
+      assert.ok(unhashed.headers['content-md5'], 'something has to guard the bytes')
     })
 
     it('class, encryption, lock and tags stand in the headers; canaries and leases have neither class nor lock', async () => {
@@ -132,6 +136,7 @@ describe('S3 profiles', () => {
         { profile: 'azure' },
         { uploader: 'rsync' },
         { integrity: 'sha1' },
+        { integrity: 'sha256', signBodies: false },
         { encryption: { algorithm: 'rot13' } },
         { objectLock: { mode: 'SOFT', days: 1 } },
         { objectLock: { mode: 'GOVERNANCE', days: 0 } },

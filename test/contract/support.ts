@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict'
 import { createCipheriv, createHash, randomBytes } from 'node:crypto'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import type { ClientRequest } from 'node:http'
+import type { Socket } from 'node:net'
 import { Readable, type Writable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { finished, pipeline } from 'node:stream/promises'
@@ -80,13 +83,16 @@ export const ODD_NAMES: readonly string[] = [
   '\u00e9',
 ]
 
+/** https://nodejs.org/api/diagnostics_channel.html#http: each request of node:http and node:https. */
+const REQUEST_CHANNEL = 'http.client.request.start'
+
 /** What the tests of one contract share: the store, keys of their own, and what holds after every write. */
 export class ContractRun {
   readonly contract: StorageContract
   readonly partBytes: number
   /** Every key of this run begins with it, and a slash. */
   readonly base = `contract-${randomBytes(6).toString('hex')}`
-  readonly #socketsBefore = openSockets()
+  readonly #sockets = new Set<Socket>()
   #storage: Storage | undefined
   #count = 0
 
@@ -102,6 +108,7 @@ export class ContractRun {
   }
 
   async open(): Promise<void> {
+    subscribe(REQUEST_CHANNEL, this.#onRequest)
     this.#storage = await this.contract.open()
   }
 
@@ -113,10 +120,18 @@ export class ContractRun {
     } finally {
       await this.storage.close()
     }
-    for (let waits = 0; openSockets() > this.#socketsBefore; waits++) {
+    unsubscribe(REQUEST_CHANNEL, this.#onRequest)
+    for (let waits = 0; [...this.#sockets].some((socket) => !socket.destroyed); waits++) {
       assert.ok(waits < 100, 'close() has left a socket open')
       await delay(100)
     }
+  }
+
+  // Idle sockets of an agent do not hold the process up, so nothing that lists what does would show them.
+  #onRequest = (message: unknown) => {
+    const { request } = message as { request: ClientRequest }
+    if (request.socket) this.#sockets.add(request.socket)
+    else request.once('socket', (socket) => this.#sockets.add(socket))
   }
 
   /** A prefix that no other test uses; it ends in a slash. */
@@ -199,10 +214,6 @@ export async function transfer(source: AsyncIterable<Buffer>, stream: Writable):
 /** Calls `work` for each item, several at once. */
 export async function inBatches<T>(items: readonly T[], work: (item: T) => Promise<void>, count = 16): Promise<void> {
   for (let at = 0; at < items.length; at += count) await Promise.all(items.slice(at, at + count).map(work))
-}
-
-function openSockets(): number {
-  return process.getActiveResourcesInfo().filter((name) => /^(TCPSocket|TLS)Wrap$/.test(name)).length
 }
 
 /** Writes all of the bytes and waits until the stream has taken them, without an end. */

@@ -7,6 +7,7 @@ import { FileReadable } from './filesystem-read.ts'
 import { type FoundFile, walk } from './filesystem-walk.ts'
 import { FileWritable } from './filesystem-write.ts'
 import { quoteKey } from './keys.ts'
+import { checkSizes } from './multipart-plan.ts'
 import { probeStorage } from './probe.ts'
 import { checkExtent, checkRange, collectRange, rangePastEnd } from './read.ts'
 import { throwIfAborted } from './retry.ts'
@@ -46,6 +47,8 @@ class FilesystemStorage implements Storage {
 
   createWriteStream(key: string, options: WriteOptions = {}): FileWritable {
     checkFileKey(key, 'createWriteStream')
+    // How large a file may be is for the system to say.
+    checkSizes({ maxBytes: Number.MAX_SAFE_INTEGER }, options, { adapter: ADAPTER, key })
     return new FileWritable(this.#folders, key, options)
   }
 

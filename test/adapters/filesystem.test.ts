@@ -38,6 +38,7 @@ storageContract('filesystem', {
   },
   partBytes: 256 * 1024,
   manyKeys: 300,
+  keysAreFiles: true,
 })
 
 describe('filesystem', () => {

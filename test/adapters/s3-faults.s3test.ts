@@ -13,8 +13,8 @@ import {
 } from '@aws-sdk/client-s3'
 import { openS3, type S3Config } from '../../adapters/s3.ts'
 import type { Storage } from '../../adapters/storage.ts'
-import { openTestBucket, type TestBucket } from '../support/ceph.ts'
 import { type FaultProxy, openFaultProxy } from '../support/fault-proxy.ts'
+import { openTestBucket, type TestBucket } from '../support/test-bucket.ts'
 
 const PART_BYTES = 5 * 1024 * 1024
 const BYTES = createCipheriv('aes-128-ctr', Buffer.alloc(16, 3), Buffer.alloc(16)).update(

@@ -21,6 +21,13 @@ export {
 } from './multipart.ts'
 export { PART_BYTES, RING_BYTES } from './multipart-plan.ts'
 export { openStorage, parseStorageUrl, type StorageConfig } from './open.ts'
+export {
+  type ParallelReadOptions,
+  READ_CONNECTIONS,
+  READ_RANGE_BYTES,
+  READ_RING_BYTES,
+  readParallel,
+} from './read-parallel.ts'
 export type { RetryClock, RetryPolicy } from './retry.ts'
 export type { S3Config } from './s3-client.ts'
 export {

@@ -13,6 +13,7 @@ import {
   ResumingReadable,
   rangePastEnd,
 } from './read.ts'
+import { READ_CONNECTIONS } from './read-parallel.ts'
 import { CALL_RETRY, retry } from './retry.ts'
 import { checkConfig, type S3Config, S3Connection } from './s3-client.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
@@ -36,6 +37,7 @@ export async function openS3(config: S3Config): Promise<Storage> {
 
 class S3Storage implements Storage {
   readonly adapter = ADAPTER
+  readonly parallelReads = READ_CONNECTIONS
   readonly location: string
   readonly conditionalWrites: boolean
   readonly #connection: S3Connection

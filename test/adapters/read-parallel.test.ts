@@ -23,65 +23,14 @@ import type { ObjectStat, ReadOptions, Storage } from '../../adapters/storage.ts
 import { failure } from '../support/scripted-store.ts'
 import { overriding } from '../support/storage.ts'
 import { sample } from '../support/streams.ts'
+import { type Habits, type Wire, wireOver } from '../support/wire.ts'
 
 const KEY = 'a/b'
-
-interface Wire {
-  storage: Storage
-  requests: ReadOptions[]
-  stats: number
-  /** Read streams that are open, now and at most. */
-  open: number
-  maxOpen: number
-  /** Bytes that came out of the store. */
-  bytes: number
-}
-
-interface Habits {
-  /** Bytes of each chunk that a stream brings. */
-  chunkBytes?: number
-  /** How long a request takes to bring its first byte, by its start. */
-  latencyMs?: (start: number) => number
-  /** What a request fails with after its first chunk, by its start. */
-  fail?: (start: number) => Error | undefined
-}
 
 async function put(storage: Storage, bytes: Buffer): Promise<void> {
   const stream = storage.createWriteStream(KEY)
   stream.end(bytes)
   await finished(stream)
-}
-
-/** A store over `inner` whose reads take time, come in small chunks, and are counted. */
-function wireOver(inner: Storage, habits: Habits = {}): Wire {
-  const { chunkBytes = 100, latencyMs = () => 0, fail = () => undefined } = habits
-  const wire: Wire = { storage: inner, requests: [], stats: 0, open: 0, maxOpen: 0, bytes: 0 }
-  async function* body(key: string, options: ReadOptions) {
-    const { start = 0 } = options
-    await delay(latencyMs(start))
-    for await (const chunk of inner.createReadStream(key, options) as AsyncIterable<Buffer>) {
-      for (let at = 0; at < chunk.length; at += chunkBytes) {
-        const piece = chunk.subarray(at, at + chunkBytes)
-        wire.bytes += piece.length
-        yield piece
-        const error = fail(start)
-        if (error) throw error
-      }
-    }
-  }
-  wire.storage = overriding(inner, {
-    stat(key, options) {
-      wire.stats++
-      return inner.stat(key, options)
-    },
-    createReadStream(key, options = {}) {
-      wire.requests.push(options)
-      wire.maxOpen = Math.max(wire.maxOpen, ++wire.open)
-      const stream = Readable.from(body(key, options), { objectMode: false, highWaterMark: chunkBytes })
-      return stream.once('close', () => wire.open--)
-    },
-  })
-  return wire
 }
 
 async function wireWith(bytes: Buffer, habits: Habits = {}): Promise<Wire> {

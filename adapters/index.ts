@@ -2,6 +2,8 @@ export { StorageError, type StorageErrorCode, type StorageErrorDetails } from '.
 export { type FilesystemConfig, openFilesystem } from './filesystem.ts'
 export {
   type BandwidthOptions,
+  CALL_MS,
+  type RetryLayerPolicy,
   type StorageEvent,
   withBandwidth,
   withObserver,

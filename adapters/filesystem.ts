@@ -9,7 +9,7 @@ import { type FoundFile, walk } from './filesystem-walk.ts'
 import { FileWritable } from './filesystem-write.ts'
 import { quoteKey } from './keys.ts'
 import { probeStorage } from './probe.ts'
-import { checkExtent, checkRange, collectRange, rangePastEnd } from './read.ts'
+import { checkRange, readRangeByStream } from './read.ts'
 import { throwIfAborted } from './retry.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
 
@@ -64,23 +64,8 @@ class FilesystemStorage implements Storage {
     length: number,
     options: CallOptions & { version?: string } = {},
   ): Promise<Buffer> {
-    const names = { adapter: ADAPTER, key }
     checkFileKey(key, 'readRange')
-    checkExtent(offset, length, names)
-    if (length > 0) {
-      return collectRange(
-        this.createReadStream(key, { ...options, start: offset, end: offset + length - 1 }),
-        length,
-        names,
-      )
-    }
-    const { size, version } = await this.stat(key, options)
-    if (options.version !== undefined && options.version !== version) {
-      const message = `The object ${quoteKey(key)} was replaced.`
-      throw new StorageError(message, { code: 'CONFLICT', operation: 'readRange', ...names })
-    }
-    if (offset > size) throw rangePastEnd(names)
-    return Buffer.alloc(0)
+    return readRangeByStream(this, key, offset, length, options)
   }
 
   async stat(key: string, options: CallOptions = {}): Promise<ObjectStat> {

@@ -165,8 +165,6 @@ class ParallelReadable extends Readable {
     const range: Range = { stream, start, length, arrived: 0, ended: false, buffer: undefined, filled: 0, given: 0 }
     this.#ranges.push(range)
     this.#open.add(stream)
-    // Before the listener, which would start it: the one at the reader goes at the reader's pace.
-    if (range === this.#ranges[0]) stream.pause()
     stream.on('data', (chunk: Buffer) => this.#take(range, chunk))
     stream.on('end', () => this.#end(range))
     stream.on('error', (error) => this.destroy(error))

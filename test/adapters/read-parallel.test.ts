@@ -39,6 +39,13 @@ async function wireWith(bytes: Buffer, habits: Habits = {}): Promise<Wire> {
   return wireOver(memory, habits)
 }
 
+async function* endless(): AsyncGenerator<Buffer> {
+  for (;;) {
+    await delay(0)
+    yield Buffer.alloc(300)
+  }
+}
+
 /** Reads with a pause after each chunk. */
 async function sip(stream: Readable, ms: number): Promise<Buffer> {
   const chunks: Buffer[] = []
@@ -157,6 +164,17 @@ describe('readParallel', () => {
     assert.equal(wire.open, 0)
   })
 
+  it('one stream waits for its reader as well', async () => {
+    for (const options of [{ connections: 1 }, { end: 3_999_999, rangeBytes: 4_000_000 }]) {
+      const wire = await wireWith(sample(4_000_000), { chunkBytes: 10_000 })
+      const stream = readParallel(wire.storage, KEY, options)
+      await once(stream, 'readable')
+      await delay(30)
+      assert.ok(wire.bytes < 400_000, `${wire.bytes} bytes ahead`)
+      assert.equal((await buffer(stream)).length, 4_000_000)
+    }
+  })
+
   it('uses its buffers again', async (context) => {
     // Larger than any piece that is given out, so that only the ring's buffers have this size.
     const [rangeBytes, connections] = [300_001, 3]
@@ -246,6 +264,7 @@ describe('readParallel', () => {
     const bodies: [Readable, string][] = [
       [Readable.from([bytes.subarray(0, 999)]), 'CORRUPT'],
       [Readable.from([bytes.subarray(0, 1001)]), 'CORRUPT'],
+      [Readable.from(endless()), 'CORRUPT'],
       [
         new Readable({
           read() {
@@ -260,7 +279,13 @@ describe('readParallel', () => {
         createReadStream: (key, options = {}) =>
           options.start === 2000 ? body : memory.createReadStream(key, options),
       })
-      await assert.rejects(buffer(readParallel(storage, KEY, { rangeBytes: 1000 })), { code })
+      const given: Buffer[] = []
+      const read = async () => {
+        const stream = readParallel(storage, KEY, { rangeBytes: 1000 })
+        for await (const chunk of stream as AsyncIterable<Buffer>) given.push(chunk)
+      }
+      await assert.rejects(read(), { code })
+      assert.ok(Buffer.concat(given).length <= 3000)
     }
   })
 

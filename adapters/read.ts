@@ -3,7 +3,7 @@ import { addAbortSignal, Readable } from 'node:stream'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import { CALL_RETRY, PART_RETRY, type RetryClock, type RetryPolicy, retry, systemClock } from './retry.ts'
-import type { ReadOptions } from './storage.ts'
+import type { CallOptions, ReadOptions, Storage } from './storage.ts'
 
 /** A body that brings nothing for so long, while it is asked for, is taken for dead. */
 export const READ_IDLE_MS = 30_000
@@ -75,9 +75,8 @@ export class ResumingReadable extends Readable {
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
     this.#unwatch()
     this.#abort.abort()
-    this.#drop()
-    const opening = this.#opening ?? Promise.resolve()
-    opening.then(() => callback(error))
+    // Our close says that no request is left, so it comes after the body's.
+    Promise.all([this.#opening, this.#drop()]).then(() => callback(error))
   }
 
   async #open(): Promise<void> {
@@ -88,7 +87,7 @@ export class ResumingReadable extends Readable {
     try {
       const range = await retry(() => open({ ...request, version: this.#version }), policy, { signal, clock })
       if (this.destroyed) {
-        range.body.on('error', () => {}).destroy()
+        await release(range.body)
         return
       }
       this.#check(range)
@@ -188,10 +187,10 @@ export class ResumingReadable extends Readable {
     return this.#stop === undefined ? callRetry : resumeRetry
   }
 
-  #drop(): void {
+  #drop(): Promise<void> | undefined {
     const body = this.#body
     this.#body = undefined
-    body?.on('error', () => {}).destroy()
+    return body && release(body)
   }
 
   #error(code: 'CONFLICT' | 'CORRUPT' | 'UNAVAILABLE', what: string, cause?: unknown): StorageError {
@@ -199,6 +198,15 @@ export class ResumingReadable extends Readable {
     const message = `The object ${quoteKey(key)} ${what}.`
     return new StorageError(message, { code, adapter, operation: 'read', key, cause })
   }
+}
+
+/** Destroys a body that nobody wants any more. @returns what resolves at its close. */
+function release(body: Readable): Promise<void> {
+  return new Promise((resolve) => {
+    body.on('error', () => {}).destroy()
+    if (body.closed) resolve()
+    else body.once('close', () => resolve())
+  })
 }
 
 /** @throws StorageError INVALID when start or end is no offset, or end lies before start. */
@@ -245,4 +253,30 @@ export async function collectRange(
 export function rangePastEnd(names: { adapter: string; key: string }): StorageError {
   const message = `The range passes the end of ${quoteKey(names.key)}.`
   return new StorageError(message, { code: 'INVALID', operation: 'readRange', ...names })
+}
+
+/**
+ * `Storage.readRange` for an adapter that has its `createReadStream` and `stat` and nothing that would be shorter.
+ * @throws what `Storage.readRange` says.
+ */
+export async function readRangeByStream(
+  storage: Pick<Storage, 'adapter' | 'createReadStream' | 'stat'>,
+  key: string,
+  offset: number,
+  length: number,
+  options: CallOptions & { version?: string } = {},
+): Promise<Buffer> {
+  const names = { adapter: storage.adapter, key }
+  checkExtent(offset, length, names)
+  if (length > 0) {
+    const range = { ...options, start: offset, end: offset + length - 1 }
+    return collectRange(storage.createReadStream(key, range), length, names)
+  }
+  const { size, version } = await storage.stat(key, options)
+  if (options.version !== undefined && options.version !== version) {
+    const message = `The object ${quoteKey(key)} was replaced.`
+    throw new StorageError(message, { code: 'CONFLICT', operation: 'readRange', ...names })
+  }
+  if (offset > size) throw rangePastEnd(names)
+  return Buffer.alloc(0)
 }

@@ -74,7 +74,8 @@ const ADVICE: Record<string, string> = {
   InvalidAccessKeyId: 'the access key is not known there; check the credentials and the endpoint',
   SignatureDoesNotMatch: 'the secret key does not fit the access key; check the credentials',
   RequestTimeTooSkewed: "this machine's clock is wrong; set it",
-  CredentialsProviderError: 'no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or pass them',
+  CredentialsProviderError:
+    'no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, pass them, or check the profile that AWS_PROFILE names',
   PermanentRedirect: 'the bucket is in another region; pass its region',
   AuthorizationHeaderMalformed: 'the bucket is in another region; pass its region',
 }

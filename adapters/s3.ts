@@ -14,6 +14,7 @@ import {
   ResumingReadable,
   rangePastEnd,
 } from './read.ts'
+import { READ_CONNECTIONS } from './read-parallel.ts'
 import { CALL_RETRY, retry } from './retry.ts'
 import { S3Connection } from './s3-client.ts'
 import { checkConfig, type S3Config } from './s3-config.ts'
@@ -42,6 +43,7 @@ export async function openS3(config: S3Config): Promise<Storage> {
 
 class S3Storage implements Storage {
   readonly adapter = ADAPTER
+  readonly parallelReads = READ_CONNECTIONS
   readonly location: string
   readonly #connection: S3Connection
   readonly #uploadClass: typeof Upload | undefined

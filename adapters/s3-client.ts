@@ -33,7 +33,7 @@ export class S3Connection {
   readonly md5Etags: boolean
   readonly isAws: boolean
   /** As the profile says, until `probe` has seen what the server does. */
-  abilities: Pick<S3Profile, 'conditionalPut' | 'conditionalComplete' | 'rules'>
+  abilities: Pick<S3Profile, 'conditionalPut' | 'conditionalComplete' | 'partNameBytes' | 'rules'>
   readonly #client: S3Client
   readonly #handler: S3HttpHandler
 

@@ -13,6 +13,7 @@ import type { FoundObject, MultipartPrimitives, MultipartRules, PartBody, Primit
 import type { S3Connection, Send } from './s3-client.ts'
 import type { S3Config } from './s3-config.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
+import { KEY_MAX_BYTES } from './storage.ts'
 
 /**
  * Names the write in the object's metadata. It tells our object from one with the same bytes, which an ETag cannot:
@@ -74,6 +75,11 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   }
 
   async begin({ signal }: PrimitiveRequest): Promise<string> {
+    const { partNameBytes } = this.#connection.abilities
+    if (Buffer.byteLength(this.#fullKey) + partNameBytes > KEY_MAX_BYTES) {
+      const most = KEY_MAX_BYTES - partNameBytes
+      throw this.#error('INVALID', 'begin', `has a name above the ${most} bytes that this store can upload in parts`)
+    }
     const reply = await this.#once('begin', signal, (client, options) =>
       client.send(
         new this.#sdk.CreateMultipartUploadCommand({
@@ -255,7 +261,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     return this.#connection.once(operation, send, { signal, key: this.#key })
   }
 
-  #error(code: 'CORRUPT' | 'CONFLICT', operation: string, what: string): StorageError {
+  #error(code: 'CORRUPT' | 'CONFLICT' | 'INVALID', operation: string, what: string): StorageError {
     const message = `The object ${quoteKey(this.#key)} ${what}.`
     const retryable = code === 'CORRUPT'
     return new StorageError(message, { code, adapter: ADAPTER, operation, key: this.#key, retryable })

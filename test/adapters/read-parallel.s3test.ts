@@ -5,7 +5,7 @@ import { after, before, describe, it } from 'node:test'
 import { readParallel } from '../../adapters/read-parallel.ts'
 import { openS3 } from '../../adapters/s3.ts'
 import type { Storage } from '../../adapters/storage.ts'
-import { openTestBucket, type TestBucket } from '../support/ceph.ts'
+import { openTestBucket, type TestBucket } from '../support/test-bucket.ts'
 import { type FaultProxy, openFaultProxy } from '../support/fault-proxy.ts'
 import { sample } from '../support/streams.ts'
 

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import { StorageError } from '../../adapters/errors.ts'
 import { openS3 } from '../../adapters/s3.ts'
-import type { S3Config } from '../../adapters/s3-client.ts'
+import type { S3Config } from '../../adapters/s3-config.ts'
 
 // What a request is signed with when the settings hold no keys: the SDK's own chain, each link of it for real. The
 // endpoints of containers, of instances and of SSO are this file's server, by the variables that the SDK has for it.

@@ -143,7 +143,7 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
       entry.serverStatus = answer.statusCode ?? 0
       passBack(method, answer, reply, fault)
     })
-    const ended = once(passed, 'close')
+    const ended = new Promise<void>((resolve) => passed.on('close', resolve))
     underWay.add(ended)
     passed.on('close', () => underWay.delete(ended))
     passed.on('error', () => request.socket.destroy())

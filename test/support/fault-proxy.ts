@@ -51,7 +51,7 @@ export interface SeenRequest extends ArrivedRequest {
   fault?: Fault['kind']
   /** Whether all of it was passed on to the server. */
   reached: boolean
-  /** What the server answered. */
+  /** What the server answered; 0 where it broke off instead. */
   serverStatus?: number
   /** What the client was answered, once the answer was sent to its end. */
   answered?: number
@@ -67,6 +67,8 @@ export interface FaultProxy {
   endpoint: string
   /** Every request, in the order in which they were read to their ends or broke off. */
   seen: SeenRequest[]
+  /** How many requests have arrived. */
+  readonly arrived: number
   /** Arms a fault for the next `times` requests (default 1) that match. */
   inject(fault: Fault, match: Match, times?: number): void
   /** Lets a schedule decide for each request for which no fault is armed; undefined: nothing befalls them. */
@@ -145,7 +147,10 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
     })
     const ended = new Promise<void>((resolve) => passed.on('close', resolve))
     underWay.add(ended)
-    passed.on('close', () => underWay.delete(ended))
+    passed.on('close', () => {
+      underWay.delete(ended)
+      entry.serverStatus ??= 0
+    })
     passed.on('error', () => request.socket.destroy())
     passed.on('finish', () => {
       entry.reached = true
@@ -176,6 +181,9 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
   return {
     endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     seen,
+    get arrived() {
+      return count
+    },
     inject(fault, match, times = 1) {
       armed.push({ fault, match, left: times })
     },

@@ -129,14 +129,19 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
     }
 
     const tasks: (() => Promise<void>)[] = []
-    const add = (counts: Record<string, number>, plan: { name: string }, attempt: () => Promise<TrialResult>) => {
+    const add = (
+      counts: Record<string, number>,
+      plan: { name: string; key: string },
+      attempt: () => Promise<TrialResult>,
+    ) => {
       tasks.push(async () => {
+        const logged = context.follow(plan.key)
         try {
           const result = await within(deadlineMs, attempt())
           counts[result.outcome] = (counts[result.outcome] ?? 0) + 1
           mayPend += result.mayPend ?? 0
         } catch (error) {
-          broken.push(`${plan.name}: ${(error as Error).message}`)
+          broken.push(`${plan.name}: ${(error as Error).message}\n${tell(logged())}`)
         }
       })
     }
@@ -224,6 +229,14 @@ function logOf(
     if (key === undefined || asked.subject === undefined || asked.subject === key) log.push({ ...entry, ...asked })
   }
   return log.sort((a, b) => a.index - b.index)
+}
+
+function tell(log: LoggedRequest[]): string {
+  const line = ({ kind, fault, bodyBytes, reached, serverStatus, answered }: LoggedRequest) => {
+    const server = reached ? `server ${serverStatus ?? 'silent'}` : 'not passed on'
+    return `    ${kind}, ${bodyBytes} bytes, ${fault ?? 'no fault'}, ${server}, answered ${answered ?? 'nothing'}`
+  }
+  return log.map(line).join('\n')
 }
 
 async function within<T>(ms: number, work: Promise<T>): Promise<T> {

@@ -9,6 +9,7 @@ import { runTrials } from '../support/storage-trials.ts'
 const PART_BYTES = 5 * 1024 * 1024
 /** Few attempts, so that some calls use them up; waits of no length. */
 const QUICK = { attempts: 3, baseMs: 5, capMs: 20, deadlineMs: 20_000 }
+const IDLE_MS = 3000
 const ERROR = '<?xml version="1.0"?>\n<Error><Code>InternalError</Code><Message>Try again.</Message></Error>'
 
 /** https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html, in path style. */
@@ -46,10 +47,11 @@ describe('S3 under seeded faults', () => {
         downloads: 130,
         concurrency: 12,
         endpoint: bucket.endpoint,
-        open: (endpoint) => openS3({ ...settings, endpoint, callRetry: QUICK, partRetry: QUICK, idleMs: 1500 }),
+        open: (endpoint) => openS3({ ...settings, endpoint, callRetry: QUICK, partRetry: QUICK, idleMs: IDLE_MS }),
         pendingUploads: async () => (await bucket.pendingUploads()).length,
         partBytes: PART_BYTES,
         classify,
+        idleMs: IDLE_MS,
         special: {
           complete: [
             { kind: 'answer', status: 200, body: ERROR },
@@ -58,6 +60,7 @@ describe('S3 under seeded faults', () => {
         },
         refusalBody: ERROR,
       })
+      assert.ok(report.multipart >= 130 / 4, report.line)
       assert.ok((report.uploads.unknown ?? 0) <= 4, report.line)
     })
   }

@@ -53,6 +53,8 @@ export interface SeenRequest extends ArrivedRequest {
   reached: boolean
   /** What the server answered; 0 where it broke off instead. */
   serverStatus?: number
+  /** From when all of it was passed on until the server answered, in milliseconds. */
+  serverMs?: number
   /** What the client was answered, once the answer was sent to its end. */
   answered?: number
 }
@@ -141,8 +143,10 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
   ): void {
     const { method, url } = entry
     const headers = request.rawHeaders
+    let reachedAt = performance.now()
     const passed = http.request({ hostname, port, method, path: url, headers, agent, setHost: false }, (answer) => {
       entry.serverStatus = answer.statusCode ?? 0
+      entry.serverMs = performance.now() - reachedAt
       passBack(method, answer, reply, fault)
     })
     const ended = new Promise<void>((resolve) => passed.on('close', resolve))
@@ -154,6 +158,7 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
     passed.on('error', () => request.socket.destroy())
     passed.on('finish', () => {
       entry.reached = true
+      reachedAt = performance.now()
     })
     // What the server has whole it goes on with, whether its client waits or not.
     reply.on('close', () => entry.reached || passed.destroy())

@@ -29,7 +29,7 @@ export interface TrialOptions {
   pendingUploads(): Promise<number>
   /** From where on the adapter sends parts; sizes lie around it. */
   partBytes: number
-  /** The share of uploads that are larger than a part. Default 0.3. */
+  /** The share of uploads that are larger than a part. Default 0.35. */
   multipartShare?: number
   /** What a request is to the adapter; see {@link RequestKind}. The rules of what may be left behind stand on it. */
   classify: (request: ArrivedRequest) => RequestKind
@@ -41,6 +41,8 @@ export interface TrialOptions {
   special?: Record<string, readonly Fault[]>
   /** The body of answers 500 and 503. */
   refusalBody?: string
+  /** The adapter's idle time, after which it takes a request for lost. */
+  idleMs: number
   /** A trial that takes longer hangs. Default 60 s. */
   deadlineMs?: number
 }
@@ -50,6 +52,8 @@ export interface TrialReport {
   /** Uploads and downloads by outcome: `committed`, `aborted`, `failed UNAVAILABLE`, `unknown`, `read` … */
   uploads: Record<string, number>
   downloads: Record<string, number>
+  /** Of the uploads, those larger than a part. */
+  multipart: number
   /** Requests in all, and those that met a fault, by its kind. */
   requests: number
   faults: Record<string, number>
@@ -64,6 +68,7 @@ export interface TrialContext {
   /** At the server. */
   direct: Storage
   partBytes: number
+  idleMs: number
   /** The log of the proxy about one key, from the moment that this is called. */
   follow(key: string): () => LoggedRequest[]
 }
@@ -87,7 +92,8 @@ const KEYS = 'trials'
  * or an error.
  *
  * Three things no client can help, and they are counted apart, each allowed only where the proxy's log proves it:
- * - `unknown`: an object or an upload is left, after the last requests that should have cleared up all met faults;
+ * - `unknown`: an object or an upload is left, after the last requests that should have cleared up all met faults, or
+ *   as the server was still at work on it when the adapter had waited for its whole idle time;
  * - `replaced`: the old object is gone, as a commit had reached the server before the write failed and was undone;
  * - a pending upload of a `begin` that reached the server and whose answer was lost.
  *
@@ -104,7 +110,7 @@ const KEYS = 'trials'
  */
 export async function runTrials(options: TrialOptions): Promise<TrialReport> {
   const { seed, partBytes, concurrency, deadlineMs = 60_000, classify } = options
-  const { rate = 0.12, multipartShare = 0.3 } = options
+  const { rate = 0.12, multipartShare = 0.35 } = options
   const proxy = await openFaultProxy(options.endpoint, { hashBodies: false })
   const storage = await options.open(proxy.endpoint)
   const direct = await options.open(options.endpoint)
@@ -112,6 +118,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
   const downloads: Record<string, number> = {}
   const broken: string[] = []
   let mayPend = 0
+  let multipart = 0
   try {
     assert.equal(await options.pendingUploads(), 0, 'uploads are pending before the first trial')
     const prefix = `${KEYS}/${seed}`
@@ -122,6 +129,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
       storage,
       direct,
       partBytes,
+      idleMs: options.idleMs,
       follow(key) {
         const from = proxy.arrived
         return () => logOf(proxy, classify, key, from)
@@ -150,6 +158,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
       const key = `${prefix}/uploads/${index}`
       const plan = planUpload(random, { key, bytes, partBytes, multipartShare, ifAbsent: direct.conditionalWrites })
       add(uploads, plan, () => tryUpload(context, plan))
+      if (plan.data.length > partBytes) multipart++
     }
     for (let index = 0; index < options.downloads; index++) {
       const random = seededRandom(seed, 'download', index)
@@ -173,7 +182,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
     }
     await removeAll(direct, `${prefix}/`)
 
-    const report = reportOf(options, uploads, downloads, proxy.seen, pending)
+    const report = reportOf(options, { uploads, downloads, multipart, pending }, proxy.seen)
     console.log(report.line)
     if (broken.length > 0) {
       const some = broken.slice(0, 12).map((text) => `  ${text}`)
@@ -194,12 +203,14 @@ export function isAnswered({ answered, fault }: Pick<SeenRequest, 'answered' | '
 }
 
 /**
- * Whether the log proves that the adapter could not clear up: the server took a begin or a commit, and since then the
- * requests of the kind that the adapter tried last to settle with all met faults.
+ * Whether the log proves that the adapter could not clear up: the server took a begin or a commit, and either was at it
+ * for longer than the adapter waits for any answer, or else the requests of the kind that the adapter tried last to
+ * settle with have all met faults since.
  */
-export function couldNotSettle(log: LoggedRequest[]): boolean {
+export function couldNotSettle(log: LoggedRequest[], idleMs: number): boolean {
   const made = log.findLast(({ role, reached }) => (role === 'begin' || role === 'commit') && reached)
   if (!made) return false
+  if ((made.serverMs ?? Infinity) >= idleMs) return true
   const settling = log.filter(({ role, index }) => role === 'settle' && index > made.index)
   const last = settling.at(-1)
   return last !== undefined && settling.every((entry) => entry.kind !== last.kind || !isAnswered(entry))
@@ -276,10 +287,13 @@ async function removeAll(storage: Storage, prefix: string): Promise<void> {
 
 function reportOf(
   { name, seed }: TrialOptions,
-  uploads: Record<string, number>,
-  downloads: Record<string, number>,
+  {
+    uploads,
+    downloads,
+    multipart,
+    pending,
+  }: Pick<TrialReport, 'uploads' | 'downloads' | 'multipart'> & { pending: number },
   seen: SeenRequest[],
-  pending: number,
 ): TrialReport {
   const faults: Record<string, number> = {}
   for (const { fault } of seen) if (fault) faults[fault] = (faults[fault] ?? 0) + 1
@@ -290,7 +304,7 @@ function reportOf(
       .join(', ')
   const faulted = Object.values(faults).reduce((sum, count) => sum + count, 0)
   const met = `${seen.length} requests, ${faulted} faults (${counts(faults)})`
-  const trials = `uploads: ${counts(uploads)}; downloads: ${counts(downloads)}; ${pending} pending`
+  const trials = `uploads: ${counts(uploads)} (${multipart} in parts); downloads: ${counts(downloads)}; ${pending} pending`
   const line = `${name}, seed ${seed}: ${trials}; ${met}`
-  return { uploads, downloads, requests: seen.length, faults, line }
+  return { uploads, downloads, multipart, requests: seen.length, faults, line }
 }

@@ -91,8 +91,9 @@ export async function tryUpload(context: TrialContext, plan: UploadPlan): Promis
   // Of a stream that is destroyed without an error, after its source has ended, pipeline says nothing.
   if (error) assertProper(error, plan)
   else assert.equal(fate, 'destroy', 'it neither committed nor failed')
+  if (error instanceof StorageError) assertFits(error, plan)
   // More than one at most: each begin that the server took may be pending when no cancelling got through.
-  const mayPend = couldNotSettle(log) ? 1 : 0
+  const mayPend = couldNotSettle(log, context.idleMs) ? 1 : 0
   const said = error instanceof StorageError ? `failed ${error.code}` : 'aborted'
   if (found === (old && sha256(old))) return { outcome: said, mayPend }
   const didCommit = log.some(({ role, reached }) => role === 'commit' && reached)
@@ -149,6 +150,14 @@ function assertProper(error: Error, { fate }: UploadPlan): void {
   // What pipeline says of a stream that was destroyed without an error.
   const isClosed = fate === 'destroy' && (error as NodeJS.ErrnoException).code === 'ERR_STREAM_PREMATURE_CLOSE'
   assert.ok(isOurs || isClosed, `it failed with neither a StorageError nor an AbortError: ${error.stack}`)
+}
+
+/** What the plan itself is to be refused for is no other plan's error. */
+function assertFits({ code, message, cause }: StorageError, { shape, old }: UploadPlan): void {
+  const isPlanned =
+    (code === 'INVALID' && shape === 'wrong-size') || (code === 'CONFLICT' && shape === 'ifAbsent' && old)
+  const mayPass = code === 'UNAVAILABLE' || code === 'RATE_LIMITED' || code === 'CORRUPT'
+  assert.ok(isPlanned || mayPass, `it failed with ${code}, which nothing there calls for: ${message} ${cause}`)
 }
 
 /** The log once the server is done with all that reached it. */

@@ -58,22 +58,16 @@ describe('S3 that refuses', () => {
 
   describe('the quota', () => {
     it('QUOTA, for an object whole and in parts, and what was sent of it is gone', async () => {
-      const { accessKeyId, secretAccessKey, createBucket } = await user({ maxBytes: 7 * 1024 * 1024 })
+      // Less than a part: Ceph counts a part once it is stored, so two that come at once can both pass.
+      const { accessKeyId, secretAccessKey, createBucket } = await user({ maxBytes: 3 * 1024 * 1024 })
       const storage = await open({ bucket: await createBucket(), accessKeyId, secretAccessKey })
       await put(storage, 'small', SMALL)
-      await assertRefused(storage, put(storage, 'large', LARGE), 'QUOTA', /quota.*(space|larger)/)
-      await assert.rejects(storage.stat('large'), { code: 'NOT_FOUND' })
+      for (const bytes of [LARGE, LARGE.subarray(0, 4_000_000)]) {
+        await assertRefused(storage, put(storage, 'large', bytes), 'QUOTA', /free some space/, secretAccessKey)
+        await assert.rejects(storage.stat('large'), { code: 'NOT_FOUND' })
+      }
       assert.equal(await storage.purgeUnfinished?.(-HOUR_MS), 0, 'an upload is left')
-      const six = LARGE.subarray(0, 6 * 1024 * 1024)
-      await put(await open({ bucket: await createBucket(), accessKeyId, secretAccessKey }), 'six', six)
-      const whole = await open({
-        bucket: await createBucket(),
-        accessKeyId,
-        secretAccessKey,
-        partBytes: 8 * 1024 * 1024,
-      })
-      await assertRefused(whole, put(whole, 'whole', LARGE.subarray(0, 8_000_000)), 'QUOTA', /quota/)
-      await assert.rejects(whole.stat('whole'), { code: 'NOT_FOUND' })
+      assert.ok((await buffer(storage.createReadStream('small'))).equals(SMALL))
     })
   })
 

@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict'
-import { createCipheriv } from 'node:crypto'
 import { StorageError } from '../../adapters/errors.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { type ArrivedRequest, type Fault, type FaultProxy, openFaultProxy, type SeenRequest } from './fault-proxy.ts'
 import { type FaultName, type RequestKind, seededSchedule } from './fault-schedule.ts'
-import { seededRandom } from './random.ts'
+import { seededBytes, seededRandom } from './random.ts'
 import { planDownload, storeObjects, tryDownload } from './trial-downloads.ts'
 import { planUpload, tryUpload } from './trial-uploads.ts'
 
@@ -122,7 +121,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
   try {
     assert.equal(await options.pendingUploads(), 0, 'uploads are pending before the first trial')
     const prefix = `${KEYS}/${seed}`
-    const bytes = sampleBytes(4 * partBytes, seed)
+    const bytes = seededBytes(4 * partBytes, seed)
     const objects = await storeObjects(direct, `${prefix}/objects/`, bytes, partBytes)
     proxy.follow(seededSchedule({ ...options, rate }))
     const context: TrialContext = {
@@ -221,12 +220,6 @@ export function isProperError(error: unknown): boolean {
   return error instanceof StorageError || (error instanceof Error && error.name === 'AbortError')
 }
 
-/** Bytes that do not compress and do not repeat. */
-function sampleBytes(bytes: number, seed: number): Buffer {
-  const cipher = createCipheriv('aes-128-ctr', Buffer.alloc(16, seed), Buffer.alloc(16))
-  return cipher.update(Buffer.alloc(bytes))
-}
-
 function logOf(
   proxy: FaultProxy,
   classify: TrialOptions['classify'],
@@ -273,7 +266,8 @@ function shuffled<T>(items: T[], seed: number): T[] {
   return items
 }
 
-async function runAll(tasks: (() => Promise<void>)[], concurrency: number): Promise<void> {
+/** Runs tasks in their order, so many at a time. */
+export async function runAll(tasks: (() => Promise<void>)[], concurrency: number): Promise<void> {
   const queue = tasks.values()
   const worker = async () => {
     for (const task of queue) await task()

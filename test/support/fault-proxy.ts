@@ -155,7 +155,8 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
       underWay.delete(ended)
       entry.serverStatus ??= 0
     })
-    passed.on('error', () => request.socket.destroy())
+    let isCut = false
+    passed.on('error', () => isCut || request.socket.destroy())
     passed.on('finish', () => {
       entry.reached = true
       reachedAt = performance.now()
@@ -167,6 +168,7 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
       case 'reset-request':
       case 'stall-request':
         forwardUpTo(request, passed, shortOf(request, fault.afterBytes), () => {
+          isCut = true
           passed.destroy()
           if (fault.kind === 'drop-request') request.socket.destroy()
           else if (fault.kind === 'reset-request') request.socket.resetAndDestroy()

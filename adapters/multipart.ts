@@ -207,10 +207,10 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
     const { clock, partRetry, callRetry } = this.#options
     const signal = this.#sender.stopSignal
     throwIfAborted(signal)
-    let doubt = false
+    let doubt: Error | undefined
     const tracked = () =>
       attempt().catch((error) => {
-        doubt ||= mayHaveHappened(error)
+        if (mayHaveHappened(error)) doubt = error
         throw error
       })
     this.#outcome = 'unknown'
@@ -225,8 +225,10 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
       }
       throwIfAborted(signal)
       // An answer was lost. "No such upload", or a refusal to replace, may now be about our own success.
+      const unsettled = doubt
       const found = await this.#find().catch((cause) => {
-        throw withCleanupError(error as Error, cause)
+        // Nor is it known, then, whose object a refusal was about: it would tell of another writer, or of none.
+        throw withCleanupError(unsettled, cause)
       })
       if (!found?.ours) throw error
       this.#outcome = 'stored'

@@ -118,6 +118,8 @@ const DOING: Record<string, string> = {
   createReadStream: 'reading',
 }
 
+/** What stands for the code where a refusal's body makes no sense, most often as it is cut. */
+const UNREADABLE = 'UnreadableAnswer'
 /** Codes of a connection that failed, or never came to be. */
 const NETWORK = /^(E[A-Z]+|ERR_TLS_\w+|TimeoutError|\w*CERT\w*|\w*SELF_SIGNED\w*|HPE_\w+|ERR_SSL_\w+)$/
 const UNTRUSTED = /CERT|SELF_SIGNED|^ERR_TLS|^ERR_SSL/
@@ -159,6 +161,10 @@ function kindOf({ code, status, message }: Facts): StorageErrorCode {
   if (/object[ -]?lock|\bWORM\b/i.test(message) && (status === 403 || status === 400)) return 'LOCKED'
   const known = BY_CODE[code]
   if (known) return known
+  // A 400 or a 416 says too little without its code.
+  if (code === UNREADABLE && status !== undefined && status >= 400 && status < 500) {
+    return BY_STATUS[status] ?? 'UNAVAILABLE'
+  }
   // 2xx: an answer that makes no sense, most often cut by something in between.
   if (status === undefined || status < 300) return 'UNAVAILABLE'
   return BY_STATUS[status] ?? (status >= 500 && status !== 501 ? 'UNAVAILABLE' : 'INVALID')
@@ -188,7 +194,8 @@ function factsOf(error: unknown): Facts | undefined {
   const raw: SdkError = error
   const status = raw.$metadata?.httpStatusCode ?? raw.$response?.statusCode
   const nodeCode = typeof raw.code === 'string' ? raw.code : undefined
-  const s3Code = typeof raw.Code === 'string' ? raw.Code : raw.name
+  const isUnreadable = typeof raw.Code !== 'string' && /^(Error|SyntaxError|TypeError)$/.test(raw.name)
+  const s3Code = isUnreadable ? UNREADABLE : typeof raw.Code === 'string' ? raw.Code : raw.name
   // An answer may begin and then break off: what a refusal's cut body would have said is not known, whatever its status.
   const isNetwork = nodeCode === undefined ? (status ?? 200) < 300 && NETWORK.test(raw.name) : NETWORK.test(nodeCode)
   const isSdk = status !== undefined || raw.name === 'CredentialsProviderError'

@@ -250,6 +250,8 @@ describe('S3 through a network that fails', () => {
     it('T13: a refusal that breaks off in the middle is asked for again', async () => {
       proxy.inject({ kind: 'drop-reply', afterBytes: 30 }, isGet)
       assert.equal((await buffer(storage.createReadStream('object', { start: BYTES.length }))).length, 0)
+      proxy.inject({ kind: 'shorten-reply', afterBytes: 30 }, isGet)
+      assert.equal((await buffer(storage.createReadStream('object', { start: BYTES.length }))).length, 0)
       proxy.inject({ kind: 'reset-reply', afterBytes: 30 }, isGet)
       await assert.rejects(buffer(storage.createReadStream('no-such-object')), { code: 'NOT_FOUND' })
     })

@@ -36,7 +36,7 @@ describe('S3 under seeded faults', () => {
   })
   after(() => bucket.remove())
 
-  for (const seed of faultSeeds(1, 2, 3, 4)) {
+  for (const seed of faultSeeds(2, 4, 11, 13)) {
     it(`every upload is whole or leaves nothing, every download is right or fails (seed ${seed})`, async () => {
       const { region, accessKeyId, secretAccessKey } = bucket
       const settings = { bucket: bucket.bucket, region, accessKeyId, secretAccessKey, partBytes: PART_BYTES }

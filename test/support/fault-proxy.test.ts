@@ -37,10 +37,13 @@ describe('the fault proxy', () => {
   })
   afterEach(() => proxy.close())
 
-  /** What a client meets: the status and bytes of an answer, or the code of an error; `silence` after 300 ms. */
-  async function ask(body: Buffer, method = 'PUT'): Promise<string> {
+  /** What a client meets: the status and bytes of an answer, the code of an error, or `silence` for all its patience. */
+  async function ask(
+    body: Buffer,
+    { method = 'PUT', patienceMs }: { method?: string; patienceMs?: number } = {},
+  ): Promise<string> {
     const request = http.request(proxy.endpoint, { method, headers: { 'content-length': body.length }, agent: false })
-    const silence = new Promise<string>((resolve) => setTimeout(() => resolve('silence'), 300))
+    const silence = patienceMs === undefined ? [] : [delay(patienceMs, 'silence')]
     const answer = new Promise<string>((resolve) => {
       const fail = (error: NodeJS.ErrnoException) => resolve(String(error.code))
       request.on('error', fail)
@@ -50,7 +53,7 @@ describe('the fault proxy', () => {
     })
     request.end(body)
     try {
-      return await Promise.race([answer, silence])
+      return await Promise.race([answer, ...silence])
     } finally {
       request.destroy()
     }
@@ -76,7 +79,7 @@ describe('the fault proxy', () => {
     const after = 'afterBytes' in fault ? ` after ${fault.afterBytes} bytes` : ''
     it(`${fault.kind}${after}: the client meets ${met}, the server has ${reaches ? 'all of it' : 'nothing'}`, async () => {
       proxy.inject(fault, anything)
-      assert.equal(await ask(BODY), met)
+      assert.equal(await ask(BODY, met === 'silence' ? { patienceMs: 300 } : {}), met)
       await proxy.idle()
       assert.deepEqual(
         received.map((body) => body.equals(BODY)),
@@ -101,7 +104,7 @@ describe('the fault proxy', () => {
     }
     assert.equal(received.length, 2)
     proxy.inject({ kind: 'stall-reply', afterBytes: 0 }, anything)
-    assert.equal(await ask(nothing), 'silence')
+    assert.equal(await ask(nothing, { patienceMs: 300 }), 'silence')
   })
 
   it('follows a schedule where no fault is armed', async () => {
@@ -109,7 +112,7 @@ describe('the fault proxy', () => {
     proxy.inject({ kind: 'answer', status: 503 }, anything)
     assert.equal(await ask(BODY), '503 0')
     assert.equal(await ask(BODY), '500 0')
-    assert.equal(await ask(BODY, 'POST'), '200 true')
+    assert.equal(await ask(BODY, { method: 'POST' }), '200 true')
     proxy.follow(undefined)
     assert.equal(await ask(BODY), '200 true')
   })

@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
@@ -62,6 +61,5 @@ export async function createTestUser(
 async function radosgwAdmin(...args: string[]): Promise<void> {
   const state = process.env.MILLRACE_CEPH_DIR ?? join(import.meta.dirname, '../../.ceph')
   const env = { ...process.env, CEPH_CONF: join(state, 'ceph.conf') }
-  const { stderr } = await promisify(execFile)('radosgw-admin', args, { env })
-  assert.doesNotMatch(stderr, /error/i)
+  await promisify(execFile)('radosgw-admin', args, { env })
 }

@@ -42,7 +42,7 @@ export interface TrialOptions {
   refusalBody?: string
   /** The adapter's idle time, after which it takes a request for lost. */
   idleMs: number
-  /** A trial that takes longer hangs. Default 60 s. */
+  /** A trial that takes longer hangs. Default 120 s. */
   deadlineMs?: number
 }
 
@@ -112,7 +112,7 @@ const KEYS = 'trials'
  * }
  */
 export async function runTrials(options: TrialOptions): Promise<TrialReport> {
-  const { seed, partBytes, concurrency, deadlineMs = 60_000, classify } = options
+  const { seed, partBytes, concurrency, deadlineMs = 120_000, classify } = options
   const { rate = 0.12, multipartShare = 0.35 } = options
   const proxy = await openFaultProxy(options.endpoint, { hashBodies: false })
   const storage = await options.open(proxy.endpoint)

@@ -114,6 +114,16 @@ describe('S3 through a network that fails', () => {
       await assertNothing('t6')
     })
 
+    it('the answer to begin is lost: the upload of an id that nobody was told is left to purgeUnfinished', async () => {
+      proxy.inject({ kind: 'lose-reply' }, isBegin)
+      await put('begin-lost', BYTES)
+      assert.ok((await buffer(storage.createReadStream('begin-lost'))).equals(BYTES))
+      // S3 lists uploads by key, without their metadata: to cancel it here could cancel another writer's.
+      assert.equal((await bucket.pendingUploads()).length, 1)
+      assert.equal(await storage.purgeUnfinished?.(-60_000), 1)
+      await assertHolds('begin-lost', BYTES)
+    })
+
     it('T9: abort in the middle of a part, and no upload is pending at close', async () => {
       proxy.inject({ kind: 'swallow' }, isPart(2))
       const arrived = proxy.arrival(isPart(2))

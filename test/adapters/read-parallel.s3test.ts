@@ -5,9 +5,9 @@ import { after, before, describe, it } from 'node:test'
 import { readParallel } from '../../adapters/read-parallel.ts'
 import { openS3 } from '../../adapters/s3.ts'
 import type { Storage } from '../../adapters/storage.ts'
-import { openTestBucket, type TestBucket } from '../support/test-bucket.ts'
 import { type FaultProxy, openFaultProxy } from '../support/fault-proxy.ts'
 import { sample } from '../support/streams.ts'
+import { openTestBucket, type TestBucket } from '../support/test-bucket.ts'
 
 const MIB = 2 ** 20
 const BYTES = sample(24 * MIB + 12_345)

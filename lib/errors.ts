@@ -19,6 +19,14 @@ export type BackupErrorCode =
   | 'UNFINISHED'
   /** An archive entry that would leave the target. */
   | 'UNSAFE_ARCHIVE'
+  /** Another run is at work on the server. */
+  | 'LEASE_HELD'
+  /** The lease was lost while the run was at work. */
+  | 'LEASE_LOST'
+  /** No destination took the snapshot; none of several could give it. */
+  | 'DESTINATIONS'
+  /** The command that had to succeed before the backup failed. */
+  | 'HOOK'
 
 /** The one error class of the service. Its message says what happened, to what, and what to do; never a secret. */
 export class BackupError extends Error {

@@ -11,6 +11,8 @@ export const EXIT = {
   /** Damaged, or a wrong password. */
   DAMAGED: 4,
   REFUSED: 5,
+  /** The newest snapshot is too old, or there is none. */
+  TOO_OLD: 6,
 } as const
 
 const BACKUP_CODES: Record<BackupErrorCode, number> = {
@@ -24,6 +26,10 @@ const BACKUP_CODES: Record<BackupErrorCode, number> = {
   NOT_ENCRYPTED: EXIT.REFUSED,
   UNFINISHED: EXIT.INCOMPLETE,
   UNSAFE_ARCHIVE: EXIT.DAMAGED,
+  LEASE_HELD: EXIT.REFUSED,
+  LEASE_LOST: EXIT.FAILED,
+  DESTINATIONS: EXIT.FAILED,
+  HOOK: EXIT.FAILED,
 }
 
 /** The exit code that an error is worth. */

@@ -5,6 +5,7 @@ import { checkReadKeys, type IndexEntry, type IndexHead, type ReadKeys, type Wri
 import { findSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
 import { type CreatedSnapshot, type CreateOptions, createSnapshot } from './create.ts'
 import { BackupError } from './errors.ts'
+import { type Fallback, listFirst, useFirst } from './fallback.ts'
 import { checkServer } from './names.ts'
 import { openObject } from './open-object.ts'
 import { readEntry } from './partial.ts'
@@ -16,6 +17,10 @@ import { VERSION } from './version.ts'
 export interface BackupsOptions extends ReadKeys {
   /** An open store, or what `openStorage` takes. A store that is opened here is closed by `close`. */
   storage: Storage | StorageConfig | string
+  /** More stores: `create` writes to all in one pass, and what reads uses the first that has the snapshot readable. */
+  mirrors?: readonly (Storage | StorageConfig | string)[] | undefined
+  /** Told of each store that could not be used for reading, where another one was. */
+  onFallback?: ((fallback: Fallback) => void) | undefined
   /** Whose backups: `[a-z0-9][a-z0-9._-]*`. Each server is alone under its own prefix. */
   server: string
   /** false: write and read without encryption. Otherwise a password or a key is needed; the first is written with. */
@@ -51,6 +56,8 @@ export interface ReadOptions {
 export interface Backups {
   readonly server: string
   readonly storage: Storage
+  /** All stores: `storage`, then the mirrors. */
+  readonly storages: readonly Storage[]
   /** Backs a folder, a file, a stream or a program's output up. See `createSnapshot`. */
   create(source: BackupSource, options?: CreateOptions): Promise<CreatedSnapshot>
   /** All snapshots, oldest first; nothing is opened. */
@@ -76,17 +83,20 @@ export interface Backups {
 export async function openBackups(options: BackupsOptions): Promise<Backups> {
   const server = checkServer(options.server)
   const keys = readKeysOf(options)
-  const { storage: given } = options
-  const own = typeof given === 'string' || 'provider' in given
-  const storage = own ? await openStorage(given) : given
+  const { onFallback } = options
+  const opened = await openAll([options.storage, ...(options.mirrors ?? [])])
+  const storages = opened.map(({ storage }) => storage)
+  const [storage, ...mirrors] = storages as [Storage, ...Storage[]]
+  const tool = `millrace/${VERSION}`
   const find = async (id: string, unfinished: boolean, signal?: AbortSignal) =>
     findSnapshot(await listSnapshots(storage, server, signal), id, unfinished)
   return {
     server,
     storage,
+    storages,
     create: (source, create = {}) =>
-      createSnapshot({ storage, server, key: keys && writeKeyOf(keys), tool: `millrace/${VERSION}` }, source, create),
-    list: ({ signal } = {}) => listSnapshots(storage, server, signal),
+      createSnapshot({ storage, mirrors, server, key: keys && writeKeyOf(keys), tool }, source, create),
+    list: async ({ signal } = {}) => (await listFirst(storages, server, { onFallback, signal })).snapshots,
     async inspect(id, inspect = {}) {
       const snapshot = await find(id, true, inspect.signal)
       const object = await openObject(storage, snapshot, { ...inspect, keys })
@@ -106,28 +116,58 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       }
     },
     async restore(id, target, restore = {}) {
-      const snapshot = await find(id, restore.allowUnverified ?? false, restore.signal)
-      return restoreSnapshot(storage, snapshot, keys, target, restore)
+      const unfinished = restore.allowUnverified ?? false
+      return useFirst(storages, server, id, { unfinished, onFallback, signal: restore.signal }, (from, snapshot) =>
+        restoreSnapshot(from, snapshot, keys, target, restore),
+      )
     },
     async verify(id, verify = {}) {
-      return verifySnapshot(storage, await find(id, true, verify.signal), keys, verify)
+      const isBad = ({ status, reason }: Verification) => (status === 'ok' ? undefined : `${status}: ${reason}`)
+      const how = { unfinished: true, onFallback, isBad, signal: verify.signal }
+      return useFirst(storages, server, id, how, (from, snapshot) => verifySnapshot(from, snapshot, keys, verify))
     },
     async read(id, path, read = {}) {
-      const snapshot = await find(id, read.allowUnverified ?? false, read.signal)
-      const object = await openObject(storage, snapshot, { ...read, keys })
-      try {
-        const stream = await readEntry(object, snapshot.id, path)
-        stream.once('close', () => object.close())
-        return read.signal ? addAbortSignal(read.signal, stream) : stream
-      } catch (error) {
-        object.close()
-        throw error
-      }
+      const how = { unfinished: read.allowUnverified ?? false, onFallback, signal: read.signal }
+      return useFirst(storages, server, id, how, async (from, snapshot) => {
+        const object = await openObject(from, snapshot, { ...read, keys })
+        try {
+          const stream = await readEntry(object, snapshot.id, path)
+          stream.once('close', () => object.close())
+          return read.signal ? addAbortSignal(read.signal, stream) : stream
+        } catch (error) {
+          object.close()
+          throw error
+        }
+      })
     },
     async close() {
-      if (own) await storage.close()
+      await closeOwn(opened)
     },
   }
+}
+
+interface Opened {
+  storage: Storage
+  /** Whether it was opened here, and is closed here. */
+  own: boolean
+}
+
+async function openAll(given: readonly (Storage | StorageConfig | string)[]): Promise<Opened[]> {
+  const opened: Opened[] = []
+  try {
+    for (const one of given) {
+      const own = typeof one === 'string' || 'provider' in one
+      opened.push({ storage: own ? await openStorage(one) : one, own })
+    }
+    return opened
+  } catch (error) {
+    await closeOwn(opened)
+    throw error
+  }
+}
+
+async function closeOwn(opened: readonly Opened[]): Promise<void> {
+  for (const { storage, own } of opened) if (own) await storage.close()
 }
 
 function readKeysOf(options: BackupsOptions): ReadKeys | undefined {

@@ -1,6 +1,8 @@
 import type { Storage } from '../adapters/storage.ts'
 import { COMPANION_SUFFIX, companionText, parseCompanion } from './names.ts'
-import { readSmall, writeSmall } from './small-object.ts'
+import { hasCode, writeSmall } from './small-object.ts'
+
+const COMPANION_MAX_BYTES = 4096
 
 /** Writes the companion of an object that is there already. */
 export async function writeCompanion(
@@ -18,6 +20,13 @@ export async function writeCompanion(
  * @returns the digest in hex, or null when the companion is missing or says nothing of this object.
  */
 export async function readCompanion(storage: Storage, key: string, signal?: AbortSignal): Promise<string | null> {
-  const found = await readSmall(storage, key + COMPANION_SUFFIX, { signal })
-  return found && parseCompanion(found.text, key.slice(key.lastIndexOf('/') + 1))
+  try {
+    const { size } = await storage.stat(key + COMPANION_SUFFIX, { signal })
+    if (size > COMPANION_MAX_BYTES) return null
+    const bytes = await storage.readRange(key + COMPANION_SUFFIX, 0, size, { signal })
+    return parseCompanion(bytes.toString('utf8'), key.slice(key.lastIndexOf('/') + 1))
+  } catch (error) {
+    if (hasCode(error, 'NOT_FOUND')) return null
+    throw error
+  }
 }

@@ -1,8 +1,7 @@
 import { randomBytes } from 'node:crypto'
-import { StorageError } from '../adapters/errors.ts'
 import { systemClock } from '../adapters/retry.ts'
 import type { Storage } from '../adapters/storage.ts'
-import { readSmall, writeSmall } from './small-object.ts'
+import { hasCode, readSmall, readTime, writeSmall } from './small-object.ts'
 
 // What a lease is in the store, beneath <server>/.lease/:
 //   <id>.claim  written once: who, since when, and the time to live. The id begins with the claimant's own time.
@@ -169,8 +168,7 @@ export class Claims {
     const known = this.#watched.get(id)
     const facts = known?.facts ?? (await this.#facts(id, signal))
     if (!facts) return undefined
-    const found = await readSmall(this.#storage, this.#beat(id), { signal })
-    const beat = found?.text ?? null
+    const beat = await readSmall(this.#storage, this.#beat(id), { signal })
     const state = stateOf(beat)
     const limit = ttlOf(state, facts.ttlMs) * GRACE
     const isSame = known !== undefined && known.beat === beat
@@ -181,17 +179,19 @@ export class Claims {
     const since = isSame ? known.since : this.#clock.now()
     const alive = known !== undefined && (known.alive || !isSame)
     this.#watched.set(id, { facts, beat, since, alive })
-    const recent = found !== null && Math.abs(this.#clock.wall() - found.modified.getTime()) <= limit
+    // Asked for only where it decides something: whether a holder that was never seen before may be refused to at once.
+    const time = state === 'held' && !alive ? await readTime(this.#storage, this.#beat(id), { signal }) : null
+    const recent = time !== null && Math.abs(this.#clock.wall() - time.getTime()) <= limit
     return { id, ...facts, state, alive, recent }
   }
 
   async #facts(id: string, signal: AbortSignal | undefined): Promise<ClaimFacts | null> {
-    const found = await readSmall(this.#storage, this.#claim(id), { signal })
-    return found && parseFacts(found.text)
+    const text = await readSmall(this.#storage, this.#claim(id), { signal })
+    return text === null ? null : parseFacts(text)
   }
 
-  async #holder(signal: AbortSignal | undefined): Promise<string | null> {
-    return (await readSmall(this.#storage, this.#mark, { signal }))?.text ?? null
+  #holder(signal: AbortSignal | undefined): Promise<string | null> {
+    return readSmall(this.#storage, this.#mark, { signal })
   }
 
   #claim(id: string): string {
@@ -205,10 +205,6 @@ export class Claims {
   get #mark(): string {
     return `${this.#folder}holder`
   }
-}
-
-function hasCode(error: unknown, code: StorageError['code']): boolean {
-  return error instanceof StorageError && error.code === code
 }
 
 /** Without a beat it has not decided: the claim is there before its first beat. */

@@ -22,6 +22,7 @@ const BEATS_PER_TTL = 3
 const FAILED_BEATS_PER_TTL = 12
 const POLL_MAX_MS = 5_000
 const POLL_MIN_MS = 20
+const LOSSES_MAX = 3
 /** What a release may take. What it could not remove expires. */
 const RELEASE_MS = 30_000
 
@@ -106,6 +107,7 @@ class Claimant {
   }
 
   async win(): Promise<Lease> {
+    let losses = 0
     for (let attempt = 0; ; attempt++) {
       await this.#untilFree()
       const holding = new Holding(this.#claims, this.#server, this.#ttlMs, this.#clock)
@@ -121,6 +123,8 @@ class Claimant {
         await this.#claims.removeDead(this.#options.signal).catch(() => {})
         return holding
       }
+      // Once it may have been asleep; a store that loses what is written would go on for ever.
+      if (holding.lost.aborted && ++losses >= LOSSES_MAX) throw holding.lost.reason
       await this.#pause(attempt)
     }
   }

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { StorageError } from '../adapters/errors.ts'
+import { StorageError, type StorageErrorCode } from '../adapters/errors.ts'
 import type { CallOptions, Storage } from '../adapters/storage.ts'
 
 const SMALL_MAX_BYTES = 4096
@@ -17,21 +17,31 @@ export async function writeSmall(
   await pipeline(Readable.from([bytes], { objectMode: false }), sink, { signal })
 }
 
-/**
- * Reads an object of one short text.
- * @returns its text, and when the store took it; null when there is none, or it is too long to be one.
- */
-export async function readSmall(
-  storage: Storage,
-  key: string,
-  { signal }: CallOptions = {},
-): Promise<{ text: string; modified: Date } | null> {
+/** @returns the text of a small object; null when there is none, or it is too long to be one. */
+export async function readSmall(storage: Storage, key: string, { signal }: CallOptions = {}): Promise<string | null> {
   try {
-    const { size, modified } = await storage.stat(key, { signal })
-    if (size > SMALL_MAX_BYTES) return null
-    return { text: (await storage.readRange(key, 0, size, { signal })).toString('utf8'), modified }
+    const chunks: Buffer[] = []
+    // One byte more shows that it is too long.
+    const stream = storage.createReadStream(key, { start: 0, end: SMALL_MAX_BYTES, ...(signal ? { signal } : {}) })
+    for await (const chunk of stream) chunks.push(chunk)
+    const bytes = Buffer.concat(chunks)
+    return bytes.length > SMALL_MAX_BYTES ? null : bytes.toString('utf8')
   } catch (error) {
-    if (error instanceof StorageError && error.code === 'NOT_FOUND') return null
+    if (hasCode(error, 'NOT_FOUND')) return null
     throw error
   }
+}
+
+/** @returns when the store took an object, by its own clock; null when there is none. */
+export async function readTime(storage: Storage, key: string, { signal }: CallOptions = {}): Promise<Date | null> {
+  try {
+    return (await storage.stat(key, { signal })).modified
+  } catch (error) {
+    if (hasCode(error, 'NOT_FOUND')) return null
+    throw error
+  }
+}
+
+export function hasCode(error: unknown, code: StorageErrorCode): boolean {
+  return error instanceof StorageError && error.code === code
 }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { Readable } from 'node:stream'
 import { test } from 'node:test'
 import { StorageError } from '../../adapters/errors.ts'
 import { openMemory } from '../../adapters/memory.ts'
@@ -240,7 +241,10 @@ test('a sign of life that hangs does not keep the lease from being lost', async 
   let hangs = false
   const lease = await take(
     {},
-    overriding(storage, { stat: (key, options) => (hangs ? new Promise(() => {}) : storage.stat(key, options)) }),
+    overriding(storage, {
+      createReadStream: (key, options) =>
+        hangs ? new Readable({ read() {} }) : storage.createReadStream(key, options),
+    }),
   )
   hangs = true
   await clock.pass(TTL_MS * 1.01)

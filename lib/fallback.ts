@@ -1,0 +1,112 @@
+import { StorageError } from '../adapters/errors.ts'
+import type { Storage } from '../adapters/storage.ts'
+import { TransformError } from '../transforms/index.ts'
+import { findSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
+import { BackupError, type BackupErrorCode } from './errors.ts'
+
+/** A store that could not be used, where another one was used instead. */
+export interface Fallback {
+  /** The store's location: a URL without credentials. */
+  destination: string
+  reason: string
+}
+
+export interface FallbackOptions<T> {
+  /** Whether a snapshot without a companion may be used; complete copies come first. */
+  unfinished: boolean
+  onFallback?: ((fallback: Fallback) => void) | undefined
+  /** Why a result is as bad as a failure; undefined when it is good. */
+  isBad?: ((result: T) => string | undefined) | undefined
+  signal?: AbortSignal | undefined
+}
+
+/** What another copy of the snapshot may not have. */
+const OF_ONE_COPY: BackupErrorCode[] = ['DAMAGED', 'MISPLACED', 'NOT_ENCRYPTED', 'UNSAFE_ARCHIVE', 'NO_SNAPSHOT']
+
+/**
+ * Uses the first store, in the order given, that has a snapshot complete and readable. `latest` is the newest complete
+ * one of all stores that answer. With one store its errors are thrown as they are.
+ * @throws the first store's error when none can be used; at once what is no fault of a store.
+ */
+export async function useFirst<T>(
+  storages: readonly Storage[],
+  server: string,
+  id: string,
+  options: FallbackOptions<T>,
+  use: (storage: Storage, snapshot: Snapshot) => Promise<T>,
+): Promise<T> {
+  const { unfinished, signal, onFallback = () => {} } = options
+  const [only] = storages as [Storage]
+  if (storages.length === 1) {
+    return use(only, findSnapshot(await listSnapshots(only, server, signal), id, unfinished))
+  }
+  let first: { error: unknown } | { result: T } | undefined
+  const pass = (storage: Storage, reason: string, outcome: { error: unknown } | { result: T }) => {
+    first ??= outcome
+    onFallback({ destination: storage.location, reason })
+  }
+  const lists = await Promise.allSettled(storages.map((storage) => listSnapshots(storage, server, signal)))
+  const copies: { storage: Storage; snapshots: Snapshot[] }[] = []
+  for (const [index, list] of lists.entries()) {
+    const storage = storages[index] as Storage
+    if (list.status === 'fulfilled') copies.push({ storage, snapshots: list.value })
+    else if (isOfOneCopy(list.reason)) pass(storage, list.reason.message, { error: list.reason })
+    else throw list.reason
+  }
+  if (copies.length === 0) throw (first as { error: unknown }).error
+  const chosen = findSnapshot(merge(copies.map(({ snapshots }) => snapshots)), id, unfinished)
+  const having = copies.flatMap(({ storage, snapshots }) => {
+    const snapshot = snapshots.find((one) => one.key === chosen.key)
+    if (snapshot?.complete || (snapshot && unfinished)) return [{ storage, snapshot }]
+    const error = new BackupError('NO_SNAPSHOT', `Snapshot ${chosen.id} is not there, or is unfinished.`)
+    pass(storage, error.message, { error })
+    return []
+  })
+  having.sort((a, b) => Number(b.snapshot.complete) - Number(a.snapshot.complete))
+  for (const { storage, snapshot } of having) {
+    try {
+      const result = await use(storage, snapshot)
+      const reason = options.isBad?.(result)
+      if (reason === undefined) return result
+      pass(storage, reason, { result })
+    } catch (error) {
+      if (signal?.aborted || !isOfOneCopy(error)) throw error
+      pass(storage, error.message, { error })
+    }
+  }
+  if (first && 'result' in first) return first.result
+  throw (first as { error: unknown }).error
+}
+
+/** The snapshots of the first store that can be listed. @throws the first store's error when none can. */
+export async function listFirst(
+  storages: readonly Storage[],
+  server: string | undefined,
+  options: Pick<FallbackOptions<never>, 'onFallback' | 'signal'>,
+): Promise<{ storage: Storage; snapshots: Snapshot[] }> {
+  let first: unknown
+  for (const storage of storages) {
+    try {
+      return { storage, snapshots: await listSnapshots(storage, server, options.signal) }
+    } catch (error) {
+      if (storages.length === 1 || options.signal?.aborted || !isOfOneCopy(error)) throw error
+      first ??= error
+      options.onFallback?.({ destination: storage.location, reason: error.message })
+    }
+  }
+  throw first
+}
+
+/** Each snapshot once, complete when it is so anywhere, oldest first. */
+function merge(lists: readonly Snapshot[][]): Snapshot[] {
+  const found = new Map<string, Snapshot>()
+  for (const snapshot of lists.flat()) {
+    if (snapshot.complete || !found.has(snapshot.key)) found.set(snapshot.key, snapshot)
+  }
+  return [...found.values()].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
+}
+
+function isOfOneCopy(error: unknown): error is Error {
+  if (error instanceof TransformError) return error.code !== 'BAD_KEY' && error.code !== 'BAD_OPTION'
+  return error instanceof StorageError || (error instanceof BackupError && OF_ONE_COPY.includes(error.code))
+}

@@ -26,7 +26,8 @@ const OF_ONE_COPY: BackupErrorCode[] = ['DAMAGED', 'MISPLACED', 'NOT_ENCRYPTED',
 /**
  * Uses the first store, in the order given, that has a snapshot complete and readable. `latest` is the newest complete
  * one of all stores that answer. With one store its errors are thrown as they are.
- * @throws the first store's error when none can be used; at once what is no fault of a store.
+ * @returns what `use` gave; the first bad result where there is no good one.
+ * @throws a store's error when none can be used; at once what is no fault of a store.
  */
 export async function useFirst<T>(
   storages: readonly Storage[],
@@ -40,26 +41,25 @@ export async function useFirst<T>(
   if (storages.length === 1) {
     return use(only, findSnapshot(await listSnapshots(only, server, signal), id, unfinished))
   }
-  let first: { error: unknown } | { result: T } | undefined
-  const pass = (storage: Storage, reason: string, outcome: { error: unknown } | { result: T }) => {
-    first ??= outcome
-    onFallback({ destination: storage.location, reason })
-  }
+  const bad: T[] = []
+  const errors: unknown[] = []
+  const pass = (storage: Storage, reason: string) => onFallback({ destination: storage.location, reason })
   const lists = await Promise.allSettled(storages.map((storage) => listSnapshots(storage, server, signal)))
   const copies: { storage: Storage; snapshots: Snapshot[] }[] = []
   for (const [index, list] of lists.entries()) {
     const storage = storages[index] as Storage
     if (list.status === 'fulfilled') copies.push({ storage, snapshots: list.value })
-    else if (isOfOneCopy(list.reason)) pass(storage, list.reason.message, { error: list.reason })
-    else throw list.reason
+    else if (isOfOneCopy(list.reason)) {
+      errors.push(list.reason)
+      pass(storage, list.reason.message)
+    } else throw list.reason
   }
-  if (copies.length === 0) throw (first as { error: unknown }).error
+  if (copies.length === 0) throw errors[0]
   const chosen = findSnapshot(merge(copies.map(({ snapshots }) => snapshots)), id, unfinished)
   const having = copies.flatMap(({ storage, snapshots }) => {
     const snapshot = snapshots.find((one) => one.key === chosen.key)
     if (snapshot?.complete || (snapshot && unfinished)) return [{ storage, snapshot }]
-    const error = new BackupError('NO_SNAPSHOT', `Snapshot ${chosen.id} is not there, or is unfinished.`)
-    pass(storage, error.message, { error })
+    pass(storage, `Snapshot ${chosen.id} is not there, or is unfinished.`)
     return []
   })
   having.sort((a, b) => Number(b.snapshot.complete) - Number(a.snapshot.complete))
@@ -68,14 +68,17 @@ export async function useFirst<T>(
       const result = await use(storage, snapshot)
       const reason = options.isBad?.(result)
       if (reason === undefined) return result
-      pass(storage, reason, { result })
+      bad.push(result)
+      pass(storage, reason)
     } catch (error) {
       if (signal?.aborted || !isOfOneCopy(error)) throw error
-      pass(storage, error.message, { error })
+      errors.push(error)
+      pass(storage, error.message)
     }
   }
-  if (first && 'result' in first) return first.result
-  throw (first as { error: unknown }).error
+  // Each copy that there is was tried: what was found of one says more than that another store is down.
+  if (bad.length > 0) return bad[0] as T
+  throw errors.at(-1)
 }
 
 /** The snapshots of the first store that can be listed. @throws the first store's error when none can. */

@@ -24,6 +24,8 @@ type Callback = (error?: Error | null) => void
 export class GuardedSink extends ForwardingWritable {
   readonly #options: GuardOptions
   #stalled = false
+  /** Of what is under way: a stream has one write or its end at a time. */
+  #timer: NodeJS.Timeout | undefined
 
   constructor(open: (onConsumed: ((chunk: Buffer) => void) | undefined) => Writable, options: GuardOptions) {
     super(open, { adapter: options.adapter, onConsumed: options.onConsumed })
@@ -47,6 +49,7 @@ export class GuardedSink extends ForwardingWritable {
   }
 
   override _destroy(error: Error | null, callback: Callback): void {
+    clearTimeout(this.#timer)
     if (!this.#stalled) {
       super._destroy(error, callback)
       return
@@ -67,15 +70,14 @@ export class GuardedSink extends ForwardingWritable {
     const done: Callback = (error) => {
       if (isOver) return
       isOver = true
-      clearTimeout(timer)
+      clearTimeout(this.#timer)
       callback(error)
     }
-    const timer = setTimeout(() => {
+    this.#timer = setTimeout(() => {
       this.#stalled = true
       const message = `${location} took nothing for ${Math.round(ms / 1000)} seconds, and is not waited for any more.`
       done(new StorageError(message, { code: 'UNAVAILABLE', adapter, operation: 'write' }))
     }, ms)
-    this.once('close', () => clearTimeout(timer))
     return done
   }
 }

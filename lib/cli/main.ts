@@ -7,6 +7,7 @@ import { decryptCommand, encryptCommand } from './commands/crypt.ts'
 import { inspectCommand } from './commands/inspect.ts'
 import { listCommand } from './commands/list.ts'
 import { restoreCommand } from './commands/restore.ts'
+import { statusCommand } from './commands/status.ts'
 import { verifyCommand } from './commands/verify.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
 import { Output } from './output.ts'
@@ -21,7 +22,8 @@ export interface Invocation {
 const EXIT_HELP = `
 Exit codes:
   0 good    1 failed    2 wrong usage    3 done, but something is missing or changed
-  4 damaged, or wrong password    5 refused (target not empty, empty source, not encrypted)`
+  4 damaged, or wrong password    5 refused (target not empty, empty source, not encrypted, another run at work)
+  6 too old (status)`
 
 /**
  * Runs the command.
@@ -95,6 +97,18 @@ function buildProgram(run: Runner): Command {
     command
       .requiredOption(`${flag} <url>`, 'the store: file:///folder, s3://bucket/prefix?endpoint=…&region=…')
       .option('--json', 'one JSON object a line on stdout')
+  const withStores = (command: Command, flag: '--to' | '--from') =>
+    command
+      .requiredOption(
+        `${flag} <url>`,
+        flag === '--to'
+          ? 'the store: file:///folder, s3://bucket/prefix?endpoint=…&region=…; repeat it to write to several in one pass'
+          : 'the store: file:///folder, s3://bucket/prefix?endpoint=…&region=…; repeat it to fall back to others',
+        oneMore,
+      )
+      .option('--json', 'one JSON object a line on stdout')
+  const withMetrics = (command: Command) =>
+    command.option('--metrics-file <file>', "bring a Prometheus file up to date (node_exporter's textfile collector)")
   const withKeys = (command: Command) =>
     command
       .option(
@@ -109,7 +123,7 @@ function buildProgram(run: Runner): Command {
       .option('--allow-plain', 'take an unencrypted snapshot although a password is given')
       .option('--allow-renamed', 'take a snapshot whose index names another server or id, or that has none')
 
-  withKeys(withStore(program.command('backup'), '--to'))
+  withMetrics(withKeys(withStores(program.command('backup'), '--to')))
     .description('Back up a folder or a file.')
     .argument('[source...]', 'the folder (or file) to back up; with --from-command, a program and its arguments')
     .option('--server <name>', "the server's name (default: the folder's base name)")
@@ -117,12 +131,21 @@ function buildProgram(run: Runner): Command {
     .option('--level <n>', 'zstd level, 1 to 22 (default: 3)', wholeNumber)
     .option('--allow-empty', 'back up an empty folder, file or stream')
     .addOption(new Option('--no-encryption', 'write without encryption'))
+    .addOption(new Option('--no-lease', 'do not keep other runs for this server out'))
+    .option('--wait <time>', 'wait so long (90s, 10m, 2h) for another run to end, instead of being refused')
+    .option('--steal', 'take the lease of another run, which is known to have died')
+    .option('--stall-timeout <time>', 'drop a store that takes nothing for so long (with several: 5m)')
+    .option('--hook-before <cmd>', 'a shell command to run first; when it fails, nothing is backed up')
+    .option('--hook-after <cmd>', 'a shell command to run when a snapshot was made, with it as JSON on stdin')
+    .option('--hook-failure <cmd>', 'a shell command to run when none was made, with the error as JSON on stdin')
+    .option('--hook-timeout <time>', 'what each of them may take (default: 5m)')
     .addHelpText(
       'after',
       `
 Examples:
   $ millrace backup /srv/minecraft/world --to file:///mnt/backups
   $ millrace backup world --to 's3://worlds/mc?region=eu-central-1' --server survival
+  $ millrace backup world --to file:///mnt/backups --to 's3://worlds/mc?region=eu-central-1' --wait 10m
   $ millrace backup --to file:///mnt/backups --server db --from-command -- pg_dump game`,
     )
     .action((source, options) => run(options, (invocation) => backupCommand(source, options, invocation)))
@@ -135,11 +158,24 @@ Examples:
     )
     .action((options) => run(options, (invocation) => checkCommand(options, invocation)))
 
-  withStore(program.command('list'), '--from')
+  withStores(program.command('list'), '--from')
     .description('List the snapshots in a store. Nothing is opened, so no password is needed.')
     .option('--server <name>', 'only this server')
     .addHelpText('after', '\nExample:\n  $ millrace list --from file:///mnt/backups --server survival')
     .action((options) => run(options, (invocation) => listCommand(options, invocation)))
+
+  withMetrics(withStores(program.command('status'), '--from'))
+    .description('Tell whether the backups of a server still come. Nothing is opened, so no password is needed.')
+    .requiredOption('--server <name>', "the server's name")
+    .option(
+      '--max-age <time>',
+      'exit with 6 when the newest complete snapshot is older (90m, 26h, 7d), or there is none',
+    )
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ millrace status --from file:///mnt/backups --server survival --max-age 26h || mail-the-owner',
+    )
+    .action((options) => run(options, (invocation) => statusCommand(options, invocation)))
 
   withTrust(withKeys(withStore(program.command('inspect'), '--from')))
     .description('Show what a snapshot says of itself; little of it is read.')
@@ -152,7 +188,7 @@ Examples:
     )
     .action((id, options) => run(options, (invocation) => inspectCommand(id, options, invocation)))
 
-  withTrust(withKeys(withStore(program.command('restore'), '--from')))
+  withTrust(withKeys(withStores(program.command('restore'), '--from')))
     .description('Restore a snapshot. The target is put in place when everything has been checked.')
     .argument('<id>', "a snapshot's id, or latest")
     .requiredOption('--server <name>', "the server's name")
@@ -166,7 +202,7 @@ Examples:
     )
     .action((id, options) => run(options, (invocation) => restoreCommand(id, options, invocation)))
 
-  withTrust(withKeys(withStore(program.command('cat'), '--from')))
+  withTrust(withKeys(withStores(program.command('cat'), '--from')))
     .description('Write one file of a snapshot to standard output; only what holds it is fetched.')
     .argument('<id>', "a snapshot's id, or latest")
     .argument('[path]', 'the file, relative to the folder that was backed up; none for a snapshot of one file')
@@ -178,7 +214,7 @@ Examples:
     )
     .action((id, path, options) => run({}, (invocation) => catCommand(id, path, options, invocation)))
 
-  withTrust(withKeys(withStore(program.command('verify'), '--from')))
+  withMetrics(withTrust(withKeys(withStores(program.command('verify'), '--from'))))
     .description('Verify a snapshot by reading all of it.')
     .argument('[id]', "a snapshot's id, or latest", 'latest')
     .requiredOption('--server <name>', "the server's name")

@@ -1,19 +1,33 @@
 import { basename, resolve } from 'node:path'
 import { openBackups } from '../../backups.ts'
+import type { CreateOptions } from '../../create.ts'
 import { BackupError } from '../../errors.ts'
+import type { MetricValues } from '../../metrics.ts'
 import { checkServer } from '../../names.ts'
 import type { BackupSource, Omissions } from '../../source.ts'
+import { parseDuration } from '../duration.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate, formatRatio } from '../format.ts'
 import type { Invocation } from '../main.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+import { nowSeconds, reportMetrics, storesOf } from '../stores.ts'
 
 interface BackupOptions extends SecretOptions {
-  to: string
+  to: string[]
   server?: string
   fromCommand?: boolean
   level?: number
   allowEmpty?: boolean
+  /** false after `--no-lease`. */
+  lease?: boolean
+  wait?: string
+  steal?: boolean
+  stallTimeout?: string
+  hookBefore?: string
+  hookAfter?: string
+  hookFailure?: string
+  hookTimeout?: string
+  metricsFile?: string
 }
 
 export async function backupCommand(
@@ -26,12 +40,17 @@ export async function backupCommand(
   checkServer(server)
   const encryption = options.encryption !== false
   const keys = encryption ? await findKeys(options, 'write') : {}
-  const backups = await openBackups({ storage: options.to, server, encryption, ...keys })
+  const around = aroundOf(options)
+  const backups = await openBackups({ ...storesOf(options.to), server, encryption, ...keys })
+  const { storages } = backups
+  const report = (values: (destination: string) => MetricValues) =>
+    reportMetrics(options.metricsFile, server, storages, output, values)
   try {
     const { level, allowEmpty } = options
     const made = await backups.create(source, {
       level,
       allowEmpty,
+      ...around,
       signal,
       onProgress: output.progress,
       onWarning: output.warning,
@@ -40,13 +59,33 @@ export async function backupCommand(
     const text = [
       `Backed up ${made.kind === 'tar' ? formatCount(files, 'file') : 'the stream'} of ${server} as ${id}`,
       `  ${formatBytes(bytes)} -> ${formatBytes(storedBytes)} (ratio ${formatRatio(bytes, storedBytes)}) in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}`,
-      `  ${backups.storage.location} ${made.key}`,
+      ...made.destinations.map(({ destination, ok }) => `  ${ok ? '' : 'FAILED '}${destination} ${made.key}`),
       ...omissionLines(made.omissions),
     ].join('\n')
     output.result('snapshot', made, text)
+    const seconds = elapsedMs / 1000
+    await report((destination) =>
+      made.destinations.some((one) => one.ok && one.destination === destination)
+        ? { bytes, storedBytes, seconds, bytesPerSecond: bytes / seconds }
+        : { lastFailure: nowSeconds() },
+    )
     return incomplete ? EXIT.INCOMPLETE : EXIT.GOOD
+  } catch (error) {
+    await report(() => ({ lastFailure: nowSeconds() }))
+    throw error
   } finally {
     await backups.close()
+  }
+}
+
+/** What `create` is told of everything around the backup. */
+function aroundOf(options: BackupOptions): Pick<CreateOptions, 'lease' | 'stallMs' | 'hooks'> {
+  const ms = (text: string | undefined) => (text === undefined ? undefined : parseDuration(text))
+  const { lease, steal, hookBefore: before, hookAfter: after, hookFailure: failure } = options
+  return {
+    lease: lease === false ? false : { waitMs: ms(options.wait), steal },
+    stallMs: ms(options.stallTimeout),
+    hooks: { before, after, failure, timeoutMs: ms(options.hookTimeout) },
   }
 }
 

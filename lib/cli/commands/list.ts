@@ -1,18 +1,23 @@
 import { openStorage } from '../../../adapters/open.ts'
-import { listSnapshots, type Snapshot } from '../../catalog.ts'
+import type { Storage } from '../../../adapters/storage.ts'
+import type { Snapshot } from '../../catalog.ts'
+import { listFirst } from '../../fallback.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatAge, formatBytes, formatTable } from '../format.ts'
 import type { Invocation } from '../main.ts'
+import { fallbackTo } from '../stores.ts'
 
 interface ListOptions {
-  from: string
+  from: string[]
   server?: string
 }
 
 export async function listCommand(options: ListOptions, { output, signal }: Invocation): Promise<number> {
-  const storage = await openStorage(options.from)
+  const storages: Storage[] = []
   try {
-    const snapshots = await listSnapshots(storage, options.server, signal)
+    for (const url of options.from) storages.push(await openStorage(url))
+    const onFallback = fallbackTo(output)
+    const { storage, snapshots } = await listFirst(storages, options.server, { onFallback, signal })
     if (output.json) {
       for (const snapshot of snapshots) output.result('snapshot', snapshot, '')
     } else {
@@ -26,7 +31,7 @@ export async function listCommand(options: ListOptions, { output, signal }: Invo
     }
     return EXIT.GOOD
   } finally {
-    await storage.close()
+    for (const storage of storages) await storage.close()
   }
 }
 

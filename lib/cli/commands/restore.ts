@@ -3,9 +3,10 @@ import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate } from '../format.ts'
 import type { Invocation } from '../main.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+import { fallbackTo, storesOf } from '../stores.ts'
 
 interface RestoreOptions extends SecretOptions {
-  from: string
+  from: string[]
   server: string
   target: string
   include?: string[]
@@ -23,7 +24,14 @@ export async function restoreCommand(
   const encryption = options.encryption !== false
   const keys = encryption ? await findKeys(options, 'read') : {}
   const { overwrite, allowUnverified, allowPlain, allowRenamed } = options
-  const backups = await openBackups({ storage: options.from, server: options.server, encryption, ...keys })
+  const onFallback = fallbackTo(output)
+  const backups = await openBackups({
+    ...storesOf(options.from),
+    server: options.server,
+    encryption,
+    onFallback,
+    ...keys,
+  })
   try {
     let warnings = 0
     const restored = await backups.restore(id, options.target, {

@@ -1,13 +1,16 @@
 import { openBackups } from '../../backups.ts'
+import type { Fallback } from '../../fallback.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatDuration } from '../format.ts'
 import type { Invocation } from '../main.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+import { fallbackTo, nowSeconds, reportMetrics, storesOf } from '../stores.ts'
 
 interface VerifyOptions extends SecretOptions {
-  from: string
+  from: string[]
   server: string
   quick?: boolean
+  metricsFile?: string
   allowPlain?: boolean
   allowRenamed?: boolean
 }
@@ -22,8 +25,14 @@ export async function verifyCommand(
   const encryption = options.encryption !== false
   const keys = encryption && !options.quick ? await findKeys(options, 'read') : {}
   const { quick, allowPlain, allowRenamed } = options
+  let fallbacks = 0
+  const fallBack = (fallback: Fallback) => {
+    fallbacks += 1
+    fallbackTo(output)(fallback)
+  }
   const backups = await openBackups({
-    storage: options.from,
+    ...storesOf(options.from),
+    onFallback: fallBack,
     server: options.server,
     encryption: encryption && !options.quick,
     ...keys,
@@ -39,7 +48,12 @@ export async function verifyCommand(
     } else {
       output.result('verification', found, text)
     }
-    return EXIT_OF[status]
+    const lastVerified = status === 'ok' && !quick ? nowSeconds() : undefined
+    await reportMetrics(options.metricsFile, options.server, backups.storages.slice(0, 1), output, () =>
+      fallbacks === 0 ? { lastVerified } : {},
+    )
+    // One copy is good, and another one is not.
+    return status === 'ok' && fallbacks > 0 ? EXIT.INCOMPLETE : EXIT_OF[status]
   } finally {
     await backups.close()
   }

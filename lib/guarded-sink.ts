@@ -5,7 +5,7 @@ import { ForwardingWritable } from '../adapters/layers/forwarding.ts'
 /** An end flushes what is buffered and commits: it takes longer than any write. */
 export const END_FACTOR = 3
 /** How long a destination that hangs has to clean up after itself before nobody waits for it any more. */
-const CLOSE_MS = 30_000
+const CLOSE_MS = 10_000
 
 export interface GuardOptions {
   /** Where it is, for messages: a URL without credentials. */

@@ -24,7 +24,7 @@ const POLL_MAX_MS = 5_000
 const POLL_MIN_MS = 20
 const LOSSES_MAX = 3
 /** What a release may take. What it could not remove expires. */
-const RELEASE_MS = 30_000
+const RELEASE_MS = 10_000
 
 export interface LeaseOptions {
   /** How long a holder that gives no sign of life keeps the lease, at least. 10 minutes when left out. */

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
 import { openStorage } from '../../lib/index.ts'
 import { raceBackups } from '../support/backup-race.ts'
-import { scratch } from '../support/cli.ts'
+import { millrace, scratch } from '../support/cli.ts'
 
 const ROUNDS = 50
 
@@ -27,4 +29,27 @@ suite('races of processes', { concurrency: true }, () => {
       assert.deepEqual(await Array.fromAsync(storage.list('survival/.lease/')), [])
     })
   }
+})
+
+test('T22: the command is refused with exit code 5 while another run is at work, or waits for it', async (t) => {
+  const folder = await scratch(t)
+  const to = ['backup', '--to', `file://${folder}/store`, '--server', 'survival']
+  const begun = join(folder, 'begun')
+  const goOn = join(folder, 'go-on')
+  const slow = `touch '${begun}'; while [ ! -e '${goOn}' ]; do sleep 0.05; done; echo data`
+  const first = millrace([...to, '--from-command', '--', 'sh', '-c', slow])
+  while (!existsSync(begun)) await new Promise((resolve) => setTimeout(resolve, 20))
+  const quick = ['--from-command', '--', 'echo', 'data']
+  const refused = await millrace([...to, '--json', ...quick])
+  assert.equal(refused.code, 5, refused.stderr)
+  assert.match(refused.stderr, /at work on survival: .*process \d+.*since 20.*--wait/)
+  assert.equal(refused.events().at(-1)?.code, 'LEASE_HELD')
+  assert.equal((await millrace([...to, '--no-lease', ...quick])).code, 0)
+  const waiting = millrace([...to, '--wait', '5m', '--json', ...quick])
+  await new Promise((resolve) => setTimeout(resolve, 1000))
+  await writeFile(goOn, '')
+  assert.equal((await first).code, 0)
+  const waited = await waiting
+  assert.equal(waited.code, 0, waited.stderr)
+  assert.equal(waited.events().filter(({ kind }) => kind === 'lease').length, 1)
 })

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
 import { openStorage } from '../../lib/index.ts'
 import { raceBackups } from '../support/backup-race.ts'
-import { millrace, scratch } from '../support/cli.ts'
+import { BIN, millrace, PASSWORD, scratch } from '../support/cli.ts'
 
 const ROUNDS = 50
 
@@ -45,11 +47,15 @@ test('T22: the command is refused with exit code 5 while another run is at work,
   assert.match(refused.stderr, /at work on survival: .*process \d+.*since 20.*--wait/)
   assert.equal(refused.events().at(-1)?.code, 'LEASE_HELD')
   assert.equal((await millrace([...to, '--no-lease', ...quick])).code, 0)
-  const waiting = millrace([...to, '--wait', '5m', '--json', ...quick])
-  await new Promise((resolve) => setTimeout(resolve, 1000))
-  await writeFile(goOn, '')
+  const waiting = spawn(process.execPath, [BIN, ...to, '--wait', '5m', '--json', ...quick], {
+    env: { ...process.env, MILLRACE_PASSWORD: PASSWORD },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const exit = once(waiting, 'exit')
+  for await (const text of waiting.stdout.setEncoding('utf8')) {
+    if (/"kind":"lease"/.test(text)) await writeFile(goOn, '')
+  }
+  assert.equal((await exit)[0], 0)
+  assert.ok(existsSync(goOn), 'it did not wait')
   assert.equal((await first).code, 0)
-  const waited = await waiting
-  assert.equal(waited.code, 0, waited.stderr)
-  assert.equal(waited.events().filter(({ kind }) => kind === 'lease').length, 1)
 })

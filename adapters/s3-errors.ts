@@ -18,6 +18,17 @@ interface Facts {
   message: string
   retryAfter: string | undefined
   requestId: string | undefined
+  /** The region that the bucket is in, where the answer is that it is in another. */
+  region: string | undefined
+}
+
+/** The parts of the SDK's errors that are read here. */
+interface SdkError extends Error {
+  code?: unknown
+  Code?: unknown
+  Region?: unknown
+  $metadata?: { httpStatusCode?: number; requestId?: string }
+  $response?: { statusCode?: number; headers?: Record<string, string> }
 }
 
 const BY_CODE: Record<string, StorageErrorCode> = {
@@ -83,7 +94,7 @@ const ADVICE_BY_KIND: Record<StorageErrorCode, string> = {
   NOT_FOUND: 'it is not there',
   ACCESS_DENIED: 'access is denied; check the rights of the credentials',
   AUTH_EXPIRED: 'the session token has expired or is not valid; get a new one',
-  QUOTA: 'the quota of the store is used up',
+  QUOTA: 'the quota of the store is used up; free some space, or get a larger quota',
   RATE_LIMITED: 'the store asks for fewer requests',
   CONFLICT: 'another object is there than was expected',
   LOCKED: 'the object is locked against being deleted or replaced',
@@ -121,7 +132,7 @@ export function toStorageError(error: unknown, operation: string, names: S3Names
   if (facts === undefined) return error
   const code = kindOf(facts)
   const network = NETWORK.test(facts.code)
-  const advice = network ? networkAdvice(facts, names) : (ADVICE[facts.code] ?? ADVICE_BY_KIND[code])
+  const advice = network ? networkAdvice(facts, names) : adviceOf(facts, code)
   const target = facts.code === 'NoSuchBucket' || key === undefined ? 'the bucket' : `${quoteKey(key)} in the bucket`
   const said = network ? facts.code : [facts.status, facts.code].filter(Boolean).join(' ')
   const doing = DOING[operation] ?? operation
@@ -160,6 +171,11 @@ function isRetryable(code: StorageErrorCode, facts: Facts): boolean {
   return code === 'UNAVAILABLE' && !UNTRUSTED.test(facts.code)
 }
 
+function adviceOf({ code, region }: Facts, kind: StorageErrorCode): string {
+  if (region !== undefined) return `the bucket is in another region; pass the region "${region}"`
+  return ADVICE[code] ?? ADVICE_BY_KIND[kind]
+}
+
 function networkAdvice({ code }: Facts, { endpoint }: S3Names): string {
   if (UNTRUSTED.test(code)) return `the certificate of ${endpoint} is not trusted; see NODE_EXTRA_CA_CERTS`
   if (code === 'ECONNREFUSED') return `nothing answers at ${endpoint}; check the endpoint and that the store runs`
@@ -169,17 +185,12 @@ function networkAdvice({ code }: Facts, { endpoint }: S3Names): string {
 
 function factsOf(error: unknown): Facts | undefined {
   if (!(error instanceof Error)) return undefined
-  const raw = error as Error & {
-    code?: unknown
-    Code?: unknown
-    $metadata?: { httpStatusCode?: number; requestId?: string }
-    $response?: { statusCode?: number; headers?: Record<string, string> }
-  }
+  const raw: SdkError = error
   const status = raw.$metadata?.httpStatusCode ?? raw.$response?.statusCode
   const nodeCode = typeof raw.code === 'string' ? raw.code : undefined
   const s3Code = typeof raw.Code === 'string' ? raw.Code : raw.name
-  // An answer may begin with 200 and then break off.
-  const isNetwork = (status ?? 200) < 300 && NETWORK.test(nodeCode ?? raw.name)
+  // An answer may begin and then break off: what a refusal's cut body would have said is not known, whatever its status.
+  const isNetwork = nodeCode === undefined ? (status ?? 200) < 300 && NETWORK.test(raw.name) : NETWORK.test(nodeCode)
   const isSdk = status !== undefined || raw.name === 'CredentialsProviderError'
   if (!isNetwork && !isSdk) return undefined
   return {
@@ -188,7 +199,20 @@ function factsOf(error: unknown): Facts | undefined {
     message: raw.message,
     retryAfter: raw.$response?.headers?.['retry-after'],
     requestId: raw.$metadata?.requestId,
+    region: isNetwork || !isElsewhere(status, s3Code) ? undefined : regionOf(raw),
   }
+}
+
+/** Whether a refusal may mean that the bucket is in another region. To a HEAD there is no body, and so no code. */
+function isElsewhere(status: number | undefined, code: string): boolean {
+  if (status === 301 || status === 307) return true
+  return status === 400 && /^(AuthorizationHeaderMalformed|Unknown|UnknownError|BadRequest|400)$/.test(code)
+}
+
+/** AuthorizationHeaderMalformed names it in its body; to a HEAD, and in a PermanentRedirect, only a header can. */
+function regionOf({ Region, $response }: SdkError): string | undefined {
+  const region = typeof Region === 'string' ? Region : $response?.headers?.['x-amz-bucket-region']
+  return region !== undefined && /^[a-z0-9-]{1,40}$/.test(region) ? region : undefined
 }
 
 function causeOf({ code, message, status, requestId }: Facts): Error {

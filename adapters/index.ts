@@ -22,7 +22,8 @@ export {
 export { PART_BYTES, RING_BYTES } from './multipart-plan.ts'
 export { openStorage, parseStorageUrl, type StorageConfig } from './open.ts'
 export type { RetryClock, RetryPolicy } from './retry.ts'
-export type { S3Config } from './s3-client.ts'
+export type { S3Config } from './s3-config.ts'
+export type { S3ProfileName } from './s3-profiles.ts'
 export {
   type CallOptions,
   KEY_MAX_BYTES,

@@ -1,25 +1,15 @@
 import { addAbortSignal, Writable } from 'node:stream'
 import { StorageError, type StorageErrorCode, withCleanupError } from './errors.ts'
 import { quoteKey } from './keys.ts'
+import { Commitment, type FoundObject } from './multipart-commit.ts'
 import { checkSizes, type MultipartRules, type PartPlan, planParts } from './multipart-plan.ts'
 import { type PartBody, PartSender, type PartStore, type PrimitiveRequest } from './multipart-sender.ts'
-import { CALL_RETRY, isAbort, PART_RETRY, type RetryClock, type RetryPolicy, retry, throwIfAborted } from './retry.ts'
+import { CALL_RETRY, PART_RETRY, type RetryClock, type RetryPolicy } from './retry.ts'
 import type { WriteOptions } from './storage.ts'
 
-export type { MultipartRules, PartBody, PartStore, PrimitiveRequest }
+export type { FoundObject, MultipartRules, PartBody, PartStore, PrimitiveRequest }
 
-/** How long a commit may go on after `destroy()` before it is cut off. */
-export const SETTLE_MS = 30_000
 const FIRST_BUFFER_BYTES = 64 * 1024
-
-/** What the store holds under the key of a write. */
-export interface FoundObject {
-  size: number
-  /** Whether this very write made it; the same bytes written by anybody else are not ours. */
-  ours: boolean
-  /** What the store's own checksum says is wrong with it, as the end of a sentence. */
-  damage?: string | undefined
-}
 
 /**
  * One write to one key, as an adapter offers it to {@link MultipartWritable}. Each call is one attempt: nothing in it
@@ -42,6 +32,8 @@ export interface MultipartPrimitives<Upload, Receipt> extends PartStore<Upload, 
   find(request: PrimitiveRequest): Promise<FoundObject | undefined>
   /** Removes exactly the object that `find` just called ours. */
   remove(request: PrimitiveRequest): Promise<void>
+  /** Puts on the object that `find` just called ours what the store left out of the upload: a lock, say. */
+  secure?(request: PrimitiveRequest): Promise<void>
 }
 
 export interface MultipartOptions extends WriteOptions {
@@ -61,20 +53,16 @@ export interface MultipartOptions extends WriteOptions {
  *
  * It copies what it is given into a ring of RING_BYTES and sends from there. A full buffer leaves only when a further
  * byte has come, so an object of at most one part is one `putWhole`, and the last part is always known as the last.
- *
- * What the store may hold of it stands in `#outcome`, and `#undo` is the way back from each: `none` (parts at most),
- * `unknown` (a commit was sent and not answered), `stored`. Once `finish` was emitted there is no way back.
  */
 export class MultipartWritable<Upload, Receipt> extends Writable {
   readonly #store: MultipartPrimitives<Upload, Receipt>
   readonly #options: MultipartOptions
   readonly #plan: PartPlan
   readonly #sender: PartSender<Upload, Receipt>
-  readonly #settle = new AbortController()
+  readonly #commitment: Commitment
   #buffer: Buffer
   #used = 0
   #bytes = 0
-  #outcome: 'none' | 'unknown' | 'stored' = 'none'
   #finishing: Promise<void> | undefined
 
   /** @throws StorageError INVALID when `size` is more than the store takes, or no count of bytes. */
@@ -87,9 +75,10 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
     checkSizes(this.#plan, options, { adapter, key })
     const first = Math.min(size ?? expectedSize ?? FIRST_BUFFER_BYTES, this.#plan.partBytes)
     this.#buffer = Buffer.allocUnsafeSlow(first)
+    this.#commitment = new Commitment(store, options)
     this.#sender = new PartSender(store, {
       plan: this.#plan,
-      settleSignal: this.#settle.signal,
+      settleSignal: this.#commitment.settleSignal,
       onFailure: (error) => this.destroy(error as Error),
       partRetry,
       callRetry,
@@ -120,10 +109,20 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
       callback(error)
       return
     }
-    this.#undo().then(
-      () => callback(error),
-      (cleanupError) => callback(error ? withCleanupError(error, cleanupError) : cleanupError),
-    )
+    const stop = async () => {
+      const upload = await this.#sender.stop()
+      await this.#finishing?.catch(() => {})
+      return upload === undefined ? undefined : (request: PrimitiveRequest) => this.#store.abort(upload, request)
+    }
+    this.#commitment
+      .undo(stop)
+      .finally(() => {
+        this.#buffer = Buffer.alloc(0)
+      })
+      .then(
+        () => callback(error),
+        (cleanupError) => callback(error ? withCleanupError(error, cleanupError) : cleanupError),
+      )
   }
 
   #accept(chunks: Buffer[], callback: (error?: Error | null) => void): void {
@@ -186,107 +185,24 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
   }
 
   async #finish(): Promise<void> {
-    const { size } = this.#options
+    const { size, partRetry = PART_RETRY, callRetry = CALL_RETRY } = this.#options
     if (size !== undefined && this.#bytes !== size) {
       throw this.#error('INVALID', 'write', `ended after ${this.#bytes} of the ${size} bytes that it was to have`)
     }
-    const signal = this.#settle.signal
     if (this.#sender.begun) {
       await this.#sender.room()
       this.#sender.send(this.#buffer, this.#used, true)
       const { upload, receipts } = await this.#sender.drain()
-      await this.#commit(() => this.#store.commit(upload, receipts, { signal }), PART_RETRY)
+      await this.#commitment.commit((request) => this.#store.commit(upload, receipts, request), partRetry)
     } else {
       const body = this.#buffer.subarray(0, this.#used)
-      await this.#commit(() => this.#store.putWhole(body, { signal }), CALL_RETRY)
+      await this.#commitment.commit((request) => this.#store.putWhole(body, request), callRetry)
     }
-    await this.#verify()
-  }
-
-  async #commit(attempt: () => Promise<void>, policy: RetryPolicy): Promise<void> {
-    const { clock, partRetry, callRetry } = this.#options
-    const signal = this.#sender.stopSignal
-    throwIfAborted(signal)
-    let doubt = false
-    const tracked = () =>
-      attempt().catch((error) => {
-        doubt ||= mayHaveHappened(error)
-        throw error
-      })
-    this.#outcome = 'unknown'
-    try {
-      const chosen = (policy === PART_RETRY ? partRetry : callRetry) ?? policy
-      await retry(tracked, chosen, { signal, clock })
-      this.#outcome = 'stored'
-    } catch (error) {
-      if (!doubt) {
-        this.#outcome = 'none'
-        throw error
-      }
-      throwIfAborted(signal)
-      // An answer was lost. "No such upload", or a refusal to replace, may now be about our own success.
-      const found = await this.#find().catch((cause) => {
-        throw withCleanupError(error as Error, cause)
-      })
-      if (!found?.ours) throw error
-      this.#outcome = 'stored'
-    }
-  }
-
-  async #verify(): Promise<void> {
-    const found = await this.#find()
-    if (!found) throw this.#error('CORRUPT', 'verify', 'was reported as stored, but the store does not have it')
-    if (!found.ours) {
-      throw this.#error('CONFLICT', 'verify', 'was stored, but another object is under the key: someone else wrote it')
-    }
-    if (found.size !== this.#bytes) {
-      throw this.#error('CORRUPT', 'verify', `has ${found.size} bytes at the store, and ${this.#bytes} were sent`)
-    }
-    if (found.damage !== undefined) throw this.#error('CORRUPT', 'verify', found.damage)
-  }
-
-  #find(): Promise<FoundObject | undefined> {
-    const { callRetry = CALL_RETRY, clock } = this.#options
-    const signal = this.#sender.stopSignal
-    return retry(() => this.#store.find({ signal }), callRetry, { signal, clock })
-  }
-
-  async #undo(): Promise<void> {
-    const timer = setTimeout(() => this.#settle.abort(), this.#options.settleMs ?? SETTLE_MS)
-    try {
-      const upload = await this.#sender.stop()
-      await this.#finishing?.catch(() => {})
-      if (this.#outcome !== 'none' && (await this.#removeOurs())) return
-      if (upload === undefined) return
-      // Also after a commit that was reported as good, and made nothing: its parts are there yet.
-      await this.#cleanUp((request) => this.#store.abort(upload, request))
-      // The store may have been at work on the commit until just now.
-      if (this.#outcome === 'unknown') await this.#removeOurs()
-    } finally {
-      clearTimeout(timer)
-      this.#buffer = Buffer.alloc(0)
-    }
-  }
-
-  async #removeOurs(): Promise<boolean> {
-    const found = await this.#cleanUp((request) => this.#store.find(request))
-    if (!found?.ours) return false
-    await this.#cleanUp((request) => this.#store.remove(request))
-    return true
-  }
-
-  #cleanUp<T>(call: (request: PrimitiveRequest) => Promise<T>): Promise<T> {
-    const { callRetry = CALL_RETRY, clock } = this.#options
-    const never = new AbortController().signal
-    return retry(() => call({ signal: never }), callRetry, { clock })
+    await this.#commitment.verify(this.#bytes)
   }
 
   #error(code: StorageErrorCode, operation: string, what: string): StorageError {
     const { adapter, key } = this.#options
     return new StorageError(`The object ${quoteKey(key)} ${what}.`, { code, adapter, operation, key })
   }
-}
-
-function mayHaveHappened(error: unknown): boolean {
-  return isAbort(error) || !(error instanceof StorageError) || error.code === 'UNAVAILABLE'
 }

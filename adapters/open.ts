@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { StorageError } from './errors.ts'
 import type { FilesystemConfig } from './filesystem.ts'
-import type { S3Config } from './s3-client.ts'
+import type { S3Config } from './s3-config.ts'
 import type { Storage } from './storage.ts'
 
 /** Which store to open, and how: each adapter's own settings, with its name. */

@@ -5,7 +5,18 @@ import { StorageError } from './errors.ts'
 import { isAbort, throwIfAborted } from './retry.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ProbeStep, Storage } from './storage.ts'
 
-const CANARY = 'millrace canary: safe to delete\n'
+export const CANARY = 'millrace canary: safe to delete\n'
+
+/** Does one step, and notes in the report how it went. @returns whether it succeeded. @throws AbortError */
+export type Attempt = (step: ProbeStep['step'], work: () => Promise<void>) => Promise<boolean>
+
+/** What an adapter adds to the probe. */
+export interface ProbeExtras {
+  /** Further steps, done while the canary is there. @returns what goes into the report as `found`. */
+  further?: (attempt: Attempt, canary: string) => Promise<Record<string, boolean | string>>
+  /** Removes the canary for good, in place of `delete`, where that leaves something. */
+  remove?: (canary: string) => Promise<void>
+}
 
 /**
  * Does what `Storage.probe` says, with the store's own methods.
@@ -15,12 +26,14 @@ export async function probeStorage(
   storage: Storage,
   signIn: () => Promise<void>,
   options: CallOptions = {},
+  extras: ProbeExtras = {},
 ): Promise<ProbeReport> {
   const { signal } = options
   const call = signal ? { signal } : {}
   const steps: ProbeStep[] = []
-  const report = () => ({ ok: steps.every((step) => step.ok), steps })
-  const attempt = async (step: ProbeStep['step'], work: () => Promise<void>): Promise<boolean> => {
+  let found: ProbeReport['found']
+  const report = () => ({ ok: steps.every((step) => step.ok), steps, ...(found ? { found } : {}) })
+  const attempt: Attempt = async (step, work) => {
     const begin = performance.now()
     const done = (error?: unknown) => {
       const ms = Math.round(performance.now() - begin)
@@ -77,10 +90,14 @@ export async function probeStorage(
         })
       }
     }
+    if (written) found = await extras.further?.(attempt, canary)
   } finally {
     // Tried even when nothing was written: an absent object is success, so it shows the right to delete. Without the
     // caller's signal, as an aborted probe must not leave its canary.
-    await attempt('delete', () => storage.delete(canary))
+    await attempt('delete', async () => {
+      if (written) await extras.remove?.(canary)
+      await storage.delete(canary)
+    })
   }
   return report()
 }

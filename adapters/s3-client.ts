@@ -1,52 +1,17 @@
 import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3'
 import { StorageError } from './errors.ts'
 import { checkKey, quoteKey } from './keys.ts'
-import { CALL_RETRY, type RetryPolicy, retry, throwIfAborted } from './retry.ts'
+import { CALL_RETRY, retry, throwIfAborted } from './retry.ts'
+import { normalizePrefix, parseEndpoint, type S3Config } from './s3-config.ts'
 import { ADAPTER, type S3Names, toStorageError } from './s3-errors.ts'
 import { S3HttpHandler } from './s3-http.ts'
+import { profileOf, S3_PROFILES, type S3Integrity, type S3Profile } from './s3-profiles.ts'
 import { KEY_MAX_BYTES } from './storage.ts'
 
 export type Sdk = typeof import('@aws-sdk/client-s3')
 
 const CONNECT_MS = 5_000
 const IDLE_MS = 30_000
-const DEFAULT_REGION = 'us-east-1'
-
-export interface S3Config {
-  bucket: string
-  /** All keys live beneath it, and are given without it. A slash at its end is implied. */
-  prefix?: string
-  /** Absent: the environment's AWS_REGION, and us-east-1 where an endpoint is given. */
-  region?: string
-  /** The URL of a store other than AWS. Path style is then the default. */
-  endpoint?: string
-  /** Both keys or neither. Neither: the SDK's own chain, which begins at the environment. */
-  accessKeyId?: string
-  secretAccessKey?: string
-  sessionToken?: string
-  forcePathStyle?: boolean
-  /**
-   * Whether the store honours `If-None-Match: *`. AWS, R2 and MinIO do; Ceph does for objects of one part, and for
-   * larger ones this adapter looks before the commit, which leaves a moment open. Default true; false refuses ifAbsent.
-   */
-  conditionalWrites?: boolean
-  /** What a part's bytes are checked by on arrival. Default crc32 on AWS, and md5 (Content-MD5) elsewhere. */
-  integrity?: 'md5' | 'crc32'
-  /** Whether ETags are MD5 digests, and compared. Default true where integrity is md5. */
-  md5Etags?: boolean
-  /** Whether a SHA-256 of each body is in its signature. Default: over http only; over https TLS and `integrity` do. */
-  signBodies?: boolean
-  /** Bytes of a part at least, from 5 MiB. Default 8 MiB. */
-  partBytes?: number
-  /** Keys in one page of a listing, up to 1,000. */
-  pageSize?: number
-  /** Time without a byte in either direction after which a request is given up. Default 30,000. */
-  idleMs?: number
-  /** Bounds the attempts at one call. */
-  callRetry?: RetryPolicy
-  /** Bounds the attempts at one part, at a commit, and at going on with a read. */
-  partRetry?: RetryPolicy
-}
 
 export interface S3CallOptions {
   signal?: AbortSignal | undefined
@@ -63,21 +28,29 @@ export class S3Connection {
   readonly names: S3Names
   /** Ends in a slash, unless it is empty. */
   readonly prefix: string
-  readonly integrity: 'md5' | 'crc32'
+  /** As set, or as the profile says, until `probe` has seen that the server does not check it. */
+  integrity: S3Integrity
+  readonly md5Etags: boolean
   readonly isAws: boolean
+  /** As the profile says, until `probe` has seen what the server does. */
+  abilities: Pick<S3Profile, 'conditionalPut' | 'conditionalComplete' | 'rules'>
   readonly #client: S3Client
   readonly #handler: S3HttpHandler
 
   constructor(sdk: Sdk, config: S3Config) {
-    const { endpoint, region } = config
+    const { endpoint } = config
     const origin = endpoint === undefined ? undefined : parseEndpoint(endpoint)
-    const chosenRegion = region ?? (origin ? (process.env.AWS_REGION ?? DEFAULT_REGION) : undefined)
+    const profile = profileOf(origin, config.profile)
+    const region = config.region ?? regionOf(profile, origin)
     this.sdk = sdk
     this.config = config
-    this.names = { bucket: config.bucket, endpoint: origin?.origin ?? `AWS S3 ${chosenRegion ?? ''}`.trimEnd() }
+    this.names = { bucket: config.bucket, endpoint: origin?.origin ?? `AWS S3 ${region ?? ''}`.trimEnd() }
     this.prefix = normalizePrefix(config.prefix)
-    this.isAws = origin === undefined || /(^|\.)amazonaws\.com(\.cn)?$/.test(origin.hostname)
-    this.integrity = config.integrity ?? (this.isAws ? 'crc32' : 'md5')
+    this.isAws = profile.name === 'aws'
+    const isUnsigned = config.signBodies === false && profile.integrity === 'sha256'
+    this.integrity = config.integrity ?? (isUnsigned ? 'md5' : profile.integrity)
+    this.md5Etags = config.md5Etags ?? profile.md5Etags
+    this.abilities = profile
     this.#handler = new S3HttpHandler({ connectMs: CONNECT_MS, idleMs: config.idleMs ?? IDLE_MS })
 
     const options: S3ClientConfig = {
@@ -88,17 +61,18 @@ export class S3Connection {
       responseChecksumValidation: 'WHEN_REQUIRED',
       expectContinueHeader: false,
       requestHandler: this.#handler as unknown as NonNullable<S3ClientConfig['requestHandler']>,
-      forcePathStyle: config.forcePathStyle ?? origin !== undefined,
+      forcePathStyle: config.forcePathStyle ?? profile.pathStyle,
     }
     if (origin) options.endpoint = origin.href
-    if (chosenRegion !== undefined) options.region = chosenRegion
+    if (region !== undefined) options.region = region
     const { accessKeyId, secretAccessKey, sessionToken } = config
     if (accessKeyId !== undefined && secretAccessKey !== undefined) {
       options.credentials = { accessKeyId, secretAccessKey, ...(sessionToken === undefined ? {} : { sessionToken }) }
     }
     this.#client = new sdk.S3Client(options)
-    const signBodies = config.signBodies ?? origin?.protocol === 'http:'
+    const signBodies = config.signBodies ?? (this.integrity === 'sha256' || origin?.protocol === 'http:')
     if (!signBodies) leaveBodiesUnsigned(this.#client)
+    if (!profile.sdkQuery) leaveOutSdkQuery(this.#client)
   }
 
   /** The full key, beneath the prefix. @throws StorageError INVALID */
@@ -108,6 +82,11 @@ export class S3Connection {
     if (Buffer.byteLength(full) <= KEY_MAX_BYTES) return full
     const message = `The key ${quoteKey(key)} and the prefix together are longer than ${KEY_MAX_BYTES} bytes.`
     throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation, key })
+  }
+
+  /** For what takes the SDK's own client. */
+  get client(): S3Client {
+    return this.#client
   }
 
   /** One attempt at one request. @throws StorageError, AbortError */
@@ -133,41 +112,6 @@ export class S3Connection {
   }
 }
 
-/** @throws StorageError INVALID when a setting cannot be meant so. Repeats no secret. */
-export function checkConfig(config: S3Config): void {
-  const { bucket, accessKeyId, secretAccessKey, sessionToken } = config
-  if (typeof bucket !== 'string' || bucket === '') throw invalid('openS3 needs the name of a bucket.')
-  if ((accessKeyId === undefined) !== (secretAccessKey === undefined)) {
-    throw invalid('accessKeyId and secretAccessKey go together: pass both, or neither.')
-  }
-  if (sessionToken !== undefined && accessKeyId === undefined) {
-    throw invalid('sessionToken needs accessKeyId and secretAccessKey beside it.')
-  }
-  if (config.endpoint !== undefined) parseEndpoint(config.endpoint)
-  const prefix = normalizePrefix(config.prefix)
-  if (prefix !== '') checkKey(prefix.slice(0, -1), ADAPTER, 'open')
-}
-
-function parseEndpoint(endpoint: string): URL {
-  const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined
-  if (url === undefined || !/^https?:$/.test(url.protocol)) {
-    throw invalid('The endpoint must be a URL that begins with https:// or http://.')
-  }
-  if (url.username !== '' || url.password !== '') {
-    throw invalid('The endpoint has credentials in it; pass accessKeyId and secretAccessKey instead.')
-  }
-  return url
-}
-
-function normalizePrefix(prefix = ''): string {
-  const inner = prefix.replace(/^\/+|\/+$/g, '')
-  return inner === '' ? '' : `${inner}/`
-}
-
-function invalid(message: string): StorageError {
-  return new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation: 'open' })
-}
-
 /** Saves a SHA-256 over every byte, where TLS and the part's own checksum guard them already. */
 function leaveBodiesUnsigned(client: S3Client): void {
   client.middlewareStack.add(
@@ -180,5 +124,22 @@ function leaveBodiesUnsigned(client: S3Client): void {
       return next(args)
     },
     { step: 'build', name: 'millraceUnsignedBodies' },
+  )
+}
+
+/** A region that the host or the provider fixes; else the environment's, before the one that most servers go by. */
+function regionOf({ region }: S3Profile, origin: URL | undefined): string | undefined {
+  const isFixed = origin === undefined || region !== S3_PROFILES.other.region
+  return isFixed ? region : (process.env.AWS_REGION ?? region)
+}
+
+function leaveOutSdkQuery(client: S3Client): void {
+  client.middlewareStack.add(
+    (next) => (args) => {
+      const { request } = args as { request?: { query?: Record<string, unknown> } }
+      if (request?.query) delete request.query['x-id']
+      return next(args)
+    },
+    { step: 'build', name: 'millraceNoSdkQuery' },
   )
 }

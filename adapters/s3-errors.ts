@@ -99,6 +99,7 @@ const DOING: Record<string, string> = {
   putWhole: 'uploading',
   commit: 'completing',
   abort: 'cancelling the upload of',
+  secure: 'putting lock or tags on',
   stat: 'asking for',
   list: 'listing',
   delete: 'deleting',

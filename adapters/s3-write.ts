@@ -1,25 +1,18 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { crc32 } from 'node:zlib'
-import type { CompletedPart, HeadObjectCommandOutput, PutObjectCommandInput } from '@aws-sdk/client-s3'
+import type {
+  CompletedPart,
+  CreateMultipartUploadCommandInput,
+  HeadObjectCommandOutput,
+  PutObjectCommandInput,
+  StorageClass,
+} from '@aws-sdk/client-s3'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import type { FoundObject, MultipartPrimitives, MultipartRules, PartBody, PrimitiveRequest } from './multipart.ts'
 import type { S3Connection, Send } from './s3-client.ts'
+import type { S3Config } from './s3-config.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
-
-const MiB = 1024 * 1024
-
-/** https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html; stores other than AWS stay at 5 TiB. */
-export function s3Rules(isAws: boolean): MultipartRules {
-  return {
-    minPartBytes: 5 * MiB,
-    maxPartBytes: 5 * 1024 * MiB,
-    alignBytes: MiB,
-    maxParts: 10_000,
-    maxObjectBytes: isAws ? 10_000 * 5 * 1024 * MiB : 5 * 1024 * 1024 * MiB,
-    concurrency: 8,
-  }
-}
 
 /**
  * Names the write in the object's metadata. It tells our object from one with the same bytes, which an ETag cannot:
@@ -28,13 +21,14 @@ export function s3Rules(isAws: boolean): MultipartRules {
 const WRITE_ID = 'millrace-write'
 /** An abort is repeated while the store still lists parts: one that arrived meanwhile would be billed for ever. */
 const ABORT_ATTEMPTS = 3
+const DAY_MS = 86_400_000
 
 interface Digest {
   md5?: Buffer
   crc32?: Buffer
 }
 
-interface Receipt {
+export interface Receipt {
   part: CompletedPart
   digest: Digest
 }
@@ -50,9 +44,10 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   /** What the store's own digest of the object must be. */
   #expected: { etag?: string; crc32?: string } = {}
   #versionId: string | undefined
+  #lastHead: HeadObjectCommandOutput | undefined
 
   constructor(connection: S3Connection, key: string, ifAbsent: boolean) {
-    this.rules = s3Rules(connection.isAws)
+    this.rules = connection.abilities.rules
     this.#connection = connection
     this.#key = key
     this.#fullKey = connection.fullKey(key, 'createWriteStream')
@@ -61,13 +56,14 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
 
   async putWhole(body: Buffer, { signal }: PrimitiveRequest): Promise<void> {
     const digest = this.#digest(body)
-    await this.#lookBefore(signal)
+    const { conditionalPut } = this.#connection.abilities
+    if (!conditionalPut) await this.#lookBefore(signal)
     const input: PutObjectCommandInput = {
-      ...this.#target,
-      ...this.#condition,
+      ...this.target,
+      ...this.#condition(conditionalPut),
+      ...this.#objectFields(),
       Body: body,
       ContentLength: body.length,
-      Metadata: { [WRITE_ID]: this.#id },
       ...digestFields(digest),
     }
     this.#expected = { etag: digest.md5?.toString('hex'), crc32: digest.crc32?.toString('base64') }
@@ -81,8 +77,8 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     const reply = await this.#once('begin', signal, (client, options) =>
       client.send(
         new this.#sdk.CreateMultipartUploadCommand({
-          ...this.#target,
-          Metadata: { [WRITE_ID]: this.#id },
+          ...this.target,
+          ...this.#objectFields(),
           ...(this.#connection.integrity === 'crc32' ? { ChecksumAlgorithm: 'CRC32' as const } : {}),
         }),
         options,
@@ -97,7 +93,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     const reply = await this.#once('putPart', signal, (client, options) =>
       client.send(
         new this.#sdk.UploadPartCommand({
-          ...this.#target,
+          ...this.target,
           UploadId: uploadId,
           PartNumber: number,
           Body: body,
@@ -109,7 +105,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     )
     const etag = reply.ETag
     if (!etag) throw this.#error('CORRUPT', 'putPart', `got no ETag for part ${number}`)
-    if (this.#trusts(etag, reply) && bare(etag) !== digest.md5?.toString('hex')) {
+    if (digest.md5 && this.#trusts(etag, reply) && bare(etag) !== digest.md5.toString('hex')) {
       throw this.#error('CORRUPT', 'putPart', `had part ${number} damaged on its way: the store has other bytes`)
     }
     const checksum = digest.crc32 ? { ChecksumCRC32: digest.crc32.toString('base64') } : {}
@@ -117,13 +113,14 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   }
 
   async commit(uploadId: string, receipts: Receipt[], { signal }: PrimitiveRequest): Promise<void> {
-    await this.#lookBefore(signal)
+    const { conditionalComplete } = this.#connection.abilities
+    if (!conditionalComplete) await this.#lookBefore(signal)
     this.#expected = composite(receipts)
     const reply = await this.#once('commit', signal, (client, options) =>
       client.send(
         new this.#sdk.CompleteMultipartUploadCommand({
-          ...this.#target,
-          ...this.#condition,
+          ...this.target,
+          ...this.#condition(conditionalComplete),
           UploadId: uploadId,
           MultipartUpload: { Parts: receipts.map(({ part }) => part) },
         }),
@@ -142,6 +139,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     try {
       const head = await this.#head(signal)
       const ours = head.Metadata?.[WRITE_ID] === this.#id
+      this.#lastHead = ours ? head : undefined
       // In a versioned bucket this names ours for `remove`, where the commit's own answer was lost.
       if (ours) this.#versionId = head.VersionId
       return { size: head.ContentLength ?? 0, ours, damage: ours ? this.#damage(head) : undefined }
@@ -154,25 +152,62 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   async remove({ signal }: PrimitiveRequest): Promise<void> {
     const version = this.#versionId === undefined ? {} : { VersionId: this.#versionId }
     await this.#once('abort', signal, (client, options) =>
-      client.send(new this.#sdk.DeleteObjectCommand({ ...this.#target, ...version }), options),
+      client.send(new this.#sdk.DeleteObjectCommand({ ...this.target, ...version }), options),
     )
+  }
+
+  /** Ceph takes neither lock nor tags with an upload in parts, and says nothing. */
+  async secure({ signal }: PrimitiveRequest): Promise<void> {
+    const { objectLock, tags } = this.#connection.config
+    const version = this.#versionId === undefined ? {} : { VersionId: this.#versionId }
+    const target = { ...this.target, ...version }
+    const lock = objectLock && !isPassing(this.#key) ? lockFields(objectLock) : undefined
+    if (lock && this.#lastHead?.ObjectLockMode === undefined) {
+      const Retention = { Mode: lock.ObjectLockMode, RetainUntilDate: lock.ObjectLockRetainUntilDate }
+      await this.#once('secure', signal, (client, options) =>
+        client.send(
+          new this.#sdk.PutObjectRetentionCommand({ ...target, Retention, ChecksumAlgorithm: 'CRC32' }),
+          options,
+        ),
+      )
+    }
+    const TagSet = Object.entries(tags ?? {}).map(([Key, Value]) => ({ Key, Value }))
+    if (TagSet.length > 0 && !this.#connection.isAws && this.#lastHead?.TagCount !== TagSet.length) {
+      await this.#once('secure', signal, (client, options) =>
+        client.send(new this.#sdk.PutObjectTaggingCommand({ ...target, Tagging: { TagSet } }), options),
+      )
+    }
   }
 
   get #sdk() {
     return this.#connection.sdk
   }
 
-  get #target(): { Bucket: string; Key: string } {
+  get target(): { Bucket: string; Key: string } {
     return { Bucket: this.#connection.config.bucket, Key: this.#fullKey }
   }
 
-  get #condition(): { IfNoneMatch?: string } {
-    return this.#ifAbsent ? { IfNoneMatch: '*' } : {}
+  /** Where the store does not honour it, it may also refuse it. */
+  #condition(isHonoured: boolean): { IfNoneMatch?: string } {
+    return this.#ifAbsent && isHonoured ? { IfNoneMatch: '*' } : {}
   }
 
-  /** Ceph ignores If-None-Match on Complete, and others on Put as well: there, looking first is all that there is. */
+  #objectFields(): Omit<CreateMultipartUploadCommandInput, 'Bucket' | 'Key'> {
+    const { storageClass, encryption, objectLock, tags } = this.#connection.config
+    const kmsKey = encryption?.algorithm === 'aws:kms' ? encryption : undefined
+    return {
+      Metadata: { [WRITE_ID]: this.#id },
+      ...(encryption ? { ServerSideEncryption: encryption.algorithm } : {}),
+      ...(kmsKey?.keyId === undefined ? {} : { SSEKMSKeyId: kmsKey.keyId }),
+      ...(kmsKey?.bucketKey === undefined ? {} : { BucketKeyEnabled: kmsKey.bucketKey }),
+      ...(tags ? { Tagging: new URLSearchParams(tags).toString().replaceAll('+', '%20') } : {}),
+      ...(isPassing(this.#key) ? {} : keepingFields(storageClass, objectLock)),
+    }
+  }
+
+  /** Where the store does not honour a condition, looking first is all that there is. */
   async #lookBefore(signal: AbortSignal): Promise<void> {
-    if (!this.#ifAbsent || this.#connection.isAws) return
+    if (!this.#ifAbsent) return
     const found = await this.find({ signal })
     if (found) throw this.#error('CONFLICT', 'commit', 'is there already')
   }
@@ -181,7 +216,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     const version = this.#versionId === undefined ? {} : { VersionId: this.#versionId }
     const checksum = this.#connection.integrity === 'crc32' ? { ChecksumMode: 'ENABLED' as const } : {}
     return this.#once('stat', signal, (client, options) =>
-      client.send(new this.#sdk.HeadObjectCommand({ ...this.#target, ...version, ...checksum }), options),
+      client.send(new this.#sdk.HeadObjectCommand({ ...this.target, ...version, ...checksum }), options),
     )
   }
 
@@ -198,14 +233,19 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
 
   /** Whether an ETag is the MD5 that S3 makes it, which it is not under SSE-KMS and SSE-C. */
   #trusts(etag: string | undefined, reply: { ServerSideEncryption?: string; SSECustomerAlgorithm?: string }): boolean {
-    const { config, integrity } = this.#connection
-    if (!(config.md5Etags ?? integrity === 'md5') || integrity !== 'md5') return false
+    if (!this.#connection.md5Etags) return false
     const encrypted = reply.ServerSideEncryption?.startsWith('aws:kms') || reply.SSECustomerAlgorithm !== undefined
     return !encrypted && /^[0-9a-f]{32}(-\d+)?$/.test(bare(etag) ?? '')
   }
 
   #digest(body: Buffer): Digest {
-    if (this.#connection.integrity === 'md5') return { md5: createHash('md5').update(body).digest() }
+    const { integrity, config } = this.#connection
+    const isLocked = config.objectLock !== undefined && !isPassing(this.#key)
+    // A lock demands a digest of its own, beside the signature's.
+    if (integrity === 'md5' || (integrity === 'sha256' && isLocked)) {
+      return { md5: createHash('md5').update(body).digest() }
+    }
+    if (integrity === 'sha256') return {}
     const sum = Buffer.alloc(4)
     sum.writeUInt32BE(crc32(body))
     return { crc32: sum }
@@ -256,6 +296,25 @@ export async function abortUpload(
   }
 }
 
+/** Of a canary or a lease: see `objectLock` in S3Config. */
+export function isPassing(key: string): boolean {
+  return /(^|\/)\./.test(key)
+}
+
+function keepingFields(
+  storageClass: string | undefined,
+  lock: S3Config['objectLock'],
+): Omit<CreateMultipartUploadCommandInput, 'Bucket' | 'Key'> {
+  return {
+    ...(storageClass === undefined ? {} : { StorageClass: storageClass as StorageClass }),
+    ...(lock ? lockFields(lock) : {}),
+  }
+}
+
+function lockFields({ mode, days }: NonNullable<S3Config['objectLock']>) {
+  return { ObjectLockMode: mode, ObjectLockRetainUntilDate: new Date(Date.now() + days * DAY_MS) }
+}
+
 function digestFields({ md5, crc32: sum }: Digest): { ContentMD5?: string; ChecksumCRC32?: string } {
   return {
     ...(md5 ? { ContentMD5: md5.toString('base64') } : {}),
@@ -269,8 +328,10 @@ function composite(receipts: Receipt[]): { etag?: string; crc32?: string } {
   const all = (name: keyof Digest) => Buffer.concat(receipts.map(({ digest }) => digest[name] ?? Buffer.alloc(0)))
   const md5s = all('md5')
   if (md5s.length > 0) return { etag: `${createHash('md5').update(md5s).digest('hex')}-${count}` }
+  const sums = all('crc32')
+  if (sums.length === 0) return {}
   const sum = Buffer.alloc(4)
-  sum.writeUInt32BE(crc32(all('crc32')))
+  sum.writeUInt32BE(crc32(sums))
   return { crc32: `${sum.toString('base64')}-${count}` }
 }
 

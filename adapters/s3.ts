@@ -1,5 +1,6 @@
-import { Readable } from 'node:stream'
+import { Readable, type Writable } from 'node:stream'
 import type { GetObjectCommandOutput, HeadObjectCommandOutput } from '@aws-sdk/client-s3'
+import type { Upload } from '@aws-sdk/lib-storage'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import { MultipartWritable } from './multipart.ts'
@@ -14,9 +15,12 @@ import {
   rangePastEnd,
 } from './read.ts'
 import { CALL_RETRY, retry } from './retry.ts'
-import { checkConfig, type S3Config, S3Connection } from './s3-client.ts'
+import { S3Connection } from './s3-client.ts'
+import { checkConfig, type S3Config } from './s3-config.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
-import { abortUpload, bare, S3Write } from './s3-write.ts'
+import { LibStorageWritable } from './s3-lib-storage.ts'
+import { S3Probe } from './s3-probe.ts'
+import { abortUpload, bare, isPassing, S3Write } from './s3-write.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
 
 export type { S3Config }
@@ -31,24 +35,31 @@ const SIGN_IN_REFUSED = ['InvalidAccessKeyId', 'SignatureDoesNotMatch', 'Credent
 export async function openS3(config: S3Config): Promise<Storage> {
   checkConfig(config)
   const sdk = await import('@aws-sdk/client-s3')
-  return new S3Storage(new S3Connection(sdk, config))
+  const isLibStorage = config.uploader === 'lib-storage'
+  const uploadClass = isLibStorage ? (await import('@aws-sdk/lib-storage')).Upload : undefined
+  return new S3Storage(new S3Connection(sdk, config), uploadClass)
 }
 
 class S3Storage implements Storage {
   readonly adapter = ADAPTER
   readonly location: string
-  readonly conditionalWrites: boolean
   readonly #connection: S3Connection
+  readonly #uploadClass: typeof Upload | undefined
 
-  constructor(connection: S3Connection) {
+  constructor(connection: S3Connection, uploadClass: typeof Upload | undefined) {
     const { config, prefix, names, isAws } = connection
     const endpoint = isAws ? '' : `?endpoint=${encodeURIComponent(names.endpoint)}`
     this.location = `s3://${config.bucket}/${prefix}${endpoint}`
-    this.conditionalWrites = config.conditionalWrites ?? true
     this.#connection = connection
+    this.#uploadClass = uploadClass
   }
 
-  createWriteStream(key: string, options: WriteOptions = {}): MultipartWritable<string, unknown> {
+  get conditionalWrites(): boolean {
+    const { config, abilities } = this.#connection
+    return config.conditionalWrites ?? abilities.conditionalPut
+  }
+
+  createWriteStream(key: string, options: WriteOptions = {}): Writable {
     const { ifAbsent = false } = options
     const connection = this.#connection
     const write = new S3Write(connection, key, ifAbsent)
@@ -57,7 +68,10 @@ class S3Storage implements Storage {
       throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation: 'createWriteStream', key })
     }
     const { partBytes, callRetry, partRetry } = connection.config
-    return new MultipartWritable(write, { ...options, adapter: ADAPTER, key, partBytes, callRetry, partRetry })
+    const uploading = { ...options, key, partBytes, callRetry, partRetry }
+    if (this.#uploadClass === undefined) return new MultipartWritable(write, { ...uploading, adapter: ADAPTER })
+    const { sdk, client } = connection
+    return new LibStorageWritable(write, { ...uploading, sdk, client, uploadClass: this.#uploadClass })
   }
 
   createReadStream(key: string, options: ReadOptions = {}): Readable {
@@ -138,17 +152,11 @@ class S3Storage implements Storage {
   }
 
   async delete(key: string, options: CallOptions = {}): Promise<void> {
-    const { sdk, config } = this.#connection
+    const { config } = this.#connection
     const fullKey = this.#connection.fullKey(key, 'delete')
-    try {
-      await this.#connection.call(
-        'delete',
-        (client, sending) => client.send(new sdk.DeleteObjectCommand({ Bucket: config.bucket, Key: fullKey }), sending),
-        { signal: options.signal, key },
-      )
-    } catch (error) {
-      if (s3CodeOf(error) !== 'NoSuchKey') throw error
-    }
+    // In a bucket with Object Lock a plain delete always succeeds: it hides the object, which stays and is billed.
+    if (config.objectLock && !isPassing(key)) await this.#deleteVersions(key, fullKey, options)
+    else await this.#deleteObject(key, fullKey, undefined, options)
   }
 
   probe(options: CallOptions = {}): Promise<ProbeReport> {
@@ -162,7 +170,11 @@ class S3Storage implements Storage {
         if (error instanceof StorageError && error.code === 'ACCESS_DENIED' && !refused) return
         throw error
       })
-    return probeStorage(this, judged, options)
+    const probe = new S3Probe(this.#connection, options.signal)
+    return probeStorage(this, judged, options, {
+      further: (attempt, canary) => probe.further(attempt, canary),
+      remove: (canary) => probe.remove(canary),
+    })
   }
 
   async purgeUnfinished(olderThanMs: number, options: CallOptions & { prefix?: string } = {}): Promise<number> {
@@ -204,6 +216,49 @@ class S3Storage implements Storage {
 
   async close(): Promise<void> {
     this.#connection.close()
+  }
+
+  async #deleteObject(
+    key: string,
+    fullKey: string,
+    version: string | undefined,
+    { signal }: CallOptions,
+  ): Promise<void> {
+    const { sdk, config } = this.#connection
+    const target = { Bucket: config.bucket, Key: fullKey, ...(version === undefined ? {} : { VersionId: version }) }
+    try {
+      await this.#connection.call(
+        'delete',
+        (client, sending) => client.send(new sdk.DeleteObjectCommand(target), sending),
+        { signal, key },
+      )
+    } catch (error) {
+      if (s3CodeOf(error) !== 'NoSuchKey') throw error
+    }
+  }
+
+  /** Every version and marker of one key, the oldest first: where one is locked, the newest is still the one to see. */
+  async #deleteVersions(key: string, fullKey: string, options: CallOptions): Promise<void> {
+    const { sdk, config } = this.#connection
+    const versions: string[] = []
+    let marker: { KeyMarker?: string; VersionIdMarker?: string } | undefined = {}
+    while (marker) {
+      const at: { KeyMarker?: string; VersionIdMarker?: string } = marker
+      const page = await this.#connection.call(
+        'delete',
+        (client, sending) =>
+          client.send(new sdk.ListObjectVersionsCommand({ Bucket: config.bucket, Prefix: fullKey, ...at }), sending),
+        { signal: options.signal, key },
+      )
+      const found = [...(page.Versions ?? []), ...(page.DeleteMarkers ?? [])]
+      const ours = found.filter(({ Key }) => Key === fullKey)
+      ours.sort((a, b) => (b.LastModified?.getTime() ?? 0) - (a.LastModified?.getTime() ?? 0))
+      versions.push(...ours.flatMap(({ VersionId }) => VersionId ?? []))
+      // Keys come in order: past ours there is none of ours.
+      const isLast = !page.IsTruncated || !page.NextKeyMarker || page.NextKeyMarker > fullKey
+      marker = isLast ? undefined : { KeyMarker: page.NextKeyMarker!, VersionIdMarker: page.NextVersionIdMarker! }
+    }
+    for (const version of versions.reverse()) await this.#deleteObject(key, fullKey, version, options)
   }
 
   #head(key: string, signal: AbortSignal | undefined): Promise<HeadObjectCommandOutput> {

@@ -46,7 +46,18 @@ export interface CallOptions {
 
 /** One step of `probe`. */
 export interface ProbeStep {
-  step: 'sign-in' | 'list' | 'write' | 'stat' | 'read' | 'range' | 'delete'
+  step:
+    | 'sign-in'
+    | 'list'
+    | 'write'
+    | 'stat'
+    | 'read'
+    | 'range'
+    | 'multipart'
+    | 'abort'
+    | 'conditional'
+    | 'checksum'
+    | 'delete'
   ok: boolean
   ms: number
   /** Why it failed, without any secret. */
@@ -56,6 +67,8 @@ export interface ProbeStep {
 export interface ProbeReport {
   ok: boolean
   steps: ProbeStep[]
+  /** What the store was seen to do where stores differ, whatever is said of it; the Storage goes by it from now on. */
+  found?: Record<string, boolean | string>
 }
 
 /**

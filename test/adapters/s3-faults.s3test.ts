@@ -51,7 +51,16 @@ describe('S3 through a network that fails', () => {
   function settings(more: Partial<S3Config> = {}): S3Config {
     const { region, accessKeyId, secretAccessKey } = bucket
     const fast = { partBytes: PART_BYTES, callRetry: QUICK, partRetry: QUICK }
-    return { bucket: bucket.bucket, endpoint: proxy.endpoint, region, accessKeyId, secretAccessKey, ...fast, ...more }
+    return {
+      profile: 'ceph',
+      bucket: bucket.bucket,
+      endpoint: proxy.endpoint,
+      region,
+      accessKeyId,
+      secretAccessKey,
+      ...fast,
+      ...more,
+    }
   }
 
   async function put(key: string, bytes: Buffer, options = {}): Promise<void> {

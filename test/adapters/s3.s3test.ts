@@ -11,7 +11,7 @@ storageContract('s3 on Ceph', {
     bucket = await openTestBucket()
     const { endpoint, region, accessKeyId, secretAccessKey } = bucket
     const settings = { endpoint, region, accessKeyId, secretAccessKey, bucket: bucket.bucket }
-    return openS3({ ...settings, prefix: 'some/where', partBytes: PART_BYTES })
+    return openS3({ ...settings, profile: 'ceph', prefix: 'some/where', partBytes: PART_BYTES })
   },
   cleanup: () => bucket.remove(),
   pendingUploads: async () => (await bucket.pendingUploads()).length,

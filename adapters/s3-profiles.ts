@@ -1,0 +1,116 @@
+import type { MultipartRules } from './multipart-plan.ts'
+
+const MiB = 1024 * 1024
+const TiB = 1024 * 1024 * MiB
+
+export type S3ProfileName =
+  | 'aws'
+  | 'minio'
+  | 'ceph'
+  | 'r2'
+  | 'backblaze-b2'
+  | 'wasabi'
+  | 'digitalocean'
+  | 'swift'
+  | 'gcs'
+  | 'other'
+
+/** Content-MD5; x-amz-checksum-crc32; or the SHA-256 in the signature, which every server has to check. */
+export type S3Integrity = 'md5' | 'crc32' | 'sha256'
+
+/**
+ * In what a store that speaks S3 differs from AWS. What its documents do not promise is taken for absent here, and
+ * `probe` finds out what the server at hand really does.
+ */
+export interface S3Profile {
+  name: S3ProfileName
+  /** Bucket in the path instead of the host's name. */
+  pathStyle: boolean
+  /** To sign for when none is given; undefined: the SDK's own search, which ends in an error. */
+  region: string | undefined
+  /** What the bytes of each body are checked by on arrival: see S3Config. */
+  integrity: S3Integrity
+  /** Whether an ETag is the MD5 of a body, and of an object in parts the MD5 of its parts' MD5s. */
+  md5Etags: boolean
+  /** Whether PutObject honours `If-None-Match: *`. */
+  conditionalPut: boolean
+  /** Whether CompleteMultipartUpload does. */
+  conditionalComplete: boolean
+  /** Whether the SDK's own `x-id` may stand in a query. */
+  sdkQuery: boolean
+  rules: MultipartRules
+}
+
+/** https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html */
+const AWS_RULES: MultipartRules = {
+  minPartBytes: 5 * MiB,
+  maxPartBytes: 5 * 1024 * MiB,
+  alignBytes: MiB,
+  maxParts: 10_000,
+  maxObjectBytes: 10_000 * 5 * 1024 * MiB,
+  concurrency: 8,
+}
+
+const OTHER: S3Profile = {
+  name: 'other',
+  pathStyle: true,
+  region: 'us-east-1',
+  integrity: 'sha256',
+  md5Etags: true,
+  conditionalPut: false,
+  conditionalComplete: false,
+  sdkQuery: true,
+  rules: { ...AWS_RULES, maxObjectBytes: 5 * TiB },
+}
+
+export const S3_PROFILES: Record<S3ProfileName, S3Profile> = {
+  aws: {
+    ...OTHER,
+    name: 'aws',
+    pathStyle: false,
+    region: undefined,
+    integrity: 'crc32',
+    md5Etags: false,
+    conditionalPut: true,
+    conditionalComplete: true,
+    rules: AWS_RULES,
+  },
+  minio: { ...OTHER, name: 'minio', conditionalPut: true, conditionalComplete: true },
+  // Measured on 16.2: a put is atomic, and Complete takes no notice of the condition.
+  ceph: { ...OTHER, name: 'ceph', conditionalPut: true },
+  // https://developers.cloudflare.com/r2/api/s3/extensions/#conditional-operations-in-putobject
+  r2: { ...OTHER, name: 'r2', region: 'auto', conditionalPut: true },
+  'backblaze-b2': { ...OTHER, name: 'backblaze-b2', rules: { ...OTHER.rules, maxObjectBytes: 10_000_000_000_000 } },
+  wasabi: { ...OTHER, name: 'wasabi' },
+  digitalocean: { ...OTHER, name: 'digitalocean' },
+  // Measured on 2.30: a condition on Put is 501, on Complete it is honoured.
+  swift: { ...OTHER, name: 'swift', conditionalComplete: true },
+  // The ETag of an object in parts is no MD5, and a query with x-id is refused: the XML API of
+  // https://cloud.google.com/storage/docs/interoperability has preconditions under other names only.
+  gcs: { ...OTHER, name: 'gcs', region: 'auto', md5Etags: false, sdkQuery: false },
+  other: OTHER,
+}
+
+const BY_HOST: [RegExp, S3ProfileName][] = [
+  [/(^|\.)amazonaws\.com(\.cn)?$/, 'aws'],
+  [/(^|\.)r2\.cloudflarestorage\.com$/, 'r2'],
+  [/^s3\.([a-z0-9-]+)\.backblazeb2\.com$/, 'backblaze-b2'],
+  [/^s3(?:\.([a-z0-9-]+))?\.wasabisys\.com$/, 'wasabi'],
+  [/(?:^|\.)([a-z0-9]+)\.digitaloceanspaces\.com$/, 'digitalocean'],
+  [/(^|\.)storage\.googleapis\.com$/, 'gcs'],
+  [/^play\.min\.io$/, 'minio'],
+]
+
+/**
+ * The profile of an endpoint, by its host; `other` for a host of no known provider. Where the host names the region,
+ * it is the profile's.
+ * @param endpoint undefined for AWS itself.
+ */
+export function profileOf(endpoint: URL | undefined, name?: S3ProfileName): S3Profile {
+  const host = endpoint?.hostname ?? ''
+  const found = endpoint && BY_HOST.find(([pattern]) => pattern.test(host))
+  const profile = S3_PROFILES[name ?? (endpoint ? (found?.[1] ?? 'other') : 'aws')]
+  const region = found?.[0].exec(host)?.[1]
+  const isRegion = region !== undefined && profile.name === found?.[1] && !['aws', 'r2', 'gcs'].includes(profile.name)
+  return isRegion ? { ...profile, region } : profile
+}

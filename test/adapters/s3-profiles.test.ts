@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import type { IncomingHttpHeaders } from 'node:http'
+import { after, before, describe, it } from 'node:test'
+import { openS3, type S3Config } from '../../adapters/s3.ts'
+import { profileOf } from '../../adapters/s3-profiles.ts'
+import { type FakeServer, readBody, serveFake } from '../fakes/http.ts'
+
+describe('S3 profiles', () => {
+  it('are known by the host of an endpoint, and its region with it', () => {
+    const cases: [string | undefined, string, string | undefined][] = [
+      [undefined, 'aws', undefined],
+      ['https://s3.eu-central-1.amazonaws.com', 'aws', undefined],
+      ['https://0123abc.r2.cloudflarestorage.com', 'r2', 'auto'],
+      ['https://0123abc.eu.r2.cloudflarestorage.com', 'r2', 'auto'],
+      ['https://s3.us-west-004.backblazeb2.com', 'backblaze-b2', 'us-west-004'],
+      ['https://s3.wasabisys.com', 'wasabi', 'us-east-1'],
+      ['https://s3.eu-central-2.wasabisys.com', 'wasabi', 'eu-central-2'],
+      ['https://fra1.digitaloceanspaces.com', 'digitalocean', 'fra1'],
+      ['https://storage.googleapis.com', 'gcs', 'auto'],
+      ['https://minio.example.org:9000', 'other', 'us-east-1'],
+      ['https://amazonaws.com.example.org', 'other', 'us-east-1'],
+    ]
+    for (const [endpoint, name, region] of cases) {
+      const profile = profileOf(endpoint === undefined ? undefined : new URL(endpoint))
+      assert.deepEqual([profile.name, profile.region], [name, region], endpoint)
+    }
+    const byHand = profileOf(new URL('https://s3.eu-central-2.wasabisys.com'), 'minio')
+    assert.deepEqual([byHand.name, byHand.region], ['minio', 'us-east-1'])
+  })
+
+  describe('on the wire', () => {
+    let server: FakeServer
+    let seen: { method: string; url: URL; headers: IncomingHttpHeaders; body: Buffer }[] = []
+
+    // As much of S3 as one small write needs.
+    before(async () => {
+      let stored: { id: string; bytes: Buffer } | undefined
+      server = await serveFake(async (request, reply, url) => {
+        const body = await readBody(request)
+        seen.push({ method: request.method ?? '', url, headers: request.headers, body })
+        if (request.method === 'PUT') stored = { id: String(request.headers['x-amz-meta-millrace-write']), bytes: body }
+        const etag = `"${createHash('md5')
+          .update(stored?.bytes ?? '')
+          .digest('hex')}"`
+        reply.writeHead(200, {
+          etag,
+          'content-length': request.method === 'HEAD' ? (stored?.bytes.length ?? 0) : 0,
+          'x-amz-meta-millrace-write': stored?.id ?? '',
+        })
+        reply.end()
+      })
+    })
+    after(() => server.close())
+
+    async function put(config: Partial<S3Config>, key = 'some/object') {
+      seen = []
+      const keys = { accessKeyId: 'key', secretAccessKey: 'secret' }
+      const storage = await openS3({ bucket: 'bucket', endpoint: server.origin, ...keys, ...config })
+      const stream = storage.createWriteStream(key)
+      stream.end('hello')
+      await new Promise<void>((resolve, reject) => stream.on('finish', resolve).on('error', reject))
+      await storage.close()
+      const sent = seen.find(({ method }) => method === 'PUT')
+      assert.ok(sent)
+      return sent
+    }
+
+    it('each signs for its region, in the path, with the digest that it takes', async () => {
+      for (const profile of [
+        'minio',
+        'ceph',
+        'r2',
+        'backblaze-b2',
+        'wasabi',
+        'digitalocean',
+        'swift',
+        'gcs',
+      ] as const) {
+        const { url, headers, body } = await put({ profile })
+        const region = ['r2', 'gcs'].includes(profile) ? 'auto' : 'us-east-1'
+        assert.match(String(headers.authorization), new RegExp(`/${region}/s3/aws4_request`), profile)
+        assert.equal(url.pathname, '/bucket/some/object')
+        assert.equal(headers['x-amz-content-sha256'], createHash('sha256').update('hello').digest('hex'))
+        assert.equal(headers['content-md5'], undefined)
+        assert.equal(body.toString(), 'hello')
+        assert.equal(url.searchParams.has('x-id'), profile !== 'gcs', profile)
+        assert.ok(!Object.keys(headers).some((name) => name.startsWith('x-amz-checksum')), profile)
+        assert.doesNotMatch(String(headers.authorization), /accept-encoding/)
+      }
+      const byMd5 = await put({ profile: 'wasabi', integrity: 'md5' })
+      assert.equal(byMd5.headers['content-md5'], createHash('md5').update('hello').digest('base64'))
+      const aws = await put({ profile: 'aws', region: 'eu-west-1', forcePathStyle: true })
+      assert.match(String(aws.headers.authorization), /\/eu-west-1\/s3/)
+      assert.equal(aws.headers['x-amz-checksum-crc32'], 'NhCmhg==')
+      assert.equal(aws.headers['content-md5'], undefined)
+    })
+
+    it('bodies are hashed for the signature over http, and not where that is switched off', async () => {
+      const hashed = await put({ profile: 'minio' })
+      assert.equal(hashed.headers['x-amz-content-sha256'], createHash('sha256').update('hello').digest('hex'))
+      const unhashed = await put({ profile: 'minio', signBodies: false })
+      assert.equal(unhashed.headers['x-amz-content-sha256'], 'UNSIGNED-PAYLOAD')
+      assert.ok(unhashed.headers['content-md5'], 'something has to guard the bytes')
+    })
+
+    it('class, encryption, lock and tags stand in the headers; canaries and leases have neither class nor lock', async () => {
+      const config: Partial<S3Config> = {
+        profile: 'minio',
+        storageClass: 'STANDARD_IA',
+        encryption: { algorithm: 'aws:kms', keyId: 'alias/backups', bucketKey: true },
+        objectLock: { mode: 'COMPLIANCE', days: 7 },
+        tags: { 'a b': 'c&d' },
+        md5Etags: false,
+      }
+      const { headers } = await put(config).catch((error) => assert.fail(error))
+      assert.equal(headers['x-amz-storage-class'], 'STANDARD_IA')
+      assert.equal(headers['x-amz-server-side-encryption'], 'aws:kms')
+      assert.equal(headers['x-amz-server-side-encryption-aws-kms-key-id'], 'alias/backups')
+      assert.equal(headers['x-amz-server-side-encryption-bucket-key-enabled'], 'true')
+      assert.equal(headers['x-amz-object-lock-mode'], 'COMPLIANCE')
+      const days = (Date.parse(String(headers['x-amz-object-lock-retain-until-date'])) - Date.now()) / 86_400_000
+      assert.ok(days > 6.9 && days < 7.1)
+      assert.ok(headers['content-md5'], 'a lock demands a digest')
+      assert.equal(headers['x-amz-tagging'], 'a%20b=c%26d')
+      for (const key of ['server/.lease/one', '.millrace-canary-1']) {
+        const passing = (await put(config, key)).headers
+        assert.equal(passing['x-amz-storage-class'], undefined)
+        assert.equal(passing['x-amz-object-lock-mode'], undefined)
+        assert.equal(passing['x-amz-server-side-encryption'], 'aws:kms')
+      }
+    })
+
+    it('settings that cannot be meant are INVALID', async () => {
+      const cases: object[] = [
+        { profile: 'azure' },
+        { uploader: 'rsync' },
+        { integrity: 'sha1' },
+        { integrity: 'sha256', signBodies: false },
+        { encryption: { algorithm: 'rot13' } },
+        { objectLock: { mode: 'SOFT', days: 1 } },
+        { objectLock: { mode: 'GOVERNANCE', days: 0 } },
+        { objectLock: { mode: 'GOVERNANCE', days: 1.5 } },
+        { tags: Object.fromEntries(Array.from({ length: 11 }, (_, index) => [`t${index}`, ''])) },
+        { tags: { '': 'x' } },
+        { tags: { 'aws:x': 'x' } },
+      ]
+      for (const config of cases) {
+        await assert.rejects(
+          openS3({ bucket: 'b', ...config } as S3Config),
+          { code: 'INVALID' },
+          JSON.stringify(config),
+        )
+      }
+    })
+  })
+})

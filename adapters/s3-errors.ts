@@ -1,5 +1,6 @@
 import { StorageError, type StorageErrorCode } from './errors.ts'
 import { quoteKey } from './keys.ts'
+import { isNetworkCode, isUntrusted, networkAdvice, retryAfter } from './network.ts'
 import { isAbort } from './retry.ts'
 
 export const ADAPTER = 's3'
@@ -108,10 +109,6 @@ const DOING: Record<string, string> = {
   createReadStream: 'reading',
 }
 
-/** Codes of a connection that failed, or never came to be. */
-const NETWORK = /^(E[A-Z]+|ERR_TLS_\w+|TimeoutError|\w*CERT\w*|\w*SELF_SIGNED\w*|HPE_\w+|ERR_SSL_\w+)$/
-const UNTRUSTED = /CERT|SELF_SIGNED|^ERR_TLS|^ERR_SSL/
-
 /**
  * Maps what the SDK throws. The one place where S3's codes are read. The SDK's error itself is not kept as the cause:
  * it carries the request's headers, and with them a session token.
@@ -121,8 +118,8 @@ export function toStorageError(error: unknown, operation: string, names: S3Names
   const facts = factsOf(error)
   if (facts === undefined) return error
   const code = kindOf(facts)
-  const network = NETWORK.test(facts.code)
-  const advice = network ? networkAdvice(facts, names) : (ADVICE[facts.code] ?? ADVICE_BY_KIND[code])
+  const network = isNetworkCode(facts.code)
+  const advice = network ? networkAdvice(facts.code, names.endpoint) : (ADVICE[facts.code] ?? ADVICE_BY_KIND[code])
   const target = facts.code === 'NoSuchBucket' || key === undefined ? 'the bucket' : `${quoteKey(key)} in the bucket`
   const said = network ? facts.code : [facts.status, facts.code].filter(Boolean).join(' ')
   const doing = DOING[operation] ?? operation
@@ -158,14 +155,7 @@ function isRetryable(code: StorageErrorCode, facts: Facts): boolean {
   // The SDK has learnt the server's clock from this answer, and signs the next request by it.
   if (facts.code === 'RequestTimeTooSkewed') return true
   if (code === 'CORRUPT' || code === 'RATE_LIMITED') return true
-  return code === 'UNAVAILABLE' && !UNTRUSTED.test(facts.code)
-}
-
-function networkAdvice({ code }: Facts, { endpoint }: S3Names): string {
-  if (UNTRUSTED.test(code)) return `the certificate of ${endpoint} is not trusted; see NODE_EXTRA_CA_CERTS`
-  if (code === 'ECONNREFUSED') return `nothing answers at ${endpoint}; check the endpoint and that the store runs`
-  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return `the host of ${endpoint} has no address; check the endpoint`
-  return `the connection to ${endpoint} failed`
+  return code === 'UNAVAILABLE' && !isUntrusted(facts.code)
 }
 
 function factsOf(error: unknown): Facts | undefined {
@@ -180,7 +170,7 @@ function factsOf(error: unknown): Facts | undefined {
   const nodeCode = typeof raw.code === 'string' ? raw.code : undefined
   const s3Code = typeof raw.Code === 'string' ? raw.Code : raw.name
   // An answer may begin with 200 and then break off.
-  const isNetwork = (status ?? 200) < 300 && NETWORK.test(nodeCode ?? raw.name)
+  const isNetwork = (status ?? 200) < 300 && isNetworkCode(nodeCode ?? raw.name)
   const isSdk = status !== undefined || raw.name === 'CredentialsProviderError'
   if (!isNetwork && !isSdk) return undefined
   return {
@@ -196,11 +186,4 @@ function causeOf({ code, message, status, requestId }: Facts): Error {
   const cause = new Error(message)
   cause.name = code
   return Object.assign(cause, { status, requestId })
-}
-
-function retryAfter(value: string | undefined): { retryAfterMs?: number } {
-  if (value === undefined) return {}
-  const seconds = Number(value)
-  const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(value) - Date.now()
-  return Number.isFinite(ms) && ms >= 0 ? { retryAfterMs: ms } : {}
 }

@@ -225,6 +225,26 @@ export function checkExtent(offset: number, length: number, names: { adapter: st
 }
 
 /**
+ * The bytes that an HTTP answer to a ranged GET promises, from its Content-Range (206) or Content-Length (200).
+ * @param end inclusive; undefined: the range was open.
+ * @returns undefined when they are not the bytes that were asked for.
+ */
+export function promisedLength(
+  start: number,
+  end: number | undefined,
+  { contentRange, contentLength }: { contentRange: string | undefined; contentLength: number | undefined },
+): number | undefined {
+  const range = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(contentRange ?? '')
+  if (range) {
+    const [first, last, size] = range.slice(1).map(Number) as [number, number, number]
+    return first === start && last === Math.min(end ?? size, size - 1) ? last - first + 1 : undefined
+  }
+  // A store, or something before it, that knows no ranges gives the whole.
+  const isWhole = start === 0 && (end === undefined || (contentLength ?? 0) <= end + 1)
+  return isWhole ? contentLength : undefined
+}
+
+/**
  * Gathers a stream of exactly `length` bytes.
  * @throws StorageError INVALID when it ends before, which a stream of a range does at the object's end only.
  */

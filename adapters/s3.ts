@@ -1,5 +1,5 @@
 import { Readable, type Writable } from 'node:stream'
-import type { GetObjectCommandOutput, HeadObjectCommandOutput } from '@aws-sdk/client-s3'
+import type { HeadObjectCommandOutput } from '@aws-sdk/client-s3'
 import type { Upload } from '@aws-sdk/lib-storage'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
@@ -10,6 +10,7 @@ import {
   checkRange,
   collectRange,
   type OpenedRange,
+  promisedLength,
   type RangeRequest,
   ResumingReadable,
   rangePastEnd,
@@ -291,7 +292,10 @@ class S3Storage implements Storage {
         { signal, key },
       )
       const body = reply.Body as Readable
-      const length = lengthFrom(start, end, reply)
+      const length = promisedLength(start, end, {
+        contentRange: reply.ContentRange,
+        contentLength: reply.ContentLength,
+      })
       const found = bare(reply.ETag)
       if (length !== undefined && found) return { body, length, version: found }
       body.on('error', () => {}).destroy()
@@ -315,18 +319,6 @@ class S3Storage implements Storage {
     const message = `The listing of the bucket "${this.#connection.config.bucket}" ${what}.`
     return new StorageError(message, { code: 'CORRUPT', adapter: ADAPTER, operation: 'list' })
   }
-}
-
-/** The bytes that an answer promises, or undefined when they are not the ones that were asked for. */
-function lengthFrom(start: number, end: number | undefined, reply: GetObjectCommandOutput): number | undefined {
-  const range = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(reply.ContentRange ?? '')
-  if (range) {
-    const [first, last, size] = range.slice(1).map(Number) as [number, number, number]
-    return first === start && last === Math.min(end ?? size, size - 1) ? last - first + 1 : undefined
-  }
-  // A store, or something before it, that knows no ranges gives the whole.
-  const isWhole = start === 0 && (end === undefined || (reply.ContentLength ?? 0) <= end + 1)
-  return isWhole ? reply.ContentLength : undefined
 }
 
 function replaced(key: string): StorageError {

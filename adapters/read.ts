@@ -3,7 +3,7 @@ import { addAbortSignal, Readable } from 'node:stream'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import { CALL_RETRY, PART_RETRY, type RetryClock, type RetryPolicy, retry, systemClock } from './retry.ts'
-import type { ReadOptions } from './storage.ts'
+import type { CallOptions, ReadOptions, Storage } from './storage.ts'
 
 /** A body that brings nothing for so long, while it is asked for, is taken for dead. */
 export const READ_IDLE_MS = 30_000
@@ -265,4 +265,30 @@ export async function collectRange(
 export function rangePastEnd(names: { adapter: string; key: string }): StorageError {
   const message = `The range passes the end of ${quoteKey(names.key)}.`
   return new StorageError(message, { code: 'INVALID', operation: 'readRange', ...names })
+}
+
+/** The error of a read that was to be of a version which is not there any more. */
+export function replaced(names: { adapter: string; key: string }): StorageError {
+  const message = `The object ${quoteKey(names.key)} was replaced.`
+  return new StorageError(message, { code: 'CONFLICT', operation: 'read', ...names })
+}
+
+/** `Storage.readRange` by a store's own streams, and by its `stat` where no byte is asked for. */
+export async function readRangeOf(
+  storage: Pick<Storage, 'adapter' | 'createReadStream' | 'stat'>,
+  key: string,
+  offset: number,
+  length: number,
+  options: CallOptions & { version?: string },
+): Promise<Buffer> {
+  const names = { adapter: storage.adapter, key }
+  checkExtent(offset, length, names)
+  if (length > 0) {
+    const range = { ...options, start: offset, end: offset + length - 1 }
+    return collectRange(storage.createReadStream(key, range), length, names)
+  }
+  const { size, version } = await storage.stat(key, options)
+  if (options.version !== undefined && options.version !== version) throw replaced(names)
+  if (offset > size) throw rangePastEnd(names)
+  return Buffer.alloc(0)
 }

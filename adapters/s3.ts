@@ -6,14 +6,13 @@ import { quoteKey } from './keys.ts'
 import { MultipartWritable } from './multipart.ts'
 import { probeStorage } from './probe.ts'
 import {
-  checkExtent,
   checkRange,
-  collectRange,
   type OpenedRange,
   promisedLength,
   type RangeRequest,
   ResumingReadable,
-  rangePastEnd,
+  readRangeOf,
+  replaced,
 } from './read.ts'
 import { CALL_RETRY, retry } from './retry.ts'
 import { S3Connection } from './s3-client.ts'
@@ -90,23 +89,13 @@ class S3Storage implements Storage {
     })
   }
 
-  async readRange(
+  readRange(
     key: string,
     offset: number,
     length: number,
     options: CallOptions & { version?: string } = {},
   ): Promise<Buffer> {
-    const names = { adapter: ADAPTER, key }
-    this.#connection.fullKey(key, 'readRange')
-    checkExtent(offset, length, names)
-    if (length > 0) {
-      const range = { ...options, start: offset, end: offset + length - 1 }
-      return collectRange(this.createReadStream(key, range), length, names)
-    }
-    const { size, version } = await this.stat(key, options)
-    if (options.version !== undefined && options.version !== version) throw replaced(key)
-    if (offset > size) throw rangePastEnd(names)
-    return Buffer.alloc(0)
+    return readRangeOf(this, key, offset, length, options)
   }
 
   async stat(key: string, options: CallOptions = {}): Promise<ObjectStat> {
@@ -311,7 +300,7 @@ class S3Storage implements Storage {
   /** 416: there is nothing from `start` on, which for us is an empty range, unless the object is not what was asked. */
   async #openPastEnd(key: string, { start, version, signal }: RangeRequest): Promise<OpenedRange> {
     const { size, version: found = '' } = await this.stat(key, { signal })
-    if ((version !== undefined && version !== found) || start < size) throw replaced(key)
+    if ((version !== undefined && version !== found) || start < size) throw replaced({ adapter: ADAPTER, key })
     return { body: Readable.from([]), length: 0, version: found }
   }
 
@@ -319,9 +308,4 @@ class S3Storage implements Storage {
     const message = `The listing of the bucket "${this.#connection.config.bucket}" ${what}.`
     return new StorageError(message, { code: 'CORRUPT', adapter: ADAPTER, operation: 'list' })
   }
-}
-
-function replaced(key: string): StorageError {
-  const message = `The object ${quoteKey(key)} was replaced.`
-  return new StorageError(message, { code: 'CONFLICT', adapter: ADAPTER, operation: 'read', key })
 }

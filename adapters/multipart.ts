@@ -143,7 +143,9 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
       while (from < chunk.length) {
         if (this.#used === this.#plan.partBytes) {
           if (!this.#sender.hasRoom) {
-            this.#sender.room().then(() => this.#fill(chunks, at, from, callback), callback)
+            const goOn = () => this.#fill(chunks, at, from, callback)
+            // What is thrown after destroy() is its own abort, and would be taken for the stream's error.
+            this.#sender.room().then(goOn, (error) => callback(this.destroyed ? null : error))
             return
           }
           this.#sender.send(this.#buffer, this.#used, false)

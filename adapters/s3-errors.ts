@@ -1,4 +1,4 @@
-import { StorageError, type StorageErrorCode } from './errors.ts'
+import { DOING, StorageError, type StorageErrorCode } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import { isNetworkCode, isUntrusted, networkAdvice, retryAfter } from './network.ts'
 import { isAbort } from './retry.ts'
@@ -102,22 +102,6 @@ const ADVICE_BY_KIND: Record<StorageErrorCode, string> = {
   INVALID: 'the store refuses the request',
   UNAVAILABLE: 'the store could not answer; try again later',
   CORRUPT: 'the bytes were damaged on their way',
-}
-
-/** What a request was for, in words. */
-const DOING: Record<string, string> = {
-  begin: 'beginning to upload',
-  putPart: 'uploading a part of',
-  putWhole: 'uploading',
-  commit: 'completing',
-  abort: 'cancelling the upload of',
-  secure: 'putting lock or tags on',
-  stat: 'asking for',
-  list: 'listing',
-  delete: 'deleting',
-  read: 'reading',
-  readRange: 'reading',
-  createReadStream: 'reading',
 }
 
 /**

@@ -15,7 +15,7 @@ import {
   promisedLength,
   type RangeRequest,
   ResumingReadable,
-  readRangeOf,
+  readRangeByStream,
   replaced,
 } from './read.ts'
 import { CALL_RETRY, retry, throwIfAborted } from './retry.ts'
@@ -90,7 +90,7 @@ class DropboxStorage implements Storage {
     options: CallOptions & { version?: string } = {},
   ): Promise<Buffer> {
     this.#connection.paths.pathOf(key, 'readRange')
-    return readRangeOf(this, key, offset, length, options)
+    return readRangeByStream(this, key, offset, length, options)
   }
 
   async stat(key: string, options: CallOptions = {}): Promise<ObjectStat> {

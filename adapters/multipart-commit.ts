@@ -61,10 +61,10 @@ export class Commitment {
     const { clock } = this.#options
     const stop = this.#stopping.signal
     throwIfAborted(stop)
-    let doubt = false
+    let doubt: Error | undefined
     const tracked = () =>
       attempt({ signal: this.settleSignal }).catch((error) => {
-        doubt ||= mayHaveHappened(error)
+        if (mayHaveHappened(error)) doubt = error
         throw error
       })
     this.#outcome = 'unknown'
@@ -78,8 +78,10 @@ export class Commitment {
       }
       throwIfAborted(stop)
       // An answer was lost. "No such upload", or a refusal to replace, may now be about our own success.
+      const unsettled = doubt
       const found = await this.#find().catch((cause) => {
-        throw withCleanupError(error as Error, cause)
+        // Nor is it known, then, whose object a refusal was about: it would tell of another writer, or of none.
+        throw withCleanupError(unsettled, cause)
       })
       if (!found?.ours) throw error
       this.#outcome = 'stored'
@@ -152,6 +154,7 @@ export class Commitment {
   }
 }
 
-function mayHaveHappened(error: unknown): boolean {
+/** Whether a request may have been carried out although it failed. */
+export function mayHaveHappened(error: unknown): boolean {
   return isAbort(error) || !(error instanceof StorageError) || error.code === 'UNAVAILABLE'
 }

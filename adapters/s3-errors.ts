@@ -86,7 +86,8 @@ const ADVICE: Record<string, string> = {
   InvalidAccessKeyId: 'the access key is not known there; check the credentials and the endpoint',
   SignatureDoesNotMatch: 'the secret key does not fit the access key; check the credentials',
   RequestTimeTooSkewed: "this machine's clock is wrong; set it",
-  CredentialsProviderError: 'no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or pass them',
+  CredentialsProviderError:
+    'no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, pass them, or check the profile that AWS_PROFILE names',
   PermanentRedirect: 'the bucket is in another region; pass its region',
   AuthorizationHeaderMalformed: 'the bucket is in another region; pass its region',
 }
@@ -103,6 +104,9 @@ const ADVICE_BY_KIND: Record<StorageErrorCode, string> = {
   UNAVAILABLE: 'the store could not answer; try again later',
   CORRUPT: 'the bytes were damaged on their way',
 }
+
+/** What stands for the code where a refusal's body makes no sense, most often as it is cut. */
+const UNREADABLE = 'UnreadableAnswer'
 
 /**
  * Maps what the SDK throws. The one place where S3's codes are read. The SDK's error itself is not kept as the cause:
@@ -141,6 +145,10 @@ function kindOf({ code, status, message }: Facts): StorageErrorCode {
   if (/object[ -]?lock|\bWORM\b/i.test(message) && (status === 403 || status === 400)) return 'LOCKED'
   const known = BY_CODE[code]
   if (known) return known
+  // A 400 or a 416 says too little without its code.
+  if (code === UNREADABLE && status !== undefined && status >= 400 && status < 500) {
+    return BY_STATUS[status] ?? 'UNAVAILABLE'
+  }
   // 2xx: an answer that makes no sense, most often cut by something in between.
   if (status === undefined || status < 300) return 'UNAVAILABLE'
   return BY_STATUS[status] ?? (status >= 500 && status !== 501 ? 'UNAVAILABLE' : 'INVALID')
@@ -163,7 +171,8 @@ function factsOf(error: unknown): Facts | undefined {
   const raw: SdkError = error
   const status = raw.$metadata?.httpStatusCode ?? raw.$response?.statusCode
   const nodeCode = typeof raw.code === 'string' ? raw.code : undefined
-  const s3Code = typeof raw.Code === 'string' ? raw.Code : raw.name
+  const isUnreadable = typeof raw.Code !== 'string' && /^(Error|SyntaxError|TypeError)$/.test(raw.name)
+  const s3Code = isUnreadable ? UNREADABLE : typeof raw.Code === 'string' ? raw.Code : raw.name
   // An answer may begin and then break off: what a refusal's cut body would have said is not known, whatever its status.
   const isNetwork = nodeCode === undefined ? (status ?? 200) < 300 && isNetworkCode(raw.name) : isNetworkCode(nodeCode)
   const isSdk = status !== undefined || raw.name === 'CredentialsProviderError'

@@ -74,6 +74,14 @@ describe('S3 errors', () => {
     }
   })
 
+  it('a refusal that makes no sense is judged by its status, and asked for again where that says too little', () => {
+    const cases = { 400: 'UNAVAILABLE', 403: 'ACCESS_DENIED', 404: 'NOT_FOUND', 416: 'UNAVAILABLE', 302: 'INVALID' }
+    for (const [status, expected] of Object.entries(cases)) {
+      const unreadable = Object.assign(new Error('XML parse error'), { $metadata: { httpStatusCode: Number(status) } })
+      assert.equal(mapped(unreadable).code, expected, status)
+    }
+  })
+
   it('the right region is named where the store names it, and nothing else is taken for one', () => {
     const elsewhere = { 'x-amz-bucket-region': 'eu-west-3' }
     assert.match(mapped(refusal(301, 'PermanentRedirect', '', elsewhere)).message, /pass the region "eu-west-3"/)

@@ -5,6 +5,7 @@ import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import {
+  AbortMultipartUploadCommand,
   CreateMultipartUploadCommand,
   DeleteBucketPolicyCommand,
   PutBucketPolicyCommand,
@@ -13,8 +14,8 @@ import {
 } from '@aws-sdk/client-s3'
 import { openS3, type S3Config } from '../../adapters/s3.ts'
 import type { Storage } from '../../adapters/storage.ts'
-import { openTestBucket, type TestBucket } from '../support/ceph.ts'
 import { type FaultProxy, openFaultProxy } from '../support/fault-proxy.ts'
+import { openTestBucket, type TestBucket } from '../support/test-bucket.ts'
 
 const PART_BYTES = 5 * 1024 * 1024
 const BYTES = createCipheriv('aes-128-ctr', Buffer.alloc(16, 3), Buffer.alloc(16)).update(
@@ -121,6 +122,26 @@ describe('S3 through a network that fails', () => {
       await assert.rejects(pipeline(source, stream), { code: 'ACCESS_DENIED', operation: 'putPart' })
       await close
       await assertNothing('t6')
+    })
+
+    it('the answer to begin is lost, one or all: no upload of an unknown id is left', async () => {
+      proxy.inject({ kind: 'lose-reply' }, isBegin)
+      await put('begin-lost', BYTES)
+      await assertHolds('begin-lost', BYTES)
+      proxy.inject({ kind: 'lose-reply' }, isBegin, QUICK.attempts)
+      await assert.rejects(put('begin-lost-all', BYTES), { code: 'UNAVAILABLE', operation: 'begin' })
+      await assertNothing('begin-lost-all')
+    })
+
+    it("another writer's upload of the same key is not taken for one of ours that was lost", async () => {
+      const target = { Bucket: bucket.bucket, Key: 'begin-others' }
+      const before = await bucket.client.send(new CreateMultipartUploadCommand(target))
+      await new Promise((resolve) => setTimeout(resolve, 4000))
+      proxy.inject({ kind: 'lose-reply' }, isBegin)
+      await put('begin-others', BYTES)
+      const { UploadId } = before
+      assert.deepEqual(await bucket.pendingUploads(), [{ key: 'begin-others', uploadId: UploadId }])
+      await bucket.client.send(new AbortMultipartUploadCommand({ ...target, UploadId }))
     })
 
     it('T9: abort in the middle of a part, and no upload is pending at close', async () => {
@@ -258,6 +279,8 @@ describe('S3 through a network that fails', () => {
 
     it('T13: a refusal that breaks off in the middle is asked for again', async () => {
       proxy.inject({ kind: 'drop-reply', afterBytes: 30 }, isGet)
+      assert.equal((await buffer(storage.createReadStream('object', { start: BYTES.length }))).length, 0)
+      proxy.inject({ kind: 'shorten-reply', afterBytes: 30 }, isGet)
       assert.equal((await buffer(storage.createReadStream('object', { start: BYTES.length }))).length, 0)
       proxy.inject({ kind: 'reset-reply', afterBytes: 30 }, isGet)
       await assert.rejects(buffer(storage.createReadStream('no-such-object')), { code: 'NOT_FOUND' })

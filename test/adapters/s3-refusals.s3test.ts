@@ -9,9 +9,9 @@ import { PutBucketPolicyCommand } from '@aws-sdk/client-s3'
 import { StorageError } from '../../adapters/errors.ts'
 import { openS3, type S3Config } from '../../adapters/s3.ts'
 import type { Storage } from '../../adapters/storage.ts'
-import { openTestBucket, type TestBucket } from '../support/ceph.ts'
 import { type FaultProxy, openFaultProxy } from '../support/fault-proxy.ts'
 import { createTestUser, type TestUser } from '../support/radosgw-admin.ts'
+import { openTestBucket, type TestBucket } from '../support/test-bucket.ts'
 
 const PART_BYTES = 5 * 1024 * 1024
 const SMALL = randomBytes(1000)

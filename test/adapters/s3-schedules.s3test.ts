@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { openS3 } from '../../adapters/s3.ts'
-import { openTestBucket, type TestBucket } from '../support/ceph.ts'
 import type { ArrivedRequest } from '../support/fault-proxy.ts'
 import { faultSeeds, type RequestKind } from '../support/fault-schedule.ts'
 import { runTrials } from '../support/storage-trials.ts'
+import { openTestBucket, type TestBucket } from '../support/test-bucket.ts'
 
 const PART_BYTES = 5 * 1024 * 1024
 /** Few attempts, so that some calls use them up; waits of no length. */
@@ -36,7 +36,7 @@ describe('S3 under seeded faults', () => {
   })
   after(() => bucket.remove())
 
-  for (const seed of faultSeeds(1, 2, 3, 4)) {
+  for (const seed of faultSeeds(2, 4, 11, 13)) {
     it(`every upload is whole or leaves nothing, every download is right or fails (seed ${seed})`, async () => {
       const { region, accessKeyId, secretAccessKey } = bucket
       const settings = { bucket: bucket.bucket, region, accessKeyId, secretAccessKey, partBytes: PART_BYTES }

@@ -112,7 +112,7 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
     const found = armed.find((item) => item.left > 0 && item.match(arrived))
     if (found) found.left--
     const fault = found?.fault ?? schedule?.(arrived)
-    const entry = record(request, { ...arrived, index: count++, ...(fault ? { fault: fault.kind } : {}) })
+    const entry = record(request, reply, { ...arrived, index: count++, ...(fault ? { fault: fault.kind } : {}) })
     request.on('error', () => {})
     reply.on('error', () => {})
     reply.on('finish', () => {
@@ -121,17 +121,27 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
     if (!answerAlone(request, reply, fault)) passOn(request, reply, fault, entry)
   })
 
-  function record(request: http.IncomingMessage, facts: ArrivedRequest & { index: number }): SeenRequest {
+  function record(
+    request: http.IncomingMessage,
+    reply: http.ServerResponse,
+    facts: ArrivedRequest & { index: number },
+  ): SeenRequest {
     const hash = options.hashBodies === false ? undefined : createHash('sha256')
     const entry: SeenRequest = { ...facts, bodyBytes: 0, bodySha256: '', reached: false }
     request.on('data', (chunk: Buffer) => {
       hash?.update(chunk)
       entry.bodyBytes += chunk.length
     })
-    request.once('close', () => {
-      entry.bodySha256 = hash?.digest('hex') ?? ''
+    let isOver = false
+    const end = () => {
+      if (isOver) return
+      isOver = true
+      entry.bodySha256 = hash?.copy().digest('hex') ?? ''
       seen.push(entry)
-    })
+    }
+    request.once('close', end)
+    // Of a request that was answered before its end, Node reports no close.
+    reply.once('close', end)
     return entry
   }
 
@@ -155,7 +165,8 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
       underWay.delete(ended)
       entry.serverStatus ??= 0
     })
-    passed.on('error', () => request.socket.destroy())
+    let isCut = false
+    passed.on('error', () => isCut || request.socket.destroy())
     passed.on('finish', () => {
       entry.reached = true
       reachedAt = performance.now()
@@ -167,6 +178,7 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
       case 'reset-request':
       case 'stall-request':
         forwardUpTo(request, passed, shortOf(request, fault.afterBytes), () => {
+          isCut = true
           passed.destroy()
           if (fault.kind === 'drop-request') request.socket.destroy()
           else if (fault.kind === 'reset-request') request.socket.resetAndDestroy()

@@ -19,7 +19,10 @@ export type ChildMessage = 'ready' | 'ending' | 'committed'
 export interface KillableUpload {
   /** Lets it begin. */
   go(): void
-  /** Resolves once the process has said so: the source has given its last byte, or the commit was reported. */
+  /**
+   * Resolves once the process has said so: the source has given its last byte, or the commit was reported. Rejects when
+   * it ends before.
+   */
   said(message: ChildMessage): Promise<void>
   hasSaid(message: ChildMessage): boolean
   /** Kills the process with SIGKILL. Resolves when it is gone. */
@@ -39,15 +42,15 @@ export async function startUpload(upload: ChildUpload): Promise<KillableUpload> 
     heard.add(message)
     for (const item of waiting) if (item.message === message) item.resolve()
   })
-  const said = (message: ChildMessage) =>
-    heard.has(message) ? Promise.resolve() : new Promise<void>((resolve) => waiting.push({ message, resolve }))
+  const said = async (message: ChildMessage) => {
+    if (heard.has(message)) return
+    const ended = exit.then(() => {
+      throw new Error(`the uploading process ended before it was ${message}`)
+    })
+    await Promise.race([new Promise<void>((resolve) => waiting.push({ message, resolve })), ended])
+  }
   child.send(upload)
-  await Promise.race([
-    said('ready'),
-    exit.then(() => {
-      throw new Error('the uploading process ended before it began')
-    }),
-  ])
+  await said('ready')
   return {
     go: () => child.send('go'),
     said,

@@ -1,10 +1,9 @@
-import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3'
-import type { TestBucket } from './ceph.ts'
+import type { TestBucket } from './test-bucket.ts'
 
 /** A user of the test's own on the Ceph server of the tests. */
 export interface TestUser {
@@ -62,6 +61,5 @@ export async function createTestUser(
 async function radosgwAdmin(...args: string[]): Promise<void> {
   const state = process.env.MILLRACE_CEPH_DIR ?? join(import.meta.dirname, '../../.ceph')
   const env = { ...process.env, CEPH_CONF: join(state, 'ceph.conf') }
-  const { stderr } = await promisify(execFile)('radosgw-admin', args, { env })
-  assert.doesNotMatch(stderr, /error/i)
+  await promisify(execFile)('radosgw-admin', args, { env })
 }

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream'
 import type { Dropbox, DropboxResponse, files } from 'dropbox'
 import { checkConfig, type DropboxConfig, parseEndpoint } from './dropbox-config.ts'
-import { isTokenRefused, senseless, toStorageError } from './dropbox-errors.ts'
+import { asRetryable, isTokenRefused, senseless, toStorageError } from './dropbox-errors.ts'
 import { BLOCK_BYTES } from './dropbox-hash.ts'
 import { DropboxPaths } from './dropbox-paths.ts'
 import { createFetch, HttpClient, type HttpResponse, targetOf } from './http.ts'
@@ -129,7 +129,13 @@ export class DropboxConnection {
       return await attempt(token)
     } catch (error) {
       if (!isTokenRefused(error) || !this.#tokens.renew) throw error
-      return await attempt(await this.#tokens.renew(token, signal))
+    }
+    const renewed = await this.#tokens.renew(token, signal)
+    try {
+      return await attempt(renewed)
+    } catch (error) {
+      // Just made, and not known everywhere yet. Where the access was revoked, `renew` has said so.
+      throw isTokenRefused(error) ? asRetryable(error) : error
     }
   }
 

@@ -163,8 +163,22 @@ export function causeOf(error: unknown): DropboxCause | undefined {
 }
 
 /** Whether another access token may help. */
-export function isTokenRefused(error: unknown): boolean {
+export function isTokenRefused(error: unknown): error is StorageError {
   return error instanceof StorageError && error.code === 'AUTH_EXPIRED' && causeOf(error)?.status === 401
+}
+
+/** The same error, of which another attempt may still come to good. */
+export function asRetryable(error: StorageError): StorageError {
+  const { code, adapter, operation, key, retryAfterMs, cause } = error
+  return new StorageError(error.message, {
+    code,
+    adapter,
+    operation,
+    cause,
+    retryable: true,
+    ...(key === undefined ? {} : { key }),
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+  })
 }
 
 /** An answer that Dropbox does not give: cut, or from something in between. */

@@ -1,6 +1,6 @@
 import type { files } from 'dropbox'
 import type { DropboxConnection, Send } from './dropbox-client.ts'
-import { causeOf, senseless, tagsOf } from './dropbox-errors.ts'
+import { asRetryable, senseless, tagsOf } from './dropbox-errors.ts'
 import { blockDigests, contentHash } from './dropbox-hash.ts'
 import { ADAPTER } from './dropbox-paths.ts'
 import { type PartReceipt, UploadSession } from './dropbox-session.ts'
@@ -203,17 +203,9 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
 /** Somebody wrote between our look and our commit: the next attempt looks again. */
 function retryableWhenStale(error: unknown): unknown {
   const tags = tagsOf(error)
-  if (!(error instanceof StorageError && tags.includes('conflict') && tags.includes('file'))) return error
-  const { code, adapter, operation, key, message } = error
-  const cause = causeOf(error)
-  return new StorageError(message, {
-    code,
-    adapter,
-    operation,
-    retryable: true,
-    cause,
-    ...(key === undefined ? {} : { key }),
-  })
+  return error instanceof StorageError && tags.includes('conflict') && tags.includes('file')
+    ? asRetryable(error)
+    : error
 }
 
 function isSameTime(one: string | undefined, other: string | undefined): boolean {

@@ -21,6 +21,8 @@ export interface CommitStore {
   remove(request: PrimitiveRequest): Promise<void>
   /** Puts on the object that `find` just called ours what the store left out of the upload: a lock, say. */
   secure?(request: PrimitiveRequest): Promise<void>
+  /** Cancels uploads that were begun without our being told, where no upload is known that `abort` could be called for. */
+  clear?(request: PrimitiveRequest): Promise<void>
 }
 
 export interface CommitOptions {
@@ -115,7 +117,10 @@ export class Commitment {
     try {
       const cancel = await stop()
       if (this.#outcome !== 'none' && (await this.#removeOurs())) return
-      if (cancel === undefined) return
+      if (cancel === undefined) {
+        await this.#cleanUp(async (request) => this.#store.clear?.(request))
+        return
+      }
       // Also after a commit that was reported as good, and made nothing: its parts are there yet.
       await this.#cleanUp(cancel)
       // The store may have been at work on the commit until just now.

@@ -153,6 +153,10 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     await this.#lost?.sweep(this.#uploads, signal)
   }
 
+  async clear({ signal }: PrimitiveRequest): Promise<void> {
+    await this.#lost?.sweep(this.#uploads, signal)
+  }
+
   async find({ signal }: PrimitiveRequest): Promise<FoundObject | undefined> {
     try {
       const head = await this.#head(signal)

@@ -36,12 +36,17 @@ describe('S3 under seeded faults', () => {
   })
   after(() => bucket.remove())
 
-  for (const seed of faultSeeds(2, 4, 11, 13)) {
-    it(`every upload is whole or leaves nothing, every download is right or fails (seed ${seed})`, async () => {
+  const seeds = { millrace: faultSeeds(2, 4, 11, 13), 'lib-storage': faultSeeds(5) }
+  const runs = (['millrace', 'lib-storage'] as const).flatMap((uploader) =>
+    seeds[uploader].map((seed) => ({ uploader, seed })),
+  )
+  for (const { uploader, seed } of runs) {
+    it(`every upload is whole or leaves nothing, every download is right or fails (${uploader}, seed ${seed})`, async () => {
       const { region, accessKeyId, secretAccessKey } = bucket
-      const settings = { bucket: bucket.bucket, region, accessKeyId, secretAccessKey, partBytes: PART_BYTES }
+      const store = { bucket: bucket.bucket, region, accessKeyId, secretAccessKey, profile: 'ceph' as const }
+      const settings = { ...store, uploader, partBytes: PART_BYTES }
       const report = await runTrials({
-        name: 's3 on Ceph',
+        name: `s3 on Ceph, ${uploader}`,
         seed,
         uploads: 130,
         downloads: 130,

@@ -6,6 +6,7 @@ import { checkCommand } from './commands/check.ts'
 import { decryptCommand, encryptCommand } from './commands/crypt.ts'
 import { inspectCommand } from './commands/inspect.ts'
 import { listCommand } from './commands/list.ts'
+import { loginCommand } from './commands/login.ts'
 import { restoreCommand } from './commands/restore.ts'
 import { verifyCommand } from './commands/verify.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
@@ -185,6 +186,26 @@ Examples:
     .option('--quick', 'only its companion, header and size')
     .addHelpText('after', '\nExample:\n  $ millrace verify latest --from file:///mnt/backups --server survival')
     .action((id, options) => run(options, (invocation) => verifyCommand(id, options, invocation)))
+
+  program
+    .command('login')
+    .description('Sign in to Google Drive or Dropbox, and keep what signs in from then on.')
+    .argument('<provider>', 'google-drive or dropbox')
+    .option('--client-id <id>', "the app's id (else MILLRACE_GOOGLE_CLIENT_ID or MILLRACE_DROPBOX_CLIENT_ID)")
+    .option('--client-secret-file <file>', "file with the app's secret (else MILLRACE_…_CLIENT_SECRET, else a prompt)")
+    .option('--access <name>', 'google-drive: file (only what millrace makes), appdata (hidden), full; dropbox: files')
+    .option('--paste', 'for a machine without a browser: paste the code, or the address that the browser ends at')
+    .option('--port <n>', 'the port on loopback that the browser comes back to (default: any)', wholeNumber)
+    .option('-o, --output <file>', 'where to keep it, mode 0600 (default: ~/.config/millrace/PROVIDER.json)')
+    .option('--print', 'print the refresh token instead of keeping it')
+    .addOption(new Option('--authorize-url <url>').hideHelp())
+    .addOption(new Option('--token-url <url>').hideHelp())
+    .option('--json', 'one JSON object a line on stdout')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ millrace login google-drive --client-id 1234.apps.googleusercontent.com\n  $ millrace login dropbox --client-id abcd1234 --paste',
+    )
+    .action((provider, options) => run(options, (invocation) => loginCommand(provider, options, invocation)))
 
   withKeys(program.command('encrypt'))
     .description('Encrypt standard input to standard output (the container alone, nothing is compressed).')

@@ -121,7 +121,7 @@ function readWhole(storage: Storage, { key, size, version }: ObjectStat, signal:
   const connections = Math.min(storage.parallelReads ?? 1, MAX_CONNECTIONS)
   if (connections === 1) return storage.createReadStream(key, pinned)
   const rangeBytes = Math.floor(WHOLE_READ_RING_BYTES / connections)
-  return readParallel(storage, key, { ...pinned, size, connections, rangeBytes })
+  return readParallel(storage, key, { ...pinned, size, connections, rangeBytes, grow: true })
 }
 
 /** A container does not authenticate its own name: its index head says whose it is. */

@@ -201,7 +201,8 @@ class DropboxStorage implements Storage {
         )
       } catch (error) {
         const tags = tagsOf(error)
-        if (tags.includes('reset') && resets++ < LISTING_RESETS_MAX) {
+        if (tags.includes('reset')) {
+          if (++resets > LISTING_RESETS_MAX) throw this.#endlessListing(error)
           cursor = undefined
           continue
         }
@@ -251,6 +252,16 @@ class DropboxStorage implements Storage {
     const { size, version: found = '' } = await this.stat(key, { signal })
     if ((version !== undefined && version !== found) || start < size) throw replaced({ adapter: ADAPTER, key })
     return { body: Readable.from([]), length: 0, version: found }
+  }
+
+  #endlessListing(error: unknown): StorageError {
+    const message = `Dropbox: listing the folder failed: it was begun anew ${LISTING_RESETS_MAX} times; try again later.`
+    return new StorageError(message, {
+      code: 'UNAVAILABLE',
+      adapter: ADAPTER,
+      operation: 'list',
+      cause: causeOf(error),
+    })
   }
 
   #error(

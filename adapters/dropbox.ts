@@ -139,8 +139,9 @@ class DropboxStorage implements Storage {
       try {
         for await (const _ of this.#entries(this.#connection.paths.root, options)) break
       } catch (error) {
-        // A permission that is missing shows in its own step.
-        if (!tagsOf(error).includes('missing_scope')) throw error
+        // A permission that is missing, or a root that is none, shows in its own step.
+        const tags = tagsOf(error)
+        if (!tags.includes('missing_scope') && !tags.includes('not_folder')) throw error
       }
     }
     return probeStorage(this, signIn, options)

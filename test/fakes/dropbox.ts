@@ -82,6 +82,11 @@ export class FakeDropbox {
     this.#armed.push({ route, act: 'refuse', refusal, left: times })
   }
 
+  /** Forgets every refusal that is still to come. */
+  disarm(): void {
+    this.#armed.length = 0
+  }
+
   limitRate(route: string, seconds: number, times = 1): void {
     this.refuse(route, rateLimit('too_many_requests', seconds), times)
   }
@@ -143,8 +148,10 @@ export class FakeDropbox {
   #authorize(request: IncomingMessage, name: string, scope: string): void {
     const token = /^Bearer (\S+)$/.exec(request.headers.authorization ?? '')?.[1]
     if (token === undefined) throw badInput(name, 'Must provide HTTP header "Authorization".')
-    // As the text of a 400 quotes it.
-    if (!token.startsWith('sl.')) throw badInput(name, 'The given OAuth 2 access token is malformed.')
+    // It does quote it: https://github.com/Jesus/dropbox_api/issues/90
+    if (!token.startsWith('sl.')) {
+      throw badInput(name, `Invalid authorization value in HTTP header "Authorization": "Bearer ${token}".`)
+    }
     const known = this.tokens.find(token)
     if (!known) throw authError('invalid_access_token')
     if (known.expiresAt <= Date.now()) throw authError('expired_access_token')

@@ -88,6 +88,9 @@ const BY_STATUS: Record<number, StorageErrorCode> = {
   429: 'RATE_LIMITED',
 }
 
+/** Said in a text, with status 400. */
+const MALFORMED_TOKEN = /access token is malformed|invalid authorization value/i
+
 const SIGN_IN = `sign in again: ${DROPBOX_OAUTH.signIn}`
 
 const ADVICE: Record<string, string> = {
@@ -244,8 +247,7 @@ function factsOf(error: unknown): Facts | undefined {
   const scope = find(inner, 'required_scope')
   const namespace = find(inner, 'root_namespace_id')
   return {
-    // The token itself is malformed: said in a text, with status 400.
-    tags: raw.status === 400 && /access token is malformed/i.test(String(raw.error)) ? ['invalid_access_token'] : tags,
+    tags: raw.status === 400 && MALFORMED_TOKEN.test(String(raw.error)) ? ['invalid_access_token'] : tags,
     status: raw.status,
     retryAfter: headers.get('retry-after') ?? (typeof seconds === 'number' ? String(seconds) : undefined),
     requestId: headers.get('x-dropbox-request-id') ?? undefined,

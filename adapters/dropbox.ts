@@ -139,8 +139,9 @@ class DropboxStorage implements Storage {
       try {
         for await (const _ of this.#entries(this.#connection.paths.root, options)) break
       } catch (error) {
-        // A permission that is missing shows in its own step.
-        if (!tagsOf(error).includes('missing_scope')) throw error
+        // A permission that is missing, or a root that is none, shows in its own step.
+        const tags = tagsOf(error)
+        if (!tags.includes('missing_scope') && !tags.includes('not_folder')) throw error
       }
     }
     return probeStorage(this, signIn, options)
@@ -201,7 +202,8 @@ class DropboxStorage implements Storage {
         )
       } catch (error) {
         const tags = tagsOf(error)
-        if (tags.includes('reset') && resets++ < LISTING_RESETS_MAX) {
+        if (tags.includes('reset')) {
+          if (++resets > LISTING_RESETS_MAX) throw this.#endlessListing(error)
           cursor = undefined
           continue
         }
@@ -251,6 +253,16 @@ class DropboxStorage implements Storage {
     const { size, version: found = '' } = await this.stat(key, { signal })
     if ((version !== undefined && version !== found) || start < size) throw replaced({ adapter: ADAPTER, key })
     return { body: Readable.from([]), length: 0, version: found }
+  }
+
+  #endlessListing(error: unknown): StorageError {
+    const message = `Dropbox: listing the folder failed: it was begun anew ${LISTING_RESETS_MAX} times; try again later.`
+    return new StorageError(message, {
+      code: 'UNAVAILABLE',
+      adapter: ADAPTER,
+      operation: 'list',
+      cause: causeOf(error),
+    })
   }
 
   #error(

@@ -1,9 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { authError, badInput, pathRootError, rateLimit, routeError, union, uploadError } from './dropbox-errors.ts'
+import { authError, badInput, pathRootError, rateLimit, routeError, uploadError } from './dropbox-errors.ts'
 import { ContentHasher } from './dropbox-hash.ts'
 import { type Cursor, FakeSessions } from './dropbox-sessions.ts'
-import { type FakeFile, type FakeFolder, FakeTree, lower, type Mode, TreeError } from './dropbox-tree.ts'
-import { type FakeServer, Refusal, rangeOf, readBody, sendJson, serveFake } from './http.ts'
+import { FakeTree, lower, TreeError } from './dropbox-tree.ts'
+import { type Arg, argOf, COMMIT, commitOf, download, fileAt, metadataOf, nameOf, type Route } from './dropbox-wire.ts'
+import { type FakeServer, Refusal, readBody, sendJson, serveFake } from './http.ts'
 import { FakeTokens } from './oauth.ts'
 
 const REQUEST_MAX_BYTES = 150 * 1024 * 1024
@@ -23,25 +24,6 @@ export interface FakeCall {
   arg: Record<string, unknown>
   bodyBytes: number
 }
-
-type Arg = Record<string, unknown>
-type Handle = (call: {
-  arg: Arg
-  body: Buffer
-  tree: FakeTree
-  request: IncomingMessage
-  reply: ServerResponse
-}) => unknown
-
-interface Route {
-  style: 'rpc' | 'upload' | 'download'
-  scope: string
-  /** What Dropbox knows; anything else is refused. */
-  fields: string[]
-  handle: Handle
-}
-
-const COMMIT = ['path', 'mode', 'autorename', 'client_modified', 'mute', 'property_groups', 'strict_conflict']
 
 /**
  * Dropbox's API v2 as far as files go, and its token endpoint, on one origin. Written from the documentation
@@ -98,6 +80,11 @@ export class FakeDropbox {
   /** Refuses the next `times` requests of a route, once their bodies have come. */
   refuse(route: string, refusal: Refusal, times = 1): void {
     this.#armed.push({ route, act: 'refuse', refusal, left: times })
+  }
+
+  /** Forgets every refusal that is still to come. */
+  disarm(): void {
+    this.#armed.length = 0
   }
 
   limitRate(route: string, seconds: number, times = 1): void {
@@ -161,8 +148,10 @@ export class FakeDropbox {
   #authorize(request: IncomingMessage, name: string, scope: string): void {
     const token = /^Bearer (\S+)$/.exec(request.headers.authorization ?? '')?.[1]
     if (token === undefined) throw badInput(name, 'Must provide HTTP header "Authorization".')
-    // As the text of a 400 quotes it.
-    if (!token.startsWith('sl.')) throw badInput(name, 'The given OAuth 2 access token is malformed.')
+    // It does quote it: https://github.com/Jesus/dropbox_api/issues/90
+    if (!token.startsWith('sl.')) {
+      throw badInput(name, `Invalid authorization value in HTTP header "Authorization": "Bearer ${token}".`)
+    }
     const known = this.tokens.find(token)
     if (!known) throw authError('invalid_access_token')
     if (known.expiresAt <= Date.now()) throw authError('expired_access_token')
@@ -334,94 +323,6 @@ export class FakeDropbox {
   }
 }
 
-function argOf(request: IncomingMessage, name: string, route: Route, body: Buffer): Arg {
-  const { 'content-type': type, 'dropbox-api-arg': header } = request.headers
-  const wanted = { rpc: 'application/json', upload: 'application/octet-stream', download: undefined }[route.style]
-  if (wanted !== undefined && !type?.startsWith(wanted)) {
-    throw badInput(name, `Bad HTTP "Content-Type" header: "${type}". Expecting "${wanted}".`)
-  }
-  const text = route.style === 'rpc' ? body.toString('utf8') : String(header)
-  if (route.style !== 'rpc' && !/^[\x20-\x7e]+$/.test(text)) {
-    throw badInput(name, 'HTTP header "Dropbox-API-Arg": could not decode input as JSON')
-  }
-  let arg: Arg
-  try {
-    arg = JSON.parse(text) as Arg
-  } catch {
-    throw badInput(name, 'request body: could not decode input as JSON')
-  }
-  for (const field of Object.keys(arg)) {
-    if (!route.fields.includes(field)) throw badInput(name, `request body: unknown field '${field}'`)
-  }
-  return arg
-}
-
-function commitOf(arg: Arg): { path: string; mode: Mode; strict: boolean; clientModified: string | undefined } {
-  for (const field of Object.keys(arg)) {
-    if (![...COMMIT, 'content_hash'].includes(field)) throw badInput('files/upload', `unknown field '${field}'`)
-  }
-  const mode = typeof arg.mode === 'string' ? ({ '.tag': arg.mode } as Mode) : ((arg.mode ?? union(['add'])) as Mode)
-  const clientModified = arg.client_modified as string | undefined
-  if (clientModified !== undefined && !/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/.test(clientModified)) {
-    throw badInput('files/upload', `client_modified: time data '${clientModified}' does not match the format`)
-  }
-  return { path: String(arg.path), mode, strict: arg.strict_conflict === true, clientModified }
-}
-
-function metadataOf(entry: FakeFile | FakeFolder, tagged = true): Record<string, unknown> {
-  const names = {
-    name: nameOf(entry.display),
-    path_lower: lower(entry.display),
-    path_display: entry.display,
-    id: entry.id,
-  }
-  const tag = tagged ? { '.tag': entry.kind } : {}
-  if (entry.kind === 'folder') return { ...tag, ...names }
-  return {
-    ...tag,
-    ...names,
-    client_modified: entry.clientModified,
-    server_modified: entry.serverModified,
-    rev: entry.rev,
-    size: entry.size,
-    is_downloadable: true,
-    content_hash: entry.hash,
-  }
-}
-
-function fileAt(tree: FakeTree, path: string): FakeFile {
-  const there = tree.find(path)
-  if (!there) throw new TreeError('not_found')
-  if (there.kind === 'folder') throw new TreeError('not_file')
-  if (there.bytes === undefined) throw new TreeError('restricted_content')
-  return there
-}
-
-function download(request: IncomingMessage, reply: ServerResponse, file: FakeFile): ServerResponse {
-  const bytes = file.bytes!
-  const range = rangeOf(request, file.size)
-  // Not documented: a status without a body that a client could count on.
-  if (range === 416) throw new Refusal(416, '', { 'content-range': `bytes */${file.size}` })
-  const { start, end } = range ?? { start: 0, end: file.size - 1 }
-  const result = JSON.stringify(metadataOf(file, false)).replace(/[\u007f-\uffff]/g, (character) => {
-    return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
-  })
-  reply.writeHead(range ? 206 : 200, {
-    'content-type': 'application/octet-stream',
-    'content-length': end + 1 - start,
-    'accept-ranges': 'bytes',
-    etag: `W/"${file.rev}"`,
-    'dropbox-api-result': result,
-    ...(range ? { 'content-range': `bytes ${start}-${end}/${file.size}` } : {}),
-  })
-  reply.end(bytes.subarray(start, end + 1))
-  return reply
-}
-
 function internal(): Refusal {
   return new Refusal(500, 'Internal Server Error')
-}
-
-function nameOf(path: string): string {
-  return path.slice(path.lastIndexOf('/') + 1)
 }

@@ -14,10 +14,12 @@ export interface FakeToken {
 export class FakeTokens {
   readonly clientId = 'fake-app-key'
   readonly clientSecret = 'fake-app-secret/+&'
-  refreshToken = `fake-refresh-${randomBytes(24).toString('base64url')}`
+  refreshToken = newRefreshToken()
   /** Of a new token. */
   lifeSeconds = 14_400
   scopes: string[]
+  /** Whether each refresh token is good for one use, and the next comes with the answer (RFC 6749, 6). */
+  rotates = false
   /** Requests for a token that came, whatever became of them. */
   requests = 0
   /** Every access token there ever was, for searching a log for them. */
@@ -38,7 +40,7 @@ export class FakeTokens {
   /** As when the user removes the app: tokens and refresh token are worth nothing. */
   revoke(): void {
     this.#tokens.clear()
-    this.refreshToken = `fake-refresh-${randomBytes(24).toString('base64url')}`
+    this.refreshToken = newRefreshToken()
   }
 
   /** Answers later, so that requests can pile up. */
@@ -85,7 +87,9 @@ export class FakeTokens {
     if (form.get('refresh_token') !== this.refreshToken) {
       throw refused('invalid_grant', 'refresh token is invalid or revoked')
     }
-    return this.#granted()
+    if (!this.rotates) return this.#granted()
+    this.refreshToken = newRefreshToken()
+    return { ...this.#granted(), refresh_token: this.refreshToken }
   }
 
   #redeem(form: URLSearchParams): Record<string, unknown> {
@@ -109,4 +113,8 @@ export class FakeTokens {
 
 function refused(error: string, description?: string): Refusal {
   return new Refusal(400, { error, ...(description === undefined ? {} : { error_description: description }) })
+}
+
+function newRefreshToken(): string {
+  return `fake-refresh-${randomBytes(24).toString('base64url')}`
 }

@@ -126,11 +126,4 @@ describe('Dropbox: settings, paths and hashes', () => {
       assert.equal(contentHash(pieces), new ContentHasher(64).update(small).digest())
     }
   })
-
-  it('the SDK computes the same content hash', async () => {
-    const sdk = (await import('dropbox')) as unknown as { contentHash?: (bytes: Buffer) => string }
-    if (sdk.contentHash === undefined) return
-    const bytes = seededBytes(5 * 1024 * 1024, 2)
-    assert.equal(sdk.contentHash(bytes), contentHash([blockDigests(bytes)]))
-  })
 })

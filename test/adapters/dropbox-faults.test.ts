@@ -7,6 +7,8 @@ import { type DropboxConfig, openDropbox } from '../../adapters/dropbox.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { FakeDropbox } from '../fakes/dropbox.ts'
 import { rateLimit, routeError, uploadError } from '../fakes/dropbox-errors.ts'
+import { ContentHasher } from '../fakes/dropbox-hash.ts'
+import { Refusal } from '../fakes/http.ts'
 import {
   APPEND,
   assertHolds,
@@ -220,6 +222,20 @@ describe('uploads to a Dropbox that fails', () => {
         }
       })
     }
+
+    it('a commit that Dropbox is at work on for longer than its answer is waited for is found in the end', async () => {
+      fake.refuse(FINISH, new Refusal(504, ''))
+      fake.refuse(FINISH, routeError(['lookup_failed', 'closed']))
+      const content = { size: BYTES.length, hash: new ContentHasher(BLOCK_BYTES).update(BYTES).digest(), bytes: BYTES }
+      fake.onCall = ({ route, arg }) => {
+        if (route !== FINISH || fake.callsOf(FINISH).length < 2) return
+        const { path, client_modified: clientModified } = arg.commit as { path: string; client_modified: string }
+        fake.tree.write({ path, mode: { '.tag': 'add' }, strict: false, clientModified }, content)
+      }
+      await put(storage, 'slow', BYTES)
+      assert.equal(fake.callsOf(FINISH).length, 2)
+      await assertHolds(storage, fake, 'slow', BYTES)
+    })
 
     it("ifAbsent: another's object with the same bytes is CONFLICT, also where an answer was lost", async () => {
       await put(storage, 'lease', BYTES.subarray(0, 50))

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, it } from 'node:test'
 import { type DropboxConfig, openDropbox } from '../../adapters/dropbox.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { FakeDropbox } from '../fakes/dropbox.ts'
-import { rateLimit, routeError, uploadError } from '../fakes/dropbox-errors.ts'
+import { rateLimit, routeError, transportLimit, uploadError } from '../fakes/dropbox-errors.ts'
 import { ContentHasher } from '../fakes/dropbox-hash.ts'
 import { Refusal } from '../fakes/http.ts'
 import {
@@ -329,6 +329,19 @@ describe('uploads to a Dropbox that fails', () => {
         fake.refuse(UPLOAD, uploadError([tag]))
         await assert.rejects(put(storage, 'limited', BYTES.subarray(0, 9)), { code: 'QUOTA', retryable: false })
       }
+      assertNoFile(fake)
+    })
+
+    it("T16: a team's monthly limit of calls is QUOTA, told once, in the middle of an upload", async () => {
+      fake.refuse(APPEND, transportLimit(), 99)
+      await assert.rejects(put(storage, 'limited', BYTES), (error: Error & { code?: string; retryable?: boolean }) => {
+        assert.equal(error.code, 'QUOTA')
+        assert.equal(error.retryable, false)
+        assert.match(error.message, /data transport calls of this month are used up; wait for the 1st/)
+        return true
+      })
+      // Those that were in flight at once, and none of them twice.
+      assert.ok(fake.callsOf(APPEND).length <= 4)
       assertNoFile(fake)
     })
 

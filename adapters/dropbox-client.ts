@@ -11,7 +11,8 @@ import { CALL_RETRY, retry, throwIfAborted } from './retry.ts'
 export type Sdk = typeof import('dropbox')
 
 const CONNECT_MS = 10_000
-const IDLE_MS = 30_000
+/** Dropbox says nothing while it makes a file of a session, which takes it longer the larger it is. */
+const IDLE_MS = 60_000
 const API = 'https://api.dropboxapi.com'
 
 export interface DropboxCallOptions {

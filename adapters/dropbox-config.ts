@@ -33,7 +33,7 @@ export interface DropboxConfig {
   partBytes?: number
   /** Entries in one page of a listing, up to 2,000. Default: Dropbox's own. */
   pageSize?: number
-  /** Time without a byte in either direction after which a request is given up. Default 30,000. */
+  /** Time without a byte in either direction after which a request is given up. Default 60,000. */
   idleMs?: number
   /** Bounds the attempts at one call. */
   callRetry?: RetryPolicy

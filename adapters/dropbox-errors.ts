@@ -61,13 +61,14 @@ const BY_TAG: Record<string, StorageErrorCode> = {
   missing_scope: 'ACCESS_DENIED',
   user_suspended: 'ACCESS_DENIED',
   route_access_denied: 'ACCESS_DENIED',
-  invalid_account_type: 'ACCESS_DENIED',
   invalid_access_token: 'AUTH_EXPIRED',
   expired_access_token: 'AUTH_EXPIRED',
   insufficient_space: 'QUOTA',
   team_folder_insufficient_space: 'QUOTA',
   member_folder_insufficient_space: 'QUOTA',
   upload_traffic_limit_reached: 'QUOTA',
+  // Of `invalid_account_type`: https://www.dropbox.com/developers/reference/data-transport-limit
+  feature: 'QUOTA',
   too_many_write_operations: 'RATE_LIMITED',
   too_many_requests: 'RATE_LIMITED',
   content_hash_mismatch: 'CORRUPT',
@@ -112,6 +113,8 @@ const ADVICE: Record<string, string> = {
   team_folder_insufficient_space: "the team folder's quota is used up; free some space, or have it raised",
   member_folder_insufficient_space: "the member's quota is used up; free some space, or have it raised",
   upload_traffic_limit_reached: "the plan's monthly limit of uploads is used up; wait for the next month, or raise it",
+  feature:
+    "the team's data transport calls of this month are used up; wait for the 1st, or change the plan (larger parts need fewer)",
   too_many_write_operations: 'others are writing to the same Dropbox at this moment',
   invalid_root: 'the root namespace is not that of the account any more',
 }

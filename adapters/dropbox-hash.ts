@@ -9,7 +9,7 @@ const DIGEST_BYTES = 32
  * object's parts, joined, are those of the object.
  */
 export function blockDigests(body: Buffer, blockBytes: number = BLOCK_BYTES): Buffer {
-  const digests = Buffer.alloc(Math.ceil(body.length / blockBytes) * DIGEST_BYTES)
+  const digests = Buffer.allocUnsafe(Math.ceil(body.length / blockBytes) * DIGEST_BYTES)
   for (let block = 0, at = 0; at < body.length; block++, at += blockBytes) {
     createHash('sha256')
       .update(body.subarray(at, at + blockBytes))

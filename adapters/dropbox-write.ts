@@ -36,6 +36,8 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
   /** The revision that was there before the first attempt to commit. */
   #before: string | undefined
   #looked = false
+  /** Whether the answer to an attempt was lost, so that Dropbox may be at work on it yet. */
+  #inDoubt = false
   /** As answered. */
   #written: { rev: string; isNew: boolean } | undefined
   /** What `find` called ours. */
@@ -118,7 +120,12 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
     try {
       await this.#accept(operation, await send(commit), signal)
     } catch (error) {
-      throw this.#ifAbsent ? error : retryableWhenStale(error)
+      const mayPass = this.#ifAbsent ? error : retryableWhenStale(error)
+      // A session that is gone, or closed, may be on its way to be our file.
+      const isLost = mayPass instanceof StorageError && mayPass.code === 'UNAVAILABLE' && !mayPass.retryable
+      if (isLost && this.#inDoubt) throw asRetryable(mayPass)
+      this.#inDoubt ||= mayPass instanceof StorageError && mayPass.code === 'UNAVAILABLE' && mayPass.retryable
+      throw mayPass
     }
   }
 

@@ -40,6 +40,8 @@ export async function openDropbox(config: DropboxConfig): Promise<Storage> {
 /**
  * Folders come to be as they are needed, and are left where their last file goes: removing one would remove what another
  * writer puts into it at that moment. They are in no listing.
+ *
+ * There is no `purgeUnfinished`: Dropbox lists no upload sessions and cancels none. See UploadSession.
  */
 class DropboxStorage implements Storage {
   readonly adapter = ADAPTER

@@ -6,7 +6,9 @@ import { afterEach, beforeEach, describe, it } from 'node:test'
 import { type DropboxConfig, openDropbox } from '../../adapters/dropbox.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { FakeDropbox } from '../fakes/dropbox.ts'
-import { rateLimit, routeError, uploadError } from '../fakes/dropbox-errors.ts'
+import { rateLimit, routeError, transportLimit, uploadError } from '../fakes/dropbox-errors.ts'
+import { ContentHasher } from '../fakes/dropbox-hash.ts'
+import { Refusal } from '../fakes/http.ts'
 import {
   APPEND,
   assertHolds,
@@ -221,6 +223,20 @@ describe('uploads to a Dropbox that fails', () => {
       })
     }
 
+    it('a commit that Dropbox is at work on for longer than its answer is waited for is found in the end', async () => {
+      fake.refuse(FINISH, new Refusal(504, ''))
+      fake.refuse(FINISH, routeError(['lookup_failed', 'closed']))
+      const content = { size: BYTES.length, hash: new ContentHasher(BLOCK_BYTES).update(BYTES).digest(), bytes: BYTES }
+      fake.onCall = ({ route, arg }) => {
+        if (route !== FINISH || fake.callsOf(FINISH).length < 2) return
+        const { path, client_modified: clientModified } = arg.commit as { path: string; client_modified: string }
+        fake.tree.write({ path, mode: { '.tag': 'add' }, strict: false, clientModified }, content)
+      }
+      await put(storage, 'slow', BYTES)
+      assert.equal(fake.callsOf(FINISH).length, 2)
+      await assertHolds(storage, fake, 'slow', BYTES)
+    })
+
     it("ifAbsent: another's object with the same bytes is CONFLICT, also where an answer was lost", async () => {
       await put(storage, 'lease', BYTES.subarray(0, 50))
       const [file] = fake.tree.files
@@ -313,6 +329,19 @@ describe('uploads to a Dropbox that fails', () => {
         fake.refuse(UPLOAD, uploadError([tag]))
         await assert.rejects(put(storage, 'limited', BYTES.subarray(0, 9)), { code: 'QUOTA', retryable: false })
       }
+      assertNoFile(fake)
+    })
+
+    it("T16: a team's monthly limit of calls is QUOTA, told once, in the middle of an upload", async () => {
+      fake.refuse(APPEND, transportLimit(), 99)
+      await assert.rejects(put(storage, 'limited', BYTES), (error: Error & { code?: string; retryable?: boolean }) => {
+        assert.equal(error.code, 'QUOTA')
+        assert.equal(error.retryable, false)
+        assert.match(error.message, /data transport calls of this month are used up; wait for the 1st/)
+        return true
+      })
+      // Those that were in flight at once, and none of them twice.
+      assert.ok(fake.callsOf(APPEND).length <= 4)
       assertNoFile(fake)
     })
 

@@ -28,6 +28,11 @@ export function pathRootError(tag: string, fields: Record<string, unknown> = {})
   return told(422, [tag], union([tag], fields))
 }
 
+/** 403, of a team that has used up its calls: https://www.dropbox.com/developers/reference/data-transport-limit */
+export function transportLimit(): Refusal {
+  return told(403, ['invalid_account_type', 'feature'], union(['invalid_account_type', 'feature']))
+}
+
 /** 400: plain text. */
 export function badInput(route: string, what: string): Refusal {
   return new Refusal(400, `Error in call to API function "${route}": ${what}`)

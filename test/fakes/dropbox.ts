@@ -45,6 +45,8 @@ export class FakeDropbox {
   readonly forbidden = new Set<string>()
   /** Each further page of a listing begins with what changed since the one before, and repeats an entry. */
   repeatsEntries = false
+  /** Told of each request before anything comes of it. */
+  onCall: ((call: FakeCall) => void) | undefined
   origin = ''
   readonly #blockBytes: number
   readonly #discard: boolean
@@ -133,7 +135,9 @@ export class FakeDropbox {
     const body = await readBody(request)
     const arg = argOf(request, name, route, body)
     const content = route.style === 'upload' ? body : Buffer.alloc(0)
-    this.calls.push({ route: name, arg, bodyBytes: content.length })
+    const call = { route: name, arg, bodyBytes: content.length }
+    this.calls.push(call)
+    this.onCall?.(call)
     const armed = this.#armed.find((item) => item.route === name && item.left > 0)
     if (armed) armed.left--
     if (armed?.act === 'expire') this.tokens.expire()

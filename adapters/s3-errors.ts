@@ -178,8 +178,8 @@ function factsOf(error: unknown): Facts | undefined {
   const status = raw.$metadata?.httpStatusCode ?? raw.$response?.statusCode
   const nodeCode = typeof raw.code === 'string' ? raw.code : undefined
   const s3Code = typeof raw.Code === 'string' ? raw.Code : raw.name
-  // An answer may begin with 200 and then break off.
-  const isNetwork = (status ?? 200) < 300 && NETWORK.test(nodeCode ?? raw.name)
+  // An answer may begin and then break off: what a refusal's cut body would have said is not known, whatever its status.
+  const isNetwork = nodeCode === undefined ? (status ?? 200) < 300 && NETWORK.test(raw.name) : NETWORK.test(nodeCode)
   const isSdk = status !== undefined || raw.name === 'CredentialsProviderError'
   if (!isNetwork && !isSdk) return undefined
   return {

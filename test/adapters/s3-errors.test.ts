@@ -65,6 +65,15 @@ describe('S3 errors', () => {
     assert.equal(untrusted.retryable, false)
   })
 
+  it('a refusal that breaks off may have been any, so it is asked for again', () => {
+    for (const status of [400, 403, 404, 416, 500]) {
+      const aborted = Object.assign(new Error('aborted'), { code: 'ECONNRESET', $metadata: { httpStatusCode: status } })
+      const error = mapped(Object.assign(aborted, { $response: { statusCode: status, headers: {} } }))
+      assert.equal(error.code, 'UNAVAILABLE')
+      assert.equal(error.retryable, true)
+    }
+  })
+
   it('Retry-After is kept, in seconds or as a date', () => {
     assert.equal(mapped(refusal(503, 'SlowDown', '', { 'retry-after': '3' })).retryAfterMs, 3000)
     const date = new Date(Date.now() + 3_600_000).toUTCString()

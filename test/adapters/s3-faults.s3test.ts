@@ -247,6 +247,13 @@ describe('S3 through a network that fails', () => {
       assert.ok((await storage.readRange('object', 100, 50_000)).equals(BYTES.subarray(100, 50_100)))
     })
 
+    it('T13: a refusal that breaks off in the middle is asked for again', async () => {
+      proxy.inject({ kind: 'drop-reply', afterBytes: 30 }, isGet)
+      assert.equal((await buffer(storage.createReadStream('object', { start: BYTES.length }))).length, 0)
+      proxy.inject({ kind: 'reset-reply', afterBytes: 30 }, isGet)
+      await assert.rejects(buffer(storage.createReadStream('no-such-object')), { code: 'NOT_FOUND' })
+    })
+
     it('T14: an object that is replaced in the middle of a read is an error, not two halves', async () => {
       await put('t14', BYTES)
       proxy.inject({ kind: 'stall-reply', afterBytes: 2_000_000 }, isGet)

@@ -42,6 +42,11 @@ export interface MultipartPrimitives<Upload, Receipt> extends PartStore<Upload, 
   find(request: PrimitiveRequest): Promise<FoundObject | undefined>
   /** Removes exactly the object that `find` just called ours. */
   remove(request: PrimitiveRequest): Promise<void>
+  /**
+   * Removes what the object replaces, for a store that keeps both. Called once ours is verified, and never after
+   * `destroy()`: until here the old one is there to go back to.
+   */
+  removeOld?(request: PrimitiveRequest): Promise<void>
 }
 
 export interface MultipartOptions extends WriteOptions {
@@ -144,7 +149,9 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
       while (from < chunk.length) {
         if (this.#used === this.#plan.partBytes) {
           if (!this.#sender.hasRoom) {
-            this.#sender.room().then(() => this.#fill(chunks, at, from, callback), callback)
+            const goOn = () => this.#fill(chunks, at, from, callback)
+            // What is thrown after destroy() is its own abort, and would be taken for the stream's error.
+            this.#sender.room().then(goOn, (error) => callback(this.destroyed ? null : error))
             return
           }
           this.#sender.send(this.#buffer, this.#used, false)
@@ -201,6 +208,7 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
       await this.#commit(() => this.#store.putWhole(body, { signal }), CALL_RETRY)
     }
     await this.#verify()
+    await this.#removeOld()
   }
 
   async #commit(attempt: () => Promise<void>, policy: RetryPolicy): Promise<void> {
@@ -243,6 +251,12 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
       throw this.#error('CORRUPT', 'verify', `has ${found.size} bytes at the store, and ${this.#bytes} were sent`)
     }
     if (found.damage !== undefined) throw this.#error('CORRUPT', 'verify', found.damage)
+  }
+
+  async #removeOld(): Promise<void> {
+    const { callRetry = CALL_RETRY, clock } = this.#options
+    const signal = this.#sender.stopSignal
+    await retry(async () => this.#store.removeOld?.({ signal }), callRetry, { signal, clock })
   }
 
   #find(): Promise<FoundObject | undefined> {

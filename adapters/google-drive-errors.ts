@@ -157,7 +157,7 @@ export function toStorageError(error: unknown, operation: string, key?: string):
     code,
     adapter: ADAPTER,
     operation,
-    retryable: code === 'RATE_LIMITED' || (code === 'UNAVAILABLE' && !UNTRUSTED.test(facts.reason)),
+    retryable: mayPass(code, facts.reason),
     cause: causeOf(facts),
     ...(key === undefined ? {} : { key }),
     ...retryAfter(facts.retryAfter),
@@ -231,6 +231,12 @@ function kindOf(facts: DriveFacts): StorageErrorCode {
   // A success that makes no sense was most often cut by something in between.
   if (status === undefined || status < 400) return 'UNAVAILABLE'
   return BY_REASON[reason] ?? BY_STATUS[status] ?? 'INVALID'
+}
+
+function mayPass(code: StorageErrorCode, reason: string): boolean {
+  // The next attempt has another token, and where the sign-in itself is over, it is told so.
+  if (code === 'RATE_LIMITED' || reason === 'authError') return true
+  return code === 'UNAVAILABLE' && !UNTRUSTED.test(reason)
 }
 
 function isNetwork({ status, reason }: DriveFacts): boolean {

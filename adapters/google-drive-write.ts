@@ -41,6 +41,7 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, void> {
   #id: string | undefined
   /** The end of the object, held back for the commit: Drive makes the file as soon as it has the last byte. */
   #tail: { body: Buffer; offset: number } | undefined
+  #found: FoundObject | undefined
   #limitHits = 0
 
   constructor(connection: DriveConnection, catalog: DriveCatalog, key: string) {
@@ -104,9 +105,11 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, void> {
 
   async find({ signal }: PrimitiveRequest): Promise<FoundObject | undefined> {
     if (this.#id === undefined) return undefined
+    // Whoever asks once more wants to remove it, for which its id is enough.
+    if (this.#found) return this.#found
     const file = await this.#catalog.get(this.#id, 'verify', { signal, key: this.#key })
-    if (!file) return undefined
-    return { size: file.size, ours: true, damage: this.#damage(file) }
+    this.#found = file && { size: file.size, ours: true, damage: this.#damage(file) }
+    return this.#found
   }
 
   async remove({ signal }: PrimitiveRequest): Promise<void> {

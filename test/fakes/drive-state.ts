@@ -70,7 +70,8 @@ export class DriveState {
   readonly pages = new Map<string, { q: string; ids: string[] }>()
   readonly accessTokens = new Set<string>()
   readonly issuedTokens: string[] = []
-  readonly sessionIds: string[] = []
+  /** Of every session that ever was: the name of its file. */
+  readonly sessionNames = new Map<string, string>()
   readonly armed: ArmedRefusal[] = []
   scopes = [FILE_SCOPE, APPDATA_SCOPE]
   tokenLifetimeS = 3599

@@ -47,7 +47,7 @@ async function beginSession(state: DriveState, { request, reply, url }: Asked): 
   const fields = url.searchParams.get('fields') ?? 'kind,id,name,mimeType'
   const digests = { md5: createHash('md5'), sha256: createHash('sha256') }
   state.sessions.set(id, { metadata, fields, chunks: [], bytes: 0, ...digests })
-  state.sessionIds.push(id)
+  state.sessionNames.set(id, metadata.name)
   const location = new URL(url)
   location.searchParams.set('upload_id', id)
   reply.writeHead(200, { location: location.href, 'x-guploader-uploadid': id, 'content-length': 0 }).end()

@@ -16,7 +16,7 @@ const FOLDER = 'trials'
 const errorBody = (code: number, reason: string) =>
   JSON.stringify({ error: { code, message: reason, errors: [{ domain: 'global', reason, message: reason }] } })
 const answer = (status: number, reason: string): Fault => ({ kind: 'answer', status, body: errorBody(status, reason) })
-const SPECIAL = [answer(401, 'authError'), answer(403, 'rateLimitExceeded'), answer(429, 'rateLimitExceeded')]
+const SPECIAL = [answer(403, 'rateLimitExceeded'), answer(429, 'rateLimitExceeded')]
 
 /** https://developers.google.com/workspace/drive/api/reference/rest/v3/files, and the guide to uploads. */
 function classifier(fake: DriveFake): (request: ArrivedRequest) => RequestKind {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type * as http from 'node:http'
+import { finished } from 'node:stream/promises'
 import { serveFiles } from './drive-files.ts'
 import {
   type ArmedRefusal,
@@ -60,13 +61,13 @@ export async function startDriveFake(options: DriveFakeOptions = {}): Promise<Dr
       await serveToken(state, request, reply)
       return
     }
-    checkAccess(state, request)
-    refuseArmed(state, request, url)
-    const files = '/drive/v3/'
-    if (url.pathname === '/upload/drive/v3/files') await serveUploads(state, { request, reply, url })
-    else if (url.pathname.startsWith(files)) {
-      await serveFiles(state, { request, reply, query: url.searchParams }, url.pathname.slice(files.length))
-    } else throw refusal(404, 'notFound', 'Not Found')
+    try {
+      await serveDrive(state, request, reply, url)
+    } catch (error) {
+      // A proxy in between holds an answer back that comes before it has passed the whole body on.
+      if (!request.readableEnded && !request.destroyed) await finished(request.resume()).catch(() => {})
+      throw error
+    }
   })
 
   return {
@@ -103,6 +104,21 @@ export async function startDriveFake(options: DriveFakeOptions = {}): Promise<Dr
     named: (name) => [...state.files.values()].filter((file) => file.name === name && !file.trashed),
     close: () => server.close(),
   }
+}
+
+async function serveDrive(
+  state: DriveState,
+  request: http.IncomingMessage,
+  reply: http.ServerResponse,
+  url: URL,
+): Promise<void> {
+  checkAccess(state, request)
+  refuseArmed(state, request, url)
+  const files = '/drive/v3/'
+  if (url.pathname === '/upload/drive/v3/files') await serveUploads(state, { request, reply, url })
+  else if (url.pathname.startsWith(files)) {
+    await serveFiles(state, { request, reply, query: url.searchParams }, url.pathname.slice(files.length))
+  } else throw refusal(404, 'notFound', 'Not Found')
 }
 
 /** "Using OAuth 2.0 to Access Google APIs": refreshing an access token. Errors as RFC 6749, 5.2 has them. */

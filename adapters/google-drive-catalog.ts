@@ -31,8 +31,8 @@ export interface Entry {
 export class DriveCatalog {
   readonly folders: DriveFolders
   readonly #connection: DriveConnection
-  /** By key: the id of the file that was written last from here. */
-  readonly #written = new Memory<string>()
+  /** By key: the ids of files that were written from here. */
+  readonly #written = new Memory<string[]>()
   /** By id: files that are gone; `true` where they were removed from here, and so rightly. */
   readonly #gone = new Memory<boolean>()
 
@@ -97,7 +97,8 @@ export class DriveCatalog {
 
   /** From now on the file counts for its key, whether listings show it yet or not. */
   noteWritten(key: string, id: string): void {
-    this.#written.set(key, id)
+    const others = (this.#written.get(key) ?? []).filter((other) => other !== id && this.#gone.get(other) === undefined)
+    this.#written.set(key, [...others, id])
   }
 
   /** A listing named this file, and it is not there. */
@@ -106,8 +107,8 @@ export class DriveCatalog {
   }
 
   lagging(key: string): StorageError {
-    const what = 'the listing still names a file that is gone, and not yet what took its place'
-    return driveError('UNAVAILABLE', 'stat', `Google Drive: ${what} (${quoteKey(key)}). Try again later.`, { key })
+    const what = 'is gone or has changed, and the listing still shows it as it was'
+    return driveError('UNAVAILABLE', 'stat', `Google Drive: ${quoteKey(key)} ${what}. Try again later.`, { key })
   }
 
   async #candidates(key: string, operation: string, call: DriveCall): Promise<{ files: DriveFile[]; ghosts: boolean }> {
@@ -122,19 +123,20 @@ export class DriveCatalog {
       return found
     })
     const files = listed.filter((file) => this.#gone.get(file.id) === undefined)
-    const own = await this.#ownWrite(key, listed, call)
-    if (own) files.push(own)
+    files.push(...(await this.#ownWrites(key, listed, call)))
     return { files: files.sort(byAge), ghosts: listed.some((file) => this.#gone.get(file.id) === false) }
   }
 
   /** What was written from here and a listing does not show. */
-  async #ownWrite(key: string, listed: readonly DriveFile[], call: DriveCall): Promise<DriveFile | undefined> {
-    const id = this.#written.get(key)
-    if (id === undefined || listed.some((file) => file.id === id) || this.#gone.get(id)) return undefined
-    const file = await this.get(id, 'stat', call)
-    if (file?.name === this.folders.placeOf(key).name) return file
-    this.#written.delete(key)
-    return undefined
+  async #ownWrites(key: string, listed: readonly DriveFile[], call: DriveCall): Promise<DriveFile[]> {
+    const found: DriveFile[] = []
+    for (const id of this.#written.get(key) ?? []) {
+      if (this.#gone.get(id) !== undefined || listed.some((file) => file.id === id)) continue
+      const file = await this.get(id, 'stat', call)
+      if (file?.name === this.folders.placeOf(key).name) found.push(file)
+      else this.noteGone(id)
+    }
+    return found
   }
 
   async *#listFolder(
@@ -163,8 +165,10 @@ export class DriveCatalog {
     })
     for (const key of this.#written.keys()) {
       const isHere = key.startsWith(prefix) && key.startsWith(base) && (segment !== undefined || !key.includes('/'))
-      const own = isHere ? await this.#ownWrite(key, seen, call) : undefined
-      if (own) newest.set(key, own)
+      for (const own of isHere ? await this.#ownWrites(key, seen, call) : []) {
+        const other = newest.get(key)
+        if (other === undefined || byAge(own, other) < 0) newest.set(key, own)
+      }
     }
     for (const [key, file] of newest) yield { key, file }
   }
@@ -208,10 +212,6 @@ class Memory<T> {
       if (this.#items.size <= MEMORY_FILES && performance.now() - at < MEMORY_MS) break
       this.#items.delete(oldest)
     }
-  }
-
-  delete(name: string): void {
-    this.#items.delete(name)
   }
 
   keys(): string[] {

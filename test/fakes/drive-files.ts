@@ -189,7 +189,8 @@ function remove(state: DriveState, { reply, query }: Asked, id: string): void {
   reply.writeHead(204).end()
 }
 
-function removeTree(state: DriveState, id: string): void {
+/** Removes a file, or a folder and all that is in it. */
+export function removeTree(state: DriveState, id: string): void {
   state.files.delete(id)
   for (const file of [...state.files.values()]) if (file.parents.includes(id)) removeTree(state, file.id)
 }

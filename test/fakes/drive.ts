@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type * as http from 'node:http'
 import { finished } from 'node:stream/promises'
-import { serveFiles } from './drive-files.ts'
+import { removeTree, serveFiles } from './drive-files.ts'
 import {
   type ArmedRefusal,
   answerJson,
@@ -42,6 +42,8 @@ export interface DriveFake {
   addFolder(name: string, more?: Partial<FakeFile>): FakeFile
   addFile(name: string, bytes: Buffer, more?: Partial<FakeFile>): FakeFile
   addSharedDrive(): FakeFile
+  /** As when a folder is deleted in the browser, for good. */
+  removeTree(id: string): void
   /** Gives a file new content under its id, as people do in the browser. */
   changeInPlace(id: string, bytes: Buffer): void
   /** Files of that name that are not in the trash. */
@@ -98,6 +100,7 @@ export async function startDriveFake(options: DriveFakeOptions = {}): Promise<Dr
       const id = `0A${newId()}`
       return state.create({ id, name: 'Drive', mimeType: FOLDER_TYPE, parents: [], driveId: id })
     },
+    removeTree: (id) => removeTree(state, id),
     changeInPlace(id, bytes) {
       Object.assign(state.fileOf(id), contentOf(bytes), { modifiedTime: state.now() })
     },

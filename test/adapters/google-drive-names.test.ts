@@ -138,6 +138,18 @@ describe('Google Drive: names, folders and listings', () => {
       assert.deepEqual(await keysIn(drive.storage, 'survival/'), [])
     })
 
+    it('T17: what was written is known although its answer was lost, and its new folder too', async () => {
+      await drive.put('survival/first', OLD)
+      drive.fake.freezeListings()
+      drive.proxy.inject({ kind: 'lose-reply' }, ({ url }) => url.includes('uploadType=multipart'))
+      await drive.put('fresh/a', OLD)
+      assert.deepEqual(await read(drive.storage, 'fresh/a'), OLD)
+      await assert.rejects(drive.storage.stat('fresh/none'), { code: 'NOT_FOUND' })
+      await drive.put('fresh/b', NEW)
+      assert.deepEqual(await keysIn(drive.storage, 'fresh/'), ['fresh/a', 'fresh/b'])
+      assert.equal(drive.fake.named('fresh').length, 1)
+    })
+
     it('T17: what another process has replaced is never called missing', async () => {
       await drive.put(KEY, OLD)
       const other = await drive.another()
@@ -370,6 +382,23 @@ describe('Google Drive: names, folders and listings', () => {
       })
       const bytes = await read(drive.storage, KEY)
       assert.notEqual(drive.fake.state.files.get(file!.id)?.headRevisionId, before)
+      assert.ok(bytes.every((byte) => byte === 1))
+    })
+
+    it('T14: content that changes behind the answer is not joined to it', async () => {
+      const [file] = drive.fake.named('world.mlr')
+      const before = file!.headRevisionId
+      const isAsked = ({ method, url }: Asked) =>
+        method === 'GET' && url.includes(`/${file!.id}?`) && !isMedia({ method, url })
+      drive.proxy.inject({ kind: 'drop-reply', afterBytes: MiB }, isMedia)
+      drive.proxy.arrival((asked) => {
+        if (isAsked(asked) && file!.headRevisionId === before) {
+          drive.fake.changeInPlace(file!.id, Buffer.alloc(BYTES.length, 1))
+        }
+        return false
+      })
+      const bytes = await read(drive.storage, KEY)
+      assert.notEqual(file!.headRevisionId, before)
       assert.ok(bytes.every((byte) => byte === 1))
     })
 

@@ -23,6 +23,8 @@ export interface CommitStore {
   secure?(request: PrimitiveRequest): Promise<void>
   /** Cancels uploads that were begun without our being told, where no upload is known that `abort` could be called for. */
   clear?(request: PrimitiveRequest): Promise<void>
+  /** Removes what the object replaces, for a store that keeps both. */
+  removeOld?(request: PrimitiveRequest): Promise<void>
 }
 
 export interface CommitOptions {
@@ -104,6 +106,7 @@ export class Commitment {
     }
     if (found.damage !== undefined) throw this.#error('CORRUPT', found.damage)
     await this.#patiently(async (request) => this.#store.secure?.(request))
+    await this.#patiently(async (request) => this.#store.removeOld?.(request))
   }
 
   /**

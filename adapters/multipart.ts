@@ -36,6 +36,11 @@ export interface MultipartPrimitives<Upload, Receipt> extends PartStore<Upload, 
   secure?(request: PrimitiveRequest): Promise<void>
   /** Cancels uploads whose `begin` was carried out and not answered, where there is none to call `abort` for. */
   clear?(request: PrimitiveRequest): Promise<void>
+  /**
+   * Removes what the object replaces, for a store that keeps both. Called once ours is verified, and never after
+   * `destroy()`: until here the old one is there to go back to.
+   */
+  removeOld?(request: PrimitiveRequest): Promise<void>
 }
 
 export interface MultipartOptions extends WriteOptions {

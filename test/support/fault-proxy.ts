@@ -47,6 +47,8 @@ export interface SeenRequest extends ArrivedRequest {
   bodyBytes: number
   /** Of what of the body arrived. */
   bodySha256: string
+  /** How the body begins, for a protocol that names its objects there. */
+  bodyHead: string
   /** Which fault befell it. */
   fault?: Fault['kind']
   /** Whether all of it was passed on to the server. */
@@ -87,6 +89,7 @@ export interface FaultProxyOptions {
   hashBodies?: boolean
 }
 
+const HEAD_BYTES = 1000
 /** A stalled connection is read again after this time, or nobody would see that the other side has closed it. */
 const STALL_MS = 10_000
 
@@ -127,9 +130,10 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
     facts: ArrivedRequest & { index: number },
   ): SeenRequest {
     const hash = options.hashBodies === false ? undefined : createHash('sha256')
-    const entry: SeenRequest = { ...facts, bodyBytes: 0, bodySha256: '', reached: false }
+    const entry: SeenRequest = { ...facts, bodyBytes: 0, bodySha256: '', bodyHead: '', reached: false }
     request.on('data', (chunk: Buffer) => {
       hash?.update(chunk)
+      if (entry.bodyBytes === 0) entry.bodyHead = chunk.toString('utf8', 0, HEAD_BYTES)
       entry.bodyBytes += chunk.length
     })
     let isOver = false

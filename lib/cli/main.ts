@@ -86,7 +86,9 @@ type Runner = (options: { json?: boolean }, run: (invocation: Invocation) => Pro
 
 function buildProgram(run: Runner): Command {
   const program = new Command('millrace')
-    .description('Back up very large folders, encrypted, into S3 or a folder, and get them back.')
+    .description(
+      'Back up very large folders, encrypted, into S3, Backblaze B2, Google Drive, Dropbox or a folder, and get them back.',
+    )
     .version(VERSION)
     .exitOverride()
     .configureHelp({ sortSubcommands: false })
@@ -94,7 +96,10 @@ function buildProgram(run: Runner): Command {
 
   const withStore = (command: Command, flag: '--to' | '--from') =>
     command
-      .requiredOption(`${flag} <url>`, 'the store: file:///folder, s3://bucket/prefix?endpoint=…&region=…')
+      .requiredOption(
+        `${flag} <url>`,
+        'the store: file:///folder, s3://bucket/prefix?endpoint=…, b2://bucket/prefix, drive:///folder, dropbox:///folder',
+      )
       .option('--json', 'one JSON object a line on stdout')
   const withKeys = (command: Command) =>
     command

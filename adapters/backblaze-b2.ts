@@ -101,8 +101,8 @@ class B2Storage implements Storage {
         { signal },
       )
       for (const file of data.files) {
-        if (!file.fileName?.startsWith(page.prefix) || !file.fileId) {
-          throw listFault(config.bucket, 'names a file that it was not asked for, or none')
+        if (!file.fileName?.startsWith(page.prefix) || !file.fileId || file.contentLength === undefined) {
+          throw listFault(config.bucket, 'names a file that it was not asked for, or without its id or size')
         }
         yield statOf(file.fileName.slice(base.length), file)
       }
@@ -202,8 +202,7 @@ class B2Storage implements Storage {
 }
 
 function statOf(key: string, file: FileVersion): ObjectStat {
-  const { fileId, contentLength, contentSha1, uploadTimestamp } = file
-  if (contentLength === undefined) throw listFault('', `gives no size of ${quoteKey(key)}`)
+  const { fileId, contentLength = 0, contentSha1, uploadTimestamp } = file
   return {
     key,
     size: contentLength,

@@ -34,6 +34,16 @@ export function apiCalls({ store, minPartBytes, giveUrl }: CallContext): Record<
         return { buckets: asked.map((bucket) => ({ accountId, ...bucket, ...about })) }
       },
     },
+    b2_create_bucket: {
+      fields: ['accountId', 'bucketName', 'bucketType', 'bucketInfo?', 'lifecycleRules?'],
+      capability: 'writeBuckets',
+      work: ({ bucketName }) => {
+        if (store.buckets.some((one) => one.bucketName === bucketName)) {
+          throw refusal(400, 'duplicate_bucket_name', 'Bucket name is already in use.')
+        }
+        return { accountId: store.accountId, ...store.addBucket(String(bucketName)) }
+      },
+    },
     b2_get_upload_url: {
       fields: ['bucketId'],
       capability: 'writeFiles',

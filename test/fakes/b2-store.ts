@@ -69,6 +69,8 @@ export class B2Store {
   readonly buckets: FakeBucket[] = []
   readonly keys = new Map<string, FakeKey>()
   readonly files = new Map<string, FakeFile>()
+  /** The names of all ids that were ever given. */
+  readonly names = new Map<string, string>()
   #clock = 0
   #count = 0
 
@@ -111,6 +113,7 @@ export class B2Store {
       ...facts,
     }
     this.files.set(file.fileId, file)
+    this.names.set(file.fileId, file.name)
     return file
   }
 

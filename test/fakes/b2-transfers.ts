@@ -33,7 +33,8 @@ export async function receive(
     hash.update(chunk)
     if (keep) chunks.push(chunk)
   }
-  for await (const chunk of request as AsyncIterable<Buffer>) {
+  // A refusal on the way has to find the connection open.
+  for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     bytes += chunk.length
     onBytes(bytes)
     if (!isAtEnd) {

@@ -139,7 +139,8 @@ export class FakeB2 {
     this.#refuseArmed(name)
     const key = this.#keyOf(request, call.capability)
     this.#checkLimits(key, body, name)
-    sendJson(reply, 200, call.work(body, key, `${url.origin}/b2api/${version}`))
+    const answer = call.work(body, key, `${url.origin}/b2api/${version}`)
+    sendJson(reply, 200, number === 1 ? asVersion1(answer) : answer)
   }
 
   /** The answers differ by version: https://www.backblaze.com/apidocs/b2-authorize-account */
@@ -273,6 +274,13 @@ export class FakeB2 {
     const armed = this.#takeArmed(name)
     if (armed) throw armed.refusal
   }
+}
+
+/** Listings said `size` before version 2: https://www.backblaze.com/docs/cloud-storage-native-api-versions */
+function asVersion1(answer: Body): Body {
+  if (!Array.isArray(answer.files)) return answer
+  const files = answer.files.map(({ contentLength, ...file }: Body) => ({ ...file, size: contentLength }))
+  return { ...answer, files }
 }
 
 /** @throws Refusal 400 for what is no JSON object, lacks a field or has one that the call does not know. */

@@ -76,6 +76,7 @@ export class B2Connection {
   readonly #uploadUrls = new UploadUrls()
   #session: Promise<Session> | undefined
   #allowed: Allowed | undefined
+  #bucketId: string | undefined
 
   constructor(B2: B2Class, config: B2Config) {
     this.config = config
@@ -163,6 +164,7 @@ export class B2Connection {
   async signIn({ signal }: B2CallOptions): Promise<void> {
     const { callRetry = CALL_RETRY } = this.config
     this.#session = undefined
+    this.#bucketId = undefined
     await retry(() => unlessAborted(this.#signedIn(), signal), callRetry, { signal })
   }
 
@@ -204,8 +206,8 @@ export class B2Connection {
       }
       this.#allowed = allowed
       this.#checkRestrictions(allowed)
-      const bucketId = allowed.bucketId ?? (await this.#findBucket())
-      return { token, bucketId, allowed }
+      this.#bucketId = allowed.bucketId ?? this.#bucketId ?? (await this.#findBucket())
+      return { token, bucketId: this.#bucketId, allowed }
     } catch (error) {
       throw this.#mapped(error, 'authorize', undefined)
     }
@@ -249,7 +251,9 @@ export class B2Connection {
         const sent: SentConfig = {
           url: `${this.#b2.apiUrl}${API_PATH}/${name}`,
           method: 'POST',
-          headers: { toJSON: () => ({ authorization: this.#b2.authorizationToken }) },
+          headers: {
+            toJSON: () => ({ authorization: this.#b2.authorizationToken, 'content-type': 'application/json' }),
+          },
           data: JSON.stringify(body),
         }
         return (await this.#exchange(sent, signal)).data as T

@@ -29,7 +29,8 @@ export class B2Refusal extends Error {
 
   /** Whether the token of the request is of no use any more, and another may be had. */
   get isStaleToken(): boolean {
-    return this.status === 401 && (this.code === 'expired_auth_token' || this.code === 'bad_auth_token')
+    // Without a code the answer was cut: it is most likely this one.
+    return this.status === 401 && ['expired_auth_token', 'bad_auth_token', ''].includes(this.code)
   }
 }
 
@@ -171,7 +172,7 @@ export function toStorageError(error: unknown, operation: string, names: B2Names
     code,
     adapter: ADAPTER,
     operation,
-    retryable: isRefusal ? isRetryable(error, code, operation) : !isUntrusted(nodeCode),
+    retryable: isRefusal ? isRetryable(error, code) : !isUntrusted(nodeCode),
     cause: causeOf(error, said),
     ...(key === undefined ? {} : { key }),
     ...(isRefusal ? retryAfter(error.retryAfter) : {}),
@@ -200,11 +201,10 @@ function kindOf(refusal: B2Refusal, operation: string): StorageErrorCode {
   return BY_CODE[code] ?? BY_STATUS[status] ?? (status >= 500 ? 'UNAVAILABLE' : 'INVALID')
 }
 
-function isRetryable({ code: said }: B2Refusal, code: StorageErrorCode, operation: string): boolean {
+function isRetryable({ code: said }: B2Refusal, code: StorageErrorCode): boolean {
   if (said === 'part_sha1_mismatch' || said === 'missing_part') return false
-  // It is the token of an upload URL, and the next attempt asks for another.
-  if (code === 'AUTH_EXPIRED') return operation === 'putPart' || operation === 'putWhole'
-  return code === 'UNAVAILABLE' || code === 'RATE_LIMITED' || code === 'CORRUPT'
+  // A key that is no good any more fails to sign in, which is ACCESS_DENIED: here the next attempt gets a new token.
+  return code === 'AUTH_EXPIRED' || code === 'UNAVAILABLE' || code === 'RATE_LIMITED' || code === 'CORRUPT'
 }
 
 function adviceFor(

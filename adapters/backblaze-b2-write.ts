@@ -130,7 +130,10 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
     await file.begunAnew?.done.catch(() => {})
     const wasOpen = await cancelUpload(this.#connection.once, file.fileId, this.#options(signal))
     // It was finished after all, and `find` did not call it ours: another file has come above it.
-    if (!wasOpen) await this.remove({ signal })
+    if (!wasOpen) {
+      await this.find({ signal })
+      await this.remove({ signal })
+    }
     await this.#cancelStrays(signal)
   }
 
@@ -143,9 +146,8 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
 
   async remove({ signal }: PrimitiveRequest): Promise<void> {
     const options = this.#options(signal)
-    const versions = await versionsOf(this.#connection.once, this.#fullName, options)
     // From the oldest: what readers see stays until it is the last one of ours.
-    for (const version of versions.reverse()) {
+    for (const version of [...this.#versions].reverse()) {
       if (this.#isOurs(version)) await deleteVersion(this.#connection.once, version, options)
     }
   }

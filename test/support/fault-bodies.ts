@@ -1,4 +1,4 @@
-import { Readable, type Writable } from 'node:stream'
+import { PassThrough, Readable, type Writable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 
 /** Of a slow body one slice goes out, then comes the wait for it. */
@@ -38,8 +38,11 @@ export function forwardUpTo(source: Readable, sink: Writable, bytes: number, don
 /** Passes a body on to its end, at so many bytes a second. */
 export function forwardSlowly(source: Readable, sink: Writable, bytesPerSecond: number): void {
   const sliceBytes = Math.max(1, Math.floor(bytesPerSecond / SLICES_A_SECOND))
+  // At once: a source that others listen to flows from the next tick on, and what came first would be lost.
+  const waiting = source.pipe(new PassThrough())
+  source.on('error', (error) => waiting.destroy(error))
   async function* slices() {
-    for await (const chunk of source as AsyncIterable<Buffer>) {
+    for await (const chunk of waiting as AsyncIterable<Buffer>) {
       for (let at = 0; at < chunk.length; at += sliceBytes) {
         const slice = chunk.subarray(at, at + sliceBytes)
         yield slice

@@ -29,6 +29,8 @@ export interface TrialOptions {
   pendingUploads(): Promise<number>
   /** From where on the adapter sends parts; sizes lie around it. */
   partBytes: number
+  /** How often the adapter, as opened here, tries a request that settles something; see {@link couldNotSettle}. */
+  attempts?: number
   /** The share of uploads that are larger than a part. Default 0.3. */
   multipartShare?: number
   /** What a request is to the adapter; see {@link RequestKind}. The rules of what may be left behind stand on it. */
@@ -64,6 +66,7 @@ export interface TrialContext {
   /** At the server. */
   direct: Storage
   partBytes: number
+  attempts: number | undefined
   /** The log of the proxy about one key, from the moment that this is called. */
   follow(key: string): () => LoggedRequest[]
 }
@@ -122,6 +125,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
       storage,
       direct,
       partBytes,
+      attempts: options.attempts,
       follow(key) {
         const from = proxy.arrived
         return () => logOf(proxy, classify, key, from)
@@ -190,14 +194,18 @@ export function isAnswered({ answered, fault }: Pick<SeenRequest, 'answered' | '
 
 /**
  * Whether the log proves that the adapter could not clear up: the server took a begin or a commit, and since then the
- * requests of the kind that the adapter tried last to settle with all met faults.
+ * requests of the kind that the adapter tried last to settle with all met faults. An adapter that also makes them for
+ * other ends, and had answers then, has used up its `attempts` when as many of the last ones met faults.
  */
-export function couldNotSettle(log: LoggedRequest[]): boolean {
+export function couldNotSettle(log: LoggedRequest[], attempts = Infinity): boolean {
   const made = log.findLast(({ role, reached }) => (role === 'begin' || role === 'commit') && reached)
   if (!made) return false
   const settling = log.filter(({ role, index }) => role === 'settle' && index > made.index)
   const last = settling.at(-1)
-  return last !== undefined && settling.every((entry) => entry.kind !== last.kind || !isAnswered(entry))
+  if (last === undefined) return false
+  const alike = settling.filter(({ kind }) => kind === last.kind)
+  const tail = alike.slice(-Math.min(attempts, alike.length))
+  return tail.every((entry) => !isAnswered(entry))
 }
 
 /** Whether a failure is one that an adapter may report. */

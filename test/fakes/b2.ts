@@ -83,13 +83,18 @@ export class FakeB2 {
     return [...this.store.files.values()].filter((file) => file.action === 'start')
   }
 
-  /** Answers the next calls of a name with an error. */
+  /** Answers the next calls of a name with an error; TOKEN in its message stands for the request's own token. */
   refuse(
     name: string,
     refused: Refusal,
     { times = 1, afterBytes }: { times?: number; afterBytes?: number } = {},
   ): void {
     this.#armed.push({ name, refusal: refused, left: times, afterBytes })
+  }
+
+  /** Forgets what `refuse` was told. */
+  refuseNothing(): void {
+    this.#armed.length = 0
   }
 
   count(name: string, status?: number): number {
@@ -130,13 +135,13 @@ export class FakeB2 {
     if (name === 'b2_download_file_by_id') return this.#download(request, reply, seen.name, url)
     if (name === 'b2_upload_file' || name === 'b2_upload_part') return this.#upload(request, reply, name, rest)
     if (name === 'b2_authorize_account') {
-      this.#refuseArmed(name)
+      this.#refuseArmed(name, request)
       return sendJson(reply, 200, this.#authorize(request, number, url.origin))
     }
     const call = this.#apiCalls[name]
     if (!call) throw refusal(404, 'not_found', `unknown call: ${name}`)
     const body = await jsonOf(request, call.fields)
-    this.#refuseArmed(name)
+    this.#refuseArmed(name, request)
     const key = this.#keyOf(request, call.capability)
     this.#checkLimits(key, body, name)
     const answer = call.work(body, key, `${url.origin}/b2api/${version}`)
@@ -192,7 +197,7 @@ export class FakeB2 {
     }
     if (url.isExpired) throw refusal(401, 'expired_auth_token', 'Authorization token has expired')
     if (url.isBusy) throw refusal(400, 'auth_token_limit', `More than one upload using auth token ${url.token}`)
-    const armed = this.#takeArmed(name)
+    const armed = this.#takeArmed(name, request)
     if (armed && armed.afterBytes === undefined) throw armed.refusal
     url.isBusy = true
     try {
@@ -230,7 +235,7 @@ export class FakeB2 {
   }
 
   async #download(request: IncomingMessage, reply: ServerResponse, name: string, url: URL): Promise<void> {
-    this.#refuseArmed(name)
+    this.#refuseArmed(name, request)
     const key = this.#keyOf(request, 'readFiles')
     const [, area, bucketName, ...segments] = url.pathname.split('/')
     let file: FakeFile | undefined
@@ -264,14 +269,17 @@ export class FakeB2 {
     if (asked !== undefined && !String(asked).startsWith(namePrefix)) throw refusal(401, 'unauthorized')
   }
 
-  #takeArmed(name: string): Armed | undefined {
+  #takeArmed(name: string, { headers }: IncomingMessage): Armed | undefined {
     const armed = this.#armed.find((one) => one.left > 0 && one.name === name)
-    if (armed) armed.left--
-    return armed
+    if (!armed) return undefined
+    armed.left--
+    const { status, body, headers: own } = armed.refusal
+    const { code, message } = body as { code: string; message: string }
+    return { ...armed, refusal: refusal(status, code, message.replace('TOKEN', headers.authorization ?? ''), own) }
   }
 
-  #refuseArmed(name: string): void {
-    const armed = this.#takeArmed(name)
+  #refuseArmed(name: string, request: IncomingMessage): void {
+    const armed = this.#takeArmed(name, request)
     if (armed) throw armed.refusal
   }
 }

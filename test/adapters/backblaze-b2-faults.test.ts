@@ -117,10 +117,12 @@ describe('B2 when things go wrong', () => {
       stream.end(BYTES.subarray(PART_BYTES + 1))
       await closed(stream)
       await assertHolds('t15', BYTES)
-      assert.equal(fake.count('b2_upload_part', 401), 1)
+      assert.equal(fake.count('b2_upload_part', 200), 4)
+      assert.ok(fake.count('b2_upload_part', 401) <= 1)
       await put('whole', SMALL)
       fake.expireUploadUrls()
       await put('whole', BYTES.subarray(0, 6000))
+      assert.equal(fake.count('b2_upload_file', 401), 1)
       await assertHolds('whole', BYTES.subarray(0, 6000))
     })
 
@@ -311,13 +313,13 @@ describe('B2 when things go wrong', () => {
 
     it('T14: a read that is resumed after a replacement is a conflict', async () => {
       await put('t14', BYTES)
-      proxy.inject({ kind: 'drop-reply', afterBytes: 100_000 }, to('file/worlds'))
-      const stream = storage.createReadStream('t14')
-      const iterator = stream.iterator({ destroyOnReturn: false })
-      await iterator.next()
+      proxy.inject({ kind: 'stall-reply', afterBytes: 100_000 }, to('file/worlds'))
+      const arrived = proxy.arrival(to('file/worlds'))
+      const patient = await open({ idleMs: 1_000 })
+      const reading = caught(buffer(patient.createReadStream('t14')))
+      await arrived
       await put('t14', SMALL)
-      stream.resume()
-      await assert.rejects(new Promise((_, reject) => stream.once('error', reject)), { code: 'CONFLICT' })
+      assert.equal((await reading).code, 'CONFLICT')
       const ranges = proxy.seen.filter((seen) => to('b2_download_file_by_id')(seen))
       assert.ok(ranges.length > 0, 'it was not resumed by id')
     })

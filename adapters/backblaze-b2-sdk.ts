@@ -163,7 +163,7 @@ export type B2Class = new (options: {
 
 /** Loads the package. */
 export async function loadSdk(): Promise<B2Class> {
-  // @ts-expect-error: it has no types, unless somebody adds a package of them.
+  // @ts-expect-error: it brings no types.
   const { default: B2 } = await import('backblaze-b2')
   return B2 as B2Class
 }

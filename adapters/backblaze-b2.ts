@@ -14,7 +14,7 @@ import {
   promisedLength,
   type RangeRequest,
   ResumingReadable,
-  readRangeOf,
+  readRangeByStream,
   replaced,
 } from './read.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
@@ -76,7 +76,7 @@ class B2Storage implements Storage {
     length: number,
     options: CallOptions & { version?: string } = {},
   ): Promise<Buffer> {
-    return readRangeOf(this, key, offset, length, options)
+    return readRangeByStream(this, key, offset, length, options)
   }
 
   async stat(key: string, options: CallOptions = {}): Promise<ObjectStat> {

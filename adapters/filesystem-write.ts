@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path'
 import { addAbortSignal, Writable } from 'node:stream'
 import { StorageError, type StorageErrorCode, withCleanupError } from './errors.ts'
 import { ADAPTER, errorCode, type Folders, syncFolder, TEMPORARY_PREFIX, toStorageError } from './filesystem-paths.ts'
+import type { Sweeper } from './filesystem-sweep.ts'
 import { quoteKey } from './keys.ts'
 import type { WriteOptions } from './storage.ts'
 
@@ -18,6 +19,7 @@ const OPEN_ATTEMPTS = 5
  */
 export class FileWritable extends Writable {
   readonly #folders: Folders
+  readonly #sweeper: Sweeper
   readonly #key: string
   readonly #path: string
   readonly #temporary: string
@@ -29,9 +31,10 @@ export class FileWritable extends Writable {
   #touched = false
   #committedIno: bigint | undefined
 
-  constructor(folders: Folders, key: string, options: WriteOptions) {
+  constructor(folders: Folders, sweeper: Sweeper, key: string, options: WriteOptions) {
     super({ highWaterMark: 1024 * 1024, decodeStrings: true })
     this.#folders = folders
+    this.#sweeper = sweeper
     this.#key = key
     this.#path = folders.pathOf(key)
     this.#temporary = join(dirname(this.#path), TEMPORARY_PREFIX + randomBytes(9).toString('hex'))
@@ -92,7 +95,9 @@ export class FileWritable extends Writable {
       try {
         this.#touched = true
         await this.#folders.make(this.#key)
-        return await open(this.#temporary, 'wx', 0o600)
+        const handle = await open(this.#temporary, 'wx', 0o600)
+        await this.#sweeper.sweep(dirname(this.#temporary))
+        return handle
       } catch (error) {
         if (errorCode(error) !== 'ENOENT' || attempt >= OPEN_ATTEMPTS) throw error
       }

@@ -4,11 +4,13 @@ import { pathToFileURL } from 'node:url'
 import { StorageError } from './errors.ts'
 import { ADAPTER, checkFileKey, Folders, isAbsence, syncFolder, toStorageError, versionOf } from './filesystem-paths.ts'
 import { FileReadable } from './filesystem-read.ts'
+import { Sweeper } from './filesystem-sweep.ts'
 import { type FoundFile, walk } from './filesystem-walk.ts'
 import { FileWritable } from './filesystem-write.ts'
 import { quoteKey } from './keys.ts'
+import { checkSizes } from './multipart-plan.ts'
 import { probeStorage } from './probe.ts'
-import { checkExtent, checkRange, collectRange, rangePastEnd } from './read.ts'
+import { checkRange, readRangeByStream } from './read.ts'
 import { throwIfAborted } from './retry.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
 
@@ -23,7 +25,8 @@ export interface FilesystemConfig {
  * A key is a name of the file system: where that folds case or Unicode forms together, two keys can be one object. One
  * key cannot be another's folder. Beneath the root symbolic links are neither listed nor followed. Files are made with
  * mode 0600 and folders with 0700; folders that an aborted write or a delete leaves empty are removed if this Storage
- * made them.
+ * made them. A folder that is written to or deleted from is looked through, once, for temporary files that nobody has
+ * written to for a day; they are removed, and `purgeUnfinished` finds those in other folders.
  */
 export async function openFilesystem(config: FilesystemConfig): Promise<Storage> {
   if (typeof config.root !== 'string' || config.root === '') {
@@ -38,6 +41,7 @@ class FilesystemStorage implements Storage {
   readonly location: string
   readonly conditionalWrites = true
   readonly #folders: Folders
+  readonly #sweeper = new Sweeper()
 
   constructor(root: string) {
     this.location = pathToFileURL(root).href
@@ -46,7 +50,9 @@ class FilesystemStorage implements Storage {
 
   createWriteStream(key: string, options: WriteOptions = {}): FileWritable {
     checkFileKey(key, 'createWriteStream')
-    return new FileWritable(this.#folders, key, options)
+    // How large a file may be is for the system to say.
+    checkSizes({ maxBytes: Number.MAX_SAFE_INTEGER }, options, { adapter: ADAPTER, key })
+    return new FileWritable(this.#folders, this.#sweeper, key, options)
   }
 
   createReadStream(key: string, options: ReadOptions = {}): FileReadable {
@@ -61,23 +67,8 @@ class FilesystemStorage implements Storage {
     length: number,
     options: CallOptions & { version?: string } = {},
   ): Promise<Buffer> {
-    const names = { adapter: ADAPTER, key }
     checkFileKey(key, 'readRange')
-    checkExtent(offset, length, names)
-    if (length > 0) {
-      return collectRange(
-        this.createReadStream(key, { ...options, start: offset, end: offset + length - 1 }),
-        length,
-        names,
-      )
-    }
-    const { size, version } = await this.stat(key, options)
-    if (options.version !== undefined && options.version !== version) {
-      const message = `The object ${quoteKey(key)} was replaced.`
-      throw new StorageError(message, { code: 'CONFLICT', operation: 'readRange', ...names })
-    }
-    if (offset > size) throw rangePastEnd(names)
-    return Buffer.alloc(0)
+    return readRangeByStream(this, key, offset, length, options)
   }
 
   async stat(key: string, options: CallOptions = {}): Promise<ObjectStat> {
@@ -109,6 +100,7 @@ class FilesystemStorage implements Storage {
       if (!(await lstat(path)).isFile()) return
       await unlink(path)
       await syncFolder(dirname(path))
+      await this.#sweeper.sweep(dirname(path))
     } catch (error) {
       if (!isAbsence(error)) throw toStorageError(error, 'delete', key)
     }

@@ -1,8 +1,12 @@
 export { StorageError, type StorageErrorCode, type StorageErrorDetails } from './errors.ts'
 export { type FilesystemConfig, openFilesystem } from './filesystem.ts'
+export { checkKey, quoteKey } from './keys.ts'
 export {
   type BandwidthOptions,
+  CALL_MS,
+  type RetryLayerPolicy,
   type StorageEvent,
+  StorageLayer,
   withBandwidth,
   withObserver,
   withPrefix,
@@ -21,7 +25,37 @@ export {
 } from './multipart.ts'
 export { PART_BYTES, RING_BYTES } from './multipart-plan.ts'
 export { openStorage, parseStorageUrl, type StorageConfig } from './open.ts'
-export type { RetryClock, RetryPolicy } from './retry.ts'
+export { probeStorage } from './probe.ts'
+export {
+  checkExtent,
+  checkRange,
+  collectRange,
+  type OpenedRange,
+  type RangeRequest,
+  READ_IDLE_MS,
+  ResumingReadable,
+  type ResumingReadOptions,
+  rangePastEnd,
+  readRangeByStream,
+} from './read.ts'
+export {
+  type ParallelReadOptions,
+  READ_CONNECTIONS,
+  READ_RANGE_BYTES,
+  READ_RING_BYTES,
+  readParallel,
+} from './read-parallel.ts'
+export {
+  abortError,
+  CALL_RETRY,
+  isAbort,
+  PART_RETRY,
+  type RetryClock,
+  type RetryPolicy,
+  retry,
+  systemClock,
+  throwIfAborted,
+} from './retry.ts'
 export type { S3Config } from './s3-config.ts'
 export type { S3ProfileName } from './s3-profiles.ts'
 export {

@@ -1,7 +1,9 @@
+import { constants } from 'node:buffer'
 import { createHash } from 'node:crypto'
 import { addAbortSignal, Readable, Writable } from 'node:stream'
 import { StorageError, type StorageErrorCode } from './errors.ts'
 import { checkKey, quoteKey } from './keys.ts'
+import { checkSizes } from './multipart-plan.ts'
 import { probeStorage } from './probe.ts'
 import { checkExtent, checkRange, rangePastEnd } from './read.ts'
 import { throwIfAborted } from './retry.ts'
@@ -31,6 +33,7 @@ class MemoryStorage implements Storage {
 
   createWriteStream(key: string, options: WriteOptions = {}): Writable {
     checkKey(key, ADAPTER, 'createWriteStream')
+    checkSizes({ maxBytes: constants.MAX_LENGTH }, options, { adapter: ADAPTER, key })
     return new MemoryWritable(this.#objects, key, options)
   }
 
@@ -63,7 +66,8 @@ class MemoryStorage implements Storage {
   }
 
   async *list(prefix: string, options: CallOptions = {}): AsyncGenerator<ObjectStat> {
-    for (const [key, object] of this.#objects) {
+    // A copy: the map itself goes on to give what others add meanwhile, for as long as they add.
+    for (const [key, object] of [...this.#objects]) {
       throwIfAborted(options.signal)
       if (key.startsWith(prefix)) yield statOf(key, object)
     }
@@ -79,7 +83,8 @@ class MemoryStorage implements Storage {
     return probeStorage(this, async () => {}, options)
   }
 
-  async purgeUnfinished(): Promise<number> {
+  async purgeUnfinished(_olderThanMs: number, options: CallOptions = {}): Promise<number> {
+    throwIfAborted(options.signal)
     return 0
   }
 

@@ -21,6 +21,8 @@ export interface CommitStore {
   remove(request: PrimitiveRequest): Promise<void>
   /** Puts on the object that `find` just called ours what the store left out of the upload: a lock, say. */
   secure?(request: PrimitiveRequest): Promise<void>
+  /** Cancels uploads that were begun without our being told, where no upload is known that `abort` could be called for. */
+  clear?(request: PrimitiveRequest): Promise<void>
 }
 
 export interface CommitOptions {
@@ -61,10 +63,10 @@ export class Commitment {
     const { clock } = this.#options
     const stop = this.#stopping.signal
     throwIfAborted(stop)
-    let doubt = false
+    let doubt: Error | undefined
     const tracked = () =>
       attempt({ signal: this.settleSignal }).catch((error) => {
-        doubt ||= mayHaveHappened(error)
+        if (mayHaveHappened(error)) doubt = error
         throw error
       })
     this.#outcome = 'unknown'
@@ -78,8 +80,10 @@ export class Commitment {
       }
       throwIfAborted(stop)
       // An answer was lost. "No such upload", or a refusal to replace, may now be about our own success.
+      const unsettled = doubt
       const found = await this.#find().catch((cause) => {
-        throw withCleanupError(error as Error, cause)
+        // Nor is it known, then, whose object a refusal was about: it would tell of another writer, or of none.
+        throw withCleanupError(unsettled, cause)
       })
       if (!found?.ours) throw error
       this.#outcome = 'stored'
@@ -113,7 +117,10 @@ export class Commitment {
     try {
       const cancel = await stop()
       if (this.#outcome !== 'none' && (await this.#removeOurs())) return
-      if (cancel === undefined) return
+      if (cancel === undefined) {
+        await this.#cleanUp(async (request) => this.#store.clear?.(request))
+        return
+      }
       // Also after a commit that was reported as good, and made nothing: its parts are there yet.
       await this.#cleanUp(cancel)
       // The store may have been at work on the commit until just now.
@@ -152,6 +159,7 @@ export class Commitment {
   }
 }
 
-function mayHaveHappened(error: unknown): boolean {
+/** Whether a request may have been carried out although it failed. */
+export function mayHaveHappened(error: unknown): boolean {
   return isAbort(error) || !(error instanceof StorageError) || error.code === 'UNAVAILABLE'
 }

@@ -54,7 +54,11 @@ export function planParts(rules: MultipartRules, hints: PlanHints): PartPlan {
 }
 
 /** @throws StorageError INVALID where `size` is no count of bytes, or more than the plan carries. */
-export function checkSizes(plan: PartPlan, hints: PlanHints, names: { adapter: string; key: string }): void {
+export function checkSizes(
+  plan: Pick<PartPlan, 'maxBytes'>,
+  hints: PlanHints,
+  names: { adapter: string; key: string },
+): void {
   const fail = (message: string): never => {
     throw new StorageError(message, { code: 'INVALID', operation: 'createWriteStream', ...names })
   }

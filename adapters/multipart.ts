@@ -34,6 +34,8 @@ export interface MultipartPrimitives<Upload, Receipt> extends PartStore<Upload, 
   remove(request: PrimitiveRequest): Promise<void>
   /** Puts on the object that `find` just called ours what the store left out of the upload: a lock, say. */
   secure?(request: PrimitiveRequest): Promise<void>
+  /** Cancels uploads whose `begin` was carried out and not answered, where there is none to call `abort` for. */
+  clear?(request: PrimitiveRequest): Promise<void>
 }
 
 export interface MultipartOptions extends WriteOptions {

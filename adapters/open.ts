@@ -20,7 +20,14 @@ const SCHEMES: Record<string, (url: URL) => StorageConfig> = {
     return { provider: 'filesystem', root: fileURLToPath(url) }
   },
   's3:': (url) => {
-    const { endpoint, region, forcePathStyle } = takeParameters(url, ['endpoint', 'region', 'forcePathStyle'])
+    const { forcePathStyle, ...given } = takeParameters(url, [
+      'endpoint',
+      'region',
+      'forcePathStyle',
+      'profile',
+      'storageClass',
+      'uploader',
+    ])
     if (url.hostname === '') throw invalid('An s3: URL begins with the bucket: s3://bucket/prefix.')
     if (forcePathStyle !== undefined && !/^(true|false)$/.test(forcePathStyle)) {
       throw invalid('forcePathStyle in an s3: URL is true or false.')
@@ -29,8 +36,8 @@ const SCHEMES: Record<string, (url: URL) => StorageConfig> = {
       provider: 's3',
       bucket: url.hostname,
       prefix: decodeURIComponent(url.pathname),
-      ...(endpoint === undefined ? {} : { endpoint }),
-      ...(region === undefined ? {} : { region }),
+      // Held to what they can be by openS3.
+      ...(given as Pick<S3Config, 'endpoint' | 'region' | 'profile' | 'storageClass' | 'uploader'>),
       ...(forcePathStyle === undefined ? {} : { forcePathStyle: forcePathStyle === 'true' }),
     }
   },

@@ -75,9 +75,8 @@ export class ResumingReadable extends Readable {
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
     this.#unwatch()
     this.#abort.abort()
-    this.#drop()
-    const opening = this.#opening ?? Promise.resolve()
-    opening.then(() => callback(error))
+    // Our close says that no request is left, so it comes after the body's.
+    Promise.all([this.#opening, this.#drop()]).then(() => callback(error))
   }
 
   async #open(): Promise<void> {
@@ -88,7 +87,7 @@ export class ResumingReadable extends Readable {
     try {
       const range = await retry(() => open({ ...request, version: this.#version }), policy, { signal, clock })
       if (this.destroyed) {
-        range.body.on('error', () => {}).destroy()
+        await release(range.body)
         return
       }
       this.#check(range)
@@ -188,10 +187,10 @@ export class ResumingReadable extends Readable {
     return this.#stop === undefined ? callRetry : resumeRetry
   }
 
-  #drop(): void {
+  #drop(): Promise<void> | undefined {
     const body = this.#body
     this.#body = undefined
-    body?.on('error', () => {}).destroy()
+    return body && release(body)
   }
 
   #error(code: 'CONFLICT' | 'CORRUPT' | 'UNAVAILABLE', what: string, cause?: unknown): StorageError {
@@ -199,6 +198,15 @@ export class ResumingReadable extends Readable {
     const message = `The object ${quoteKey(key)} ${what}.`
     return new StorageError(message, { code, adapter, operation: 'read', key, cause })
   }
+}
+
+/** Destroys a body that nobody wants any more. @returns what resolves at its close. */
+function release(body: Readable): Promise<void> {
+  return new Promise((resolve) => {
+    body.on('error', () => {}).destroy()
+    if (body.closed) resolve()
+    else body.once('close', () => resolve())
+  })
 }
 
 /** @throws StorageError INVALID when start or end is no offset, or end lies before start. */
@@ -273,13 +281,16 @@ export function replaced(names: { adapter: string; key: string }): StorageError 
   return new StorageError(message, { code: 'CONFLICT', operation: 'read', ...names })
 }
 
-/** `Storage.readRange` by a store's own streams, and by its `stat` where no byte is asked for. */
-export async function readRangeOf(
+/**
+ * `Storage.readRange` for an adapter that has its `createReadStream` and `stat` and nothing that would be shorter.
+ * @throws what `Storage.readRange` says.
+ */
+export async function readRangeByStream(
   storage: Pick<Storage, 'adapter' | 'createReadStream' | 'stat'>,
   key: string,
   offset: number,
   length: number,
-  options: CallOptions & { version?: string },
+  options: CallOptions & { version?: string } = {},
 ): Promise<Buffer> {
   const names = { adapter: storage.adapter, key }
   checkExtent(offset, length, names)

@@ -1,4 +1,5 @@
 import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3'
+import { StorageError } from './errors.ts'
 import { normalizePrefix, prefixedKey } from './keys.ts'
 import { CALL_RETRY, retry, throwIfAborted } from './retry.ts'
 import { parseEndpoint, type S3Config } from './s3-config.ts'
@@ -31,7 +32,7 @@ export class S3Connection {
   readonly md5Etags: boolean
   readonly isAws: boolean
   /** As the profile says, until `probe` has seen what the server does. */
-  abilities: Pick<S3Profile, 'conditionalPut' | 'conditionalComplete' | 'rules'>
+  abilities: Pick<S3Profile, 'conditionalPut' | 'conditionalComplete' | 'partNameBytes' | 'rules'>
   readonly #client: S3Client
   readonly #handler: S3HttpHandler
 
@@ -78,6 +79,11 @@ export class S3Connection {
     return prefixedKey(this.prefix, key, ADAPTER, operation)
   }
 
+  /** The time by the server's clock, to the second, as its last answer says. */
+  get serverNow(): number {
+    return Date.now() + this.#handler.clockAheadMs
+  }
+
   /** For what takes the SDK's own client. */
   get client(): S3Client {
     return this.#client
@@ -98,6 +104,12 @@ export class S3Connection {
   call<T>(operation: string, send: Send<T>, options: S3CallOptions = {}): Promise<T> {
     const { callRetry = CALL_RETRY } = this.config
     return retry(() => this.once(operation, send, options), callRetry, { signal: options.signal })
+  }
+
+  /** What is wrong with a listing that the store gave. */
+  listFault(what: string): StorageError {
+    const message = `The listing of the bucket "${this.config.bucket}" ${what}.`
+    return new StorageError(message, { code: 'CORRUPT', adapter: ADAPTER, operation: 'list' })
   }
 
   close(): void {

@@ -19,6 +19,17 @@ interface Facts {
   message: string
   retryAfter: string | undefined
   requestId: string | undefined
+  /** The region that the bucket is in, where the answer is that it is in another. */
+  region: string | undefined
+}
+
+/** The parts of the SDK's errors that are read here. */
+interface SdkError extends Error {
+  code?: unknown
+  Code?: unknown
+  Region?: unknown
+  $metadata?: { httpStatusCode?: number; requestId?: string }
+  $response?: { statusCode?: number; headers?: Record<string, string> }
 }
 
 const BY_CODE: Record<string, StorageErrorCode> = {
@@ -75,7 +86,8 @@ const ADVICE: Record<string, string> = {
   InvalidAccessKeyId: 'the access key is not known there; check the credentials and the endpoint',
   SignatureDoesNotMatch: 'the secret key does not fit the access key; check the credentials',
   RequestTimeTooSkewed: "this machine's clock is wrong; set it",
-  CredentialsProviderError: 'no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or pass them',
+  CredentialsProviderError:
+    'no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, pass them, or check the profile that AWS_PROFILE names',
   PermanentRedirect: 'the bucket is in another region; pass its region',
   AuthorizationHeaderMalformed: 'the bucket is in another region; pass its region',
 }
@@ -84,7 +96,7 @@ const ADVICE_BY_KIND: Record<StorageErrorCode, string> = {
   NOT_FOUND: 'it is not there',
   ACCESS_DENIED: 'access is denied; check the rights of the credentials',
   AUTH_EXPIRED: 'the session token has expired or is not valid; get a new one',
-  QUOTA: 'the quota of the store is used up',
+  QUOTA: 'the quota of the store is used up; free some space, or get a larger quota',
   RATE_LIMITED: 'the store asks for fewer requests',
   CONFLICT: 'another object is there than was expected',
   LOCKED: 'the object is locked against being deleted or replaced',
@@ -109,6 +121,9 @@ const DOING: Record<string, string> = {
   createReadStream: 'reading',
 }
 
+/** What stands for the code where a refusal's body makes no sense, most often as it is cut. */
+const UNREADABLE = 'UnreadableAnswer'
+
 /**
  * Maps what the SDK throws. The one place where S3's codes are read. The SDK's error itself is not kept as the cause:
  * it carries the request's headers, and with them a session token.
@@ -119,7 +134,7 @@ export function toStorageError(error: unknown, operation: string, names: S3Names
   if (facts === undefined) return error
   const code = kindOf(facts)
   const network = isNetworkCode(facts.code)
-  const advice = network ? networkAdvice(facts.code, names.endpoint) : (ADVICE[facts.code] ?? ADVICE_BY_KIND[code])
+  const advice = network ? networkAdvice(facts.code, names.endpoint) : adviceOf(facts, code)
   const target = facts.code === 'NoSuchBucket' || key === undefined ? 'the bucket' : `${quoteKey(key)} in the bucket`
   const said = network ? facts.code : [facts.status, facts.code].filter(Boolean).join(' ')
   const doing = DOING[operation] ?? operation
@@ -146,6 +161,10 @@ function kindOf({ code, status, message }: Facts): StorageErrorCode {
   if (/object[ -]?lock|\bWORM\b/i.test(message) && (status === 403 || status === 400)) return 'LOCKED'
   const known = BY_CODE[code]
   if (known) return known
+  // A 400 or a 416 says too little without its code.
+  if (code === UNREADABLE && status !== undefined && status >= 400 && status < 500) {
+    return BY_STATUS[status] ?? 'UNAVAILABLE'
+  }
   // 2xx: an answer that makes no sense, most often cut by something in between.
   if (status === undefined || status < 300) return 'UNAVAILABLE'
   return BY_STATUS[status] ?? (status >= 500 && status !== 501 ? 'UNAVAILABLE' : 'INVALID')
@@ -158,19 +177,20 @@ function isRetryable(code: StorageErrorCode, facts: Facts): boolean {
   return code === 'UNAVAILABLE' && !isUntrusted(facts.code)
 }
 
+function adviceOf({ code, region }: Facts, kind: StorageErrorCode): string {
+  if (region !== undefined) return `the bucket is in another region; pass the region "${region}"`
+  return ADVICE[code] ?? ADVICE_BY_KIND[kind]
+}
+
 function factsOf(error: unknown): Facts | undefined {
   if (!(error instanceof Error)) return undefined
-  const raw = error as Error & {
-    code?: unknown
-    Code?: unknown
-    $metadata?: { httpStatusCode?: number; requestId?: string }
-    $response?: { statusCode?: number; headers?: Record<string, string> }
-  }
+  const raw: SdkError = error
   const status = raw.$metadata?.httpStatusCode ?? raw.$response?.statusCode
   const nodeCode = typeof raw.code === 'string' ? raw.code : undefined
-  const s3Code = typeof raw.Code === 'string' ? raw.Code : raw.name
-  // An answer may begin with 200 and then break off.
-  const isNetwork = (status ?? 200) < 300 && isNetworkCode(nodeCode ?? raw.name)
+  const isUnreadable = typeof raw.Code !== 'string' && /^(Error|SyntaxError|TypeError)$/.test(raw.name)
+  const s3Code = isUnreadable ? UNREADABLE : typeof raw.Code === 'string' ? raw.Code : raw.name
+  // An answer may begin and then break off: what a refusal's cut body would have said is not known, whatever its status.
+  const isNetwork = nodeCode === undefined ? (status ?? 200) < 300 && isNetworkCode(raw.name) : isNetworkCode(nodeCode)
   const isSdk = status !== undefined || raw.name === 'CredentialsProviderError'
   if (!isNetwork && !isSdk) return undefined
   return {
@@ -179,7 +199,20 @@ function factsOf(error: unknown): Facts | undefined {
     message: raw.message,
     retryAfter: raw.$response?.headers?.['retry-after'],
     requestId: raw.$metadata?.requestId,
+    region: isNetwork || !isElsewhere(status, s3Code) ? undefined : regionOf(raw),
   }
+}
+
+/** Whether a refusal may mean that the bucket is in another region. To a HEAD there is no body, and so no code. */
+function isElsewhere(status: number | undefined, code: string): boolean {
+  if (status === 301 || status === 307) return true
+  return status === 400 && /^(AuthorizationHeaderMalformed|Unknown|UnknownError|BadRequest|400)$/.test(code)
+}
+
+/** AuthorizationHeaderMalformed names it in its body; to a HEAD, and in a PermanentRedirect, only a header can. */
+function regionOf({ Region, $response }: SdkError): string | undefined {
+  const region = typeof Region === 'string' ? Region : $response?.headers?.['x-amz-bucket-region']
+  return region !== undefined && /^[a-z0-9-]{1,40}$/.test(region) ? region : undefined
 }
 
 function causeOf({ code, message, status, requestId }: Facts): Error {

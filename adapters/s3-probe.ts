@@ -5,7 +5,8 @@ import { isAbort } from './retry.ts'
 import type { S3Connection, Send } from './s3-client.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
 import type { S3Integrity } from './s3-profiles.ts'
-import { abortUpload, S3Write } from './s3-write.ts'
+import { abortUpload } from './s3-uploads.ts'
+import { S3Write } from './s3-write.ts'
 
 const BODY = Buffer.from(CANARY)
 /** Of a canary in a bucket with versions: what this probe wrote, one each, and some to spare. */

@@ -38,6 +38,8 @@ export interface S3Profile {
   conditionalComplete: boolean
   /** Whether the SDK's own `x-id` may stand in a query. */
   sdkQuery: boolean
+  /** What the store adds to a key for the name of a part, within the most that a key may have. */
+  partNameBytes: number
   rules: MultipartRules
 }
 
@@ -60,6 +62,7 @@ const OTHER: S3Profile = {
   conditionalPut: false,
   conditionalComplete: false,
   sdkQuery: true,
+  partNameBytes: 0,
   rules: { ...AWS_RULES, maxObjectBytes: 5 * TiB },
 }
 
@@ -84,7 +87,8 @@ export const S3_PROFILES: Record<S3ProfileName, S3Profile> = {
   wasabi: { ...OTHER, name: 'wasabi' },
   digitalocean: { ...OTHER, name: 'digitalocean' },
   // Measured on 2.30: a condition on Put is 501, on Complete it is honoured.
-  swift: { ...OTHER, name: 'swift', conditionalComplete: true },
+  // A part is an object of its own there, named by the upload's id and the part's number.
+  swift: { ...OTHER, name: 'swift', conditionalComplete: true, partNameBytes: '/'.length + 48 + '/10000'.length },
   // The ETag of an object in parts is no MD5, and a query with x-id is refused: the XML API of
   // https://cloud.google.com/storage/docs/interoperability has preconditions under other names only.
   gcs: { ...OTHER, name: 'gcs', region: 'auto', md5Etags: false, sdkQuery: false },

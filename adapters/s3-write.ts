@@ -10,17 +10,18 @@ import type {
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import type { FoundObject, MultipartPrimitives, MultipartRules, PartBody, PrimitiveRequest } from './multipart.ts'
+import { mayHaveHappened } from './multipart-commit.ts'
 import type { S3Connection, Send } from './s3-client.ts'
 import type { S3Config } from './s3-config.ts'
-import { ADAPTER, s3CodeOf } from './s3-errors.ts'
+import { ADAPTER } from './s3-errors.ts'
+import { abortUpload, LostUploads } from './s3-uploads.ts'
+import { KEY_MAX_BYTES } from './storage.ts'
 
 /**
  * Names the write in the object's metadata. It tells our object from one with the same bytes, which an ETag cannot:
  * so a commit whose answer was lost is known for what it is, and an abort never removes what was there before.
  */
 const WRITE_ID = 'millrace-write'
-/** An abort is repeated while the store still lists parts: one that arrived meanwhile would be billed for ever. */
-const ABORT_ATTEMPTS = 3
 const DAY_MS = 86_400_000
 
 interface Digest {
@@ -45,6 +46,9 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   #expected: { etag?: string; crc32?: string } = {}
   #versionId: string | undefined
   #lastHead: HeadObjectCommandOutput | undefined
+  #lost: LostUploads | undefined
+  /** Those of ours whose id we know. */
+  readonly #uploads = new Set<string>()
 
   constructor(connection: S3Connection, key: string, ifAbsent: boolean) {
     this.rules = connection.abilities.rules
@@ -74,6 +78,12 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   }
 
   async begin({ signal }: PrimitiveRequest): Promise<string> {
+    const { partNameBytes } = this.#connection.abilities
+    if (Buffer.byteLength(this.#fullKey) + partNameBytes > KEY_MAX_BYTES) {
+      const most = KEY_MAX_BYTES - partNameBytes
+      throw this.#error('INVALID', 'begin', `has a name above the ${most} bytes that this store can upload in parts`)
+    }
+    const sentAt = performance.now()
     const reply = await this.#once('begin', signal, (client, options) =>
       client.send(
         new this.#sdk.CreateMultipartUploadCommand({
@@ -83,9 +93,16 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
         }),
         options,
       ),
-    )
-    if (reply.UploadId) return reply.UploadId
-    throw this.#error('CORRUPT', 'begin', 'got no id for its upload')
+    ).catch(async (error) => {
+      if (!mayHaveHappened(error)) throw error
+      this.#lost ??= new LostUploads(this.#connection, this.#fullKey, sentAt)
+      // The last chance, where no attempt follows; a signal that has fired would only cut it off.
+      await this.#lost.sweep(this.#uploads, new AbortController().signal).catch(() => {})
+      throw error
+    })
+    if (!reply.UploadId) throw this.#error('CORRUPT', 'begin', 'got no id for its upload')
+    this.#uploads.add(reply.UploadId)
+    return reply.UploadId
   }
 
   async putPart(uploadId: string, { number, body }: PartBody, { signal }: PrimitiveRequest): Promise<Receipt> {
@@ -131,8 +148,13 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     this.#versionId = reply.VersionId
   }
 
-  abort(uploadId: string, { signal }: PrimitiveRequest): Promise<void> {
-    return abortUpload(this.#connection, this.#fullKey, uploadId, signal)
+  async abort(uploadId: string, { signal }: PrimitiveRequest): Promise<void> {
+    await abortUpload(this.#connection, this.#fullKey, uploadId, signal)
+    await this.#lost?.sweep(this.#uploads, signal)
+  }
+
+  async clear({ signal }: PrimitiveRequest): Promise<void> {
+    await this.#lost?.sweep(this.#uploads, signal)
   }
 
   async find({ signal }: PrimitiveRequest): Promise<FoundObject | undefined> {
@@ -156,8 +178,10 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     )
   }
 
-  /** Ceph takes neither lock nor tags with an upload in parts, and says nothing. */
+  /** Ceph takes neither lock nor tags with an upload in parts, and says nothing. Uploads of lost answers go now too. */
   async secure({ signal }: PrimitiveRequest): Promise<void> {
+    // The object is there, and whole: what else may be left is for purgeUnfinished.
+    await this.#lost?.sweep(this.#uploads, signal).catch(() => {})
     const { objectLock, tags } = this.#connection.config
     const version = this.#versionId === undefined ? {} : { VersionId: this.#versionId }
     const target = { ...this.target, ...version }
@@ -255,44 +279,10 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     return this.#connection.once(operation, send, { signal, key: this.#key })
   }
 
-  #error(code: 'CORRUPT' | 'CONFLICT', operation: string, what: string): StorageError {
+  #error(code: 'CORRUPT' | 'CONFLICT' | 'INVALID', operation: string, what: string): StorageError {
     const message = `The object ${quoteKey(this.#key)} ${what}.`
     const retryable = code === 'CORRUPT'
     return new StorageError(message, { code, adapter: ADAPTER, operation, key: this.#key, retryable })
-  }
-}
-
-/**
- * Cancels an upload and makes sure that its parts are gone, as AWS advises where parts were in flight:
- * https://docs.aws.amazon.com/AmazonS3/latest/API/API_AbortMultipartUpload.html
- */
-export async function abortUpload(
-  connection: S3Connection,
-  fullKey: string,
-  uploadId: string,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const { sdk, config } = connection
-  const target = { Bucket: config.bucket, Key: fullKey, UploadId: uploadId }
-  for (let attempt = 1; attempt <= ABORT_ATTEMPTS; attempt++) {
-    try {
-      await connection.once(
-        'abort',
-        (client, options) => client.send(new sdk.AbortMultipartUploadCommand(target), options),
-        { signal },
-      )
-      const parts = await connection.once(
-        'abort',
-        (client, options) => client.send(new sdk.ListPartsCommand({ ...target, MaxParts: 1 }), options),
-        { signal },
-      )
-      if (!parts.Parts?.length) return
-    } catch (error) {
-      // NoSuchUpload; Ceph calls it NoSuchKey in ListParts.
-      const isGone = error instanceof StorageError && error.code === 'NOT_FOUND'
-      if (isGone && s3CodeOf(error) !== 'NoSuchBucket') return
-      throw error
-    }
   }
 }
 

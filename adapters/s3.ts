@@ -11,16 +11,18 @@ import {
   promisedLength,
   type RangeRequest,
   ResumingReadable,
-  readRangeOf,
+  readRangeByStream,
   replaced,
 } from './read.ts'
+import { READ_CONNECTIONS } from './read-parallel.ts'
 import { CALL_RETRY, retry } from './retry.ts'
 import { S3Connection } from './s3-client.ts'
 import { checkConfig, type S3Config } from './s3-config.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
 import { LibStorageWritable } from './s3-lib-storage.ts'
 import { S3Probe } from './s3-probe.ts'
-import { abortUpload, bare, isPassing, S3Write } from './s3-write.ts'
+import { abortUpload, pendingUploads } from './s3-uploads.ts'
+import { bare, isPassing, S3Write } from './s3-write.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
 
 export type { S3Config }
@@ -42,6 +44,7 @@ export async function openS3(config: S3Config): Promise<Storage> {
 
 class S3Storage implements Storage {
   readonly adapter = ADAPTER
+  readonly parallelReads = READ_CONNECTIONS
   readonly location: string
   readonly #connection: S3Connection
   readonly #uploadClass: typeof Upload | undefined
@@ -95,7 +98,7 @@ class S3Storage implements Storage {
     length: number,
     options: CallOptions & { version?: string } = {},
   ): Promise<Buffer> {
-    return readRangeOf(this, key, offset, length, options)
+    return readRangeByStream(this, key, offset, length, options)
   }
 
   async stat(key: string, options: CallOptions = {}): Promise<ObjectStat> {
@@ -130,13 +133,15 @@ class S3Storage implements Storage {
         { signal: options.signal },
       )
       for (const { Key, Size, LastModified, ETag } of page.Contents ?? []) {
-        if (Key === undefined || Size === undefined) throw this.#listFault('names an object without its key or size')
+        if (Key === undefined || Size === undefined)
+          throw this.#connection.listFault('names an object without its key or size')
         const version = bare(ETag)
         const modified = LastModified ?? new Date(0)
         yield { key: Key.slice(base.length), size: Size, modified, ...(version ? { version } : {}) }
       }
       const next = page.IsTruncated ? page.NextContinuationToken : undefined
-      if (page.IsTruncated && (!next || next === token)) throw this.#listFault('says there is more, and not where')
+      if (page.IsTruncated && (!next || next === token))
+        throw this.#connection.listFault('says there is more, and not where')
       token = next
     } while (token !== undefined)
   }
@@ -168,38 +173,18 @@ class S3Storage implements Storage {
   }
 
   async purgeUnfinished(olderThanMs: number, options: CallOptions & { prefix?: string } = {}): Promise<number> {
-    const { sdk, config, prefix: base } = this.#connection
+    const connection = this.#connection
     const { signal, prefix = '' } = options
+    const { callRetry = CALL_RETRY } = connection.config
     const limit = Date.now() - olderThanMs
     let purged = 0
-    let marker: { KeyMarker?: string; UploadIdMarker?: string } | undefined = {}
-    while (marker) {
-      const at: { KeyMarker?: string; UploadIdMarker?: string } = marker
-      const page = await this.#connection.call(
-        'purgeUnfinished',
-        (client, sending) =>
-          client.send(
-            new sdk.ListMultipartUploadsCommand({
-              Bucket: config.bucket,
-              Prefix: base + prefix,
-              ...at,
-              ...(config.pageSize === undefined ? {} : { MaxUploads: config.pageSize }),
-            }),
-            sending,
-          ),
-        { signal },
-      )
-      for (const { Key, UploadId, Initiated } of page.Uploads ?? []) {
-        if (!Key || !UploadId || !Initiated || Initiated.getTime() > limit) continue
-        await retry(() => abortUpload(this.#connection, Key, UploadId, signal), config.callRetry ?? CALL_RETRY, {
-          signal,
-        })
-        purged++
-      }
-      if (page.IsTruncated && !page.NextKeyMarker) throw this.#listFault('says there is more, and not where')
-      marker = page.IsTruncated
-        ? { KeyMarker: page.NextKeyMarker!, UploadIdMarker: page.NextUploadIdMarker! }
-        : undefined
+    const uploads = pendingUploads(connection, connection.prefix + prefix, (send) =>
+      connection.call('purgeUnfinished', send, { signal }),
+    )
+    for await (const { Key, UploadId, Initiated } of uploads) {
+      if (!Key || !UploadId || !Initiated || Initiated.getTime() > limit) continue
+      await retry(() => abortUpload(connection, Key, UploadId, signal), callRetry, { signal })
+      purged++
     }
     return purged
   }
@@ -302,10 +287,5 @@ class S3Storage implements Storage {
     const { size, version: found = '' } = await this.stat(key, { signal })
     if ((version !== undefined && version !== found) || start < size) throw replaced({ adapter: ADAPTER, key })
     return { body: Readable.from([]), length: 0, version: found }
-  }
-
-  #listFault(what: string): StorageError {
-    const message = `The listing of the bucket "${this.#connection.config.bucket}" ${what}.`
-    return new StorageError(message, { code: 'CORRUPT', adapter: ADAPTER, operation: 'list' })
   }
 }

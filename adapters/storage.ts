@@ -101,6 +101,11 @@ export interface Storage {
   readonly location: string
   /** Whether the store honours `ifAbsent`. */
   readonly conditionalWrites: boolean
+  /**
+   * How many ranged reads at once the adapter advises for a large object, where one connection does not fill the line;
+   * see `readParallel`. Absent: one read is as fast as several.
+   */
+  readonly parallelReads?: number | undefined
 
   /**
    * Opens a stream whose `finish` is the commit. Throws StorageError INVALID at once for a bad key, a `size` that the

@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream'
+import { readParallel } from '../adapters/read-parallel.ts'
 import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import {
   createDecrypt,
@@ -17,6 +18,11 @@ import {
 import type { Snapshot } from './catalog.ts'
 import { BackupError } from './errors.ts'
 import { freeChunk } from './pipe.ts'
+
+/** The memory of reading an object whole by several requests at once: a part of what a restore may take. */
+const WHOLE_READ_RING_BYTES = 16 * 1024 * 1024
+/** More would make ranges so small that their requests cost more than they bring. */
+const MAX_CONNECTIONS = 8
 
 export interface OpenObjectOptions {
   /** undefined: the service was opened without encryption. */
@@ -92,11 +98,7 @@ export async function openObject(
       sealed,
       seekable,
       head,
-      createReadStream: () =>
-        storage.createReadStream(snapshot.key, {
-          signal,
-          ...(stat.version === undefined ? {} : { version: stat.version }),
-        }),
+      createReadStream: () => readWhole(storage, stat, signal),
       transforms: () =>
         snapshot.encrypted
           ? [createDecrypt(keys as ReadKeys), createZstdDecompress({ onConsumed: freeChunk })]
@@ -112,6 +114,14 @@ export async function openObject(
     sealed?.close()
     throw error
   }
+}
+
+function readWhole(storage: Storage, { key, size, version }: ObjectStat, signal: AbortSignal | undefined): Readable {
+  const pinned = { ...(signal ? { signal } : {}), ...(version === undefined ? {} : { version }) }
+  const connections = Math.min(storage.parallelReads ?? 1, MAX_CONNECTIONS)
+  if (connections === 1) return storage.createReadStream(key, pinned)
+  const rangeBytes = Math.floor(WHOLE_READ_RING_BYTES / connections)
+  return readParallel(storage, key, { ...pinned, size, connections, rangeBytes, grow: true })
 }
 
 /** A container does not authenticate its own name: its index head says whose it is. */

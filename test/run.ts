@@ -1,9 +1,10 @@
 // Runs the tests: `node test/run.ts [fast|s3|slow]`. In CI a skipped test fails the run unless test/may-skip.txt names
 // it, so that a required test cannot quietly stop running.
-import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { SERVERS, startServer, stopServer } from './support/servers.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const SUFFIX = { fast: '.test.ts', s3: '.s3test.ts', slow: '.slowtest.ts' }
@@ -22,7 +23,7 @@ if (files.length === 0) {
 const scratch = mkdtempSync(join(tmpdir(), 'millrace-tests-'))
 let code = 1
 try {
-  const env = { ...process.env, ...(suite === 's3' ? startCeph() : {}) }
+  const env = { ...process.env, ...(suite === 's3' ? await startServers() : {}) }
   code = await runTests(env)
   const missing = process.env.CI ? requiredSkips() : []
   if (missing.length > 0) {
@@ -30,7 +31,7 @@ try {
     code = 1
   }
 } finally {
-  if (suite === 's3') spawnSync('bash', [join(ROOT, 'test/servers/ceph-down.sh')], { stdio: 'inherit' })
+  if (suite === 's3') await stopServers()
   rmSync(scratch, { recursive: true, force: true })
 }
 process.exit(code)
@@ -58,15 +59,22 @@ function requiredSkips(): string[] {
   return skipped.filter((name) => !allowed.includes(name.replaceAll('\\#', '#')))
 }
 
-function startCeph(): NodeJS.ProcessEnv {
-  if (existsSync(join(ROOT, '.ceph')))
-    spawnSync('bash', [join(ROOT, 'test/servers/ceph-down.sh')], { stdio: 'inherit' })
-  const up = spawnSync('bash', [join(ROOT, 'test/servers/ceph-up.sh')], {
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  if (up.status !== 0) throw new Error(`The S3 server did not come up (exit code ${up.status}).`)
-  const line = up.stdout.trim().split('\n').at(-1) as string
-  console.log(line.replace(/(SECRET_ACCESS_KEY=)\S+/, '$1…'))
-  return Object.fromEntries([...line.matchAll(/(\w+)=(\S+)/g)].map((match) => [match[1], match[2]]))
+/** @returns what the tests need in their environment to find the servers, and to trust their certificates. */
+async function startServers(): Promise<NodeJS.ProcessEnv> {
+  await stopServers()
+  const started = await Promise.allSettled(SERVERS.map(startServer))
+  const env: Record<string, string> = {}
+  for (const result of started) {
+    if (result.status === 'rejected')
+      throw new Error('A server of the tests did not come up.', { cause: result.reason })
+    Object.assign(env, result.value)
+  }
+  const certificates = [process.env.NODE_EXTRA_CA_CERTS, env.MILLRACE_S3_CA, env.MILLRACE_SWIFT_CA]
+  const trusted = join(scratch, 'ca.pem')
+  writeFileSync(trusted, certificates.map((path) => (path ? readFileSync(path, 'utf8') : '')).join('\n'))
+  return { ...env, NODE_EXTRA_CA_CERTS: trusted }
+}
+
+async function stopServers(): Promise<void> {
+  await Promise.all(SERVERS.map(stopServer))
 }

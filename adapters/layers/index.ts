@@ -1,4 +1,5 @@
 export { type BandwidthOptions, withBandwidth } from './bandwidth.ts'
+export { StorageLayer } from './layer.ts'
 export { type StorageEvent, withObserver } from './observer.ts'
 export { withPrefix } from './prefix.ts'
-export { withRetry } from './retry.ts'
+export { CALL_MS, type RetryLayerPolicy, withRetry } from './retry.ts'

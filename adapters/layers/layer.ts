@@ -24,6 +24,10 @@ export class StorageLayer implements Storage {
     return this.inner.conditionalWrites
   }
 
+  get parallelReads(): number | undefined {
+    return this.inner.parallelReads
+  }
+
   createWriteStream(key: string, options?: WriteOptions): Writable {
     return this.inner.createWriteStream(key, options)
   }

@@ -2,6 +2,7 @@ import { Command, CommanderError, Option } from 'commander'
 import { VERSION } from '../version.ts'
 import { backupCommand } from './commands/backup.ts'
 import { catCommand } from './commands/cat.ts'
+import { checkCommand } from './commands/check.ts'
 import { decryptCommand, encryptCommand } from './commands/crypt.ts'
 import { inspectCommand } from './commands/inspect.ts'
 import { listCommand } from './commands/list.ts'
@@ -125,6 +126,14 @@ Examples:
   $ millrace backup --to file:///mnt/backups --server db --from-command -- pg_dump game`,
     )
     .action((source, options) => run(options, (invocation) => backupCommand(source, options, invocation)))
+
+  withStore(program.command('check'), '--to')
+    .description('Test a store and its credentials without a backup: each right by name, timed, nothing left behind.')
+    .addHelpText(
+      'after',
+      "\nExample:\n  $ millrace check --to 's3://worlds/mc?endpoint=https://minio.example.org&profile=minio'",
+    )
+    .action((options) => run(options, (invocation) => checkCommand(options, invocation)))
 
   withStore(program.command('list'), '--from')
     .description('List the snapshots in a store. Nothing is opened, so no password is needed.')

@@ -9,6 +9,7 @@ import { runTrials } from '../support/storage-trials.ts'
 const PART_BYTES = 128 * 1024
 /** Few attempts, so that some calls use them up; waits of no length. */
 const QUICK = { attempts: 3, baseMs: 5, capMs: 20, deadlineMs: 20_000 }
+const IDLE_MS = 1_000
 /** Tokens last no longer. */
 const EXPIRY_MS = 400
 const ERROR = '{"status":503,"code":"service_unavailable","message":"c001_v0001001_t0001 is too busy"}'
@@ -73,7 +74,7 @@ describe('B2 under seeded faults', () => {
       const { bucketName: bucket } = fake.store.addBucket('worlds')
       const { keyId, applicationKey } = fake.store.addKey()
       const sizes = { partBytes: PART_BYTES, minPartBytes: PART_BYTES, pageSize: 7 }
-      const retries = { callRetry: QUICK, partRetry: QUICK, idleMs: 1_000 }
+      const retries = { callRetry: QUICK, partRetry: QUICK, idleMs: IDLE_MS }
       const expiring = setInterval(() => fake.expireTokens(), EXPIRY_MS)
       try {
         const report = await runTrials({
@@ -86,6 +87,7 @@ describe('B2 under seeded faults', () => {
           open: (endpoint) => openB2({ keyId, applicationKey, bucket, endpoint, ...sizes, ...retries }),
           pendingUploads: async () => fake.unfinished.length,
           partBytes: PART_BYTES,
+          idleMs: IDLE_MS,
           attempts: QUICK.attempts,
           multipartShare: 0.5,
           classify: (request) => classify(fake, request),

@@ -17,5 +17,7 @@ storageContract('backblaze-b2 on a fake B2', {
   cleanup: () => fake.close(),
   pendingUploads: async () => fake.unfinished.length,
   partBytes: PART_BYTES,
+  maxObjectBytes: 10_000_000_000_000,
+  keyMaxBytes: 1024 - 'some/where/'.length,
   manyKeys: 110,
 })

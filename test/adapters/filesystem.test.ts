@@ -38,6 +38,7 @@ storageContract('filesystem', {
   },
   partBytes: 256 * 1024,
   manyKeys: 300,
+  keysAreFiles: true,
 })
 
 describe('filesystem', () => {
@@ -138,6 +139,66 @@ describe('filesystem', () => {
     assert.equal(await storage.purgeUnfinished?.(60_000, { prefix: 'b' }), 0)
     assert.equal(await storage.purgeUnfinished?.(60_000, { prefix: 'a/' }), 1)
     assert.deepEqual(await readdir(join(own, 'root', 'a')), ['object'])
+  })
+
+  describe('what writers that died have left', () => {
+    const DAY_MS = 24 * 60 * 60 * 1000
+    /** Temporary files in a folder of the root, last written to so long ago. */
+    async function leave(folder: string, ages: Record<string, number>): Promise<void> {
+      await mkdir(join(own, 'root', folder), { recursive: true })
+      for (const [name, ms] of Object.entries(ages)) {
+        const path = join(own, 'root', folder, name)
+        await writeFile(path, 'half')
+        await utimes(path, new Date(Date.now() - ms), new Date(Date.now() - ms))
+      }
+    }
+    const namesIn = async (folder: string) => (await readdir(join(own, 'root', folder))).sort()
+
+    it('is removed a day later, in the folders that a write or a delete touches', async () => {
+      const ages = { '.millrace-tmp-old': DAY_MS + 60_000, '.millrace-tmp-young': DAY_MS - 60_000, old: 9 * DAY_MS }
+      for (const folder of ['written', 'deleted', 'written/beneath', 'read']) await leave(folder, ages)
+      await put('written/object', 'x')
+      await storage.delete('deleted/old')
+      await storage.stat('read/old')
+      for await (const _ of storage.list('read/')) await text(storage.createReadStream('read/old'))
+      assert.deepEqual(await namesIn('written'), ['.millrace-tmp-young', 'beneath', 'object', 'old'])
+      assert.deepEqual(await namesIn('deleted'), ['.millrace-tmp-young'])
+      for (const folder of ['written/beneath', 'read']) {
+        assert.deepEqual(await namesIn(folder), ['.millrace-tmp-old', '.millrace-tmp-young', 'old'])
+      }
+    })
+
+    it('is looked for once in a folder', async () => {
+      await put('a/object', 'x')
+      await leave('a', { '.millrace-tmp-old': 2 * DAY_MS })
+      await put('a/object', 'y')
+      assert.deepEqual(await namesIn('a'), ['.millrace-tmp-old', 'object'])
+      storage = await openFilesystem({ root: join(own, 'root') })
+      await put('a/object', 'z')
+      assert.deepEqual(await namesIn('a'), ['object'])
+    })
+
+    it('is told from a write that goes on, however long ago it began', async () => {
+      const stream = storage.createWriteStream('a/slow')
+      await new Promise((resolve) => stream.write('one', resolve))
+      const [temporary] = (await namesIn('a')) as [string]
+      await utimes(join(own, 'root', 'a', temporary), new Date(0), new Date(0))
+      await new Promise((resolve) => stream.write('two', resolve))
+      const other = await openFilesystem({ root: join(own, 'root') })
+      const second = other.createWriteStream('a/quick')
+      second.end('x')
+      await finished(second)
+      stream.end()
+      await finished(stream)
+      assert.equal(await text(storage.createReadStream('a/slow')), 'onetwo')
+    })
+
+    it('T20: is judged by the time of the folder, so that a clock that is years ahead removes nothing', async (context) => {
+      await leave('a', { '.millrace-tmp-live': 60_000 })
+      context.mock.timers.enable({ apis: ['Date'], now: Date.now() + 3650 * DAY_MS })
+      await put('a/object', 'x')
+      assert.deepEqual(await namesIn('a'), ['.millrace-tmp-live', 'object'])
+    })
   })
 
   it('T14: a file that is written to in place while it is read is an error', async () => {

@@ -207,6 +207,105 @@ describe('withRetry', () => {
     await assert.rejects(buffer(stream), { name: 'AbortError' })
   })
 
+  it('T13: a stream that never brings its first byte is given up, closed and opened again', async () => {
+    const mute: Readable[] = []
+    const inner = overriding(memory, {
+      createReadStream(key, options) {
+        if (mute.length === 2) return memory.createReadStream(key, options)
+        const stream = new Readable({ read() {} })
+        mute.push(stream)
+        return stream
+      },
+    })
+    const policy = { ...CALL_RETRY, baseMs: 0, idleMs: 20 }
+    assert.ok((await buffer(withRetry(inner, policy).createReadStream('a/b'))).equals(BYTES))
+    assert.equal(mute.length, 2)
+    assert.ok(mute.every((stream) => stream.closed))
+  })
+
+  it('what never answers is signalled, tried again whatever the deadline, and given up at last', async () => {
+    const signals: (AbortSignal | undefined)[] = []
+    const never = (options: { signal?: AbortSignal } = {}) => {
+      signals.push(options.signal)
+      return new Promise<never>(() => {})
+    }
+    const mute = overriding(memory, {
+      stat: (_key, options) => never(options),
+      delete: (_key, options) => never(options),
+      readRange: (_key, _offset, _length, options) => never(options),
+      async *list(_prefix, options) {
+        yield await never(options)
+      },
+    })
+    const storage = withRetry(mute, { attempts: 3, baseMs: 0, capMs: 0, deadlineMs: 30, callMs: 50 })
+    const calls: (() => Promise<unknown>)[] = [
+      () => storage.stat('a/b'),
+      () => storage.delete('a/b'),
+      () => storage.readRange('a/b', 0, 10),
+      () => Array.fromAsync(storage.list('')),
+      () => buffer(storage.createReadStream('a/b')),
+    ]
+    for (const call of calls) {
+      signals.length = 0
+      await assert.rejects(call(), { code: 'UNAVAILABLE', message: /did not answer for 50 ms/ })
+      assert.equal(signals.length, 3)
+      assert.ok(signals.every((signal) => signal?.aborted))
+    }
+  })
+
+  it('readRange has more time for more bytes', async () => {
+    const slow = overriding(memory, {
+      readRange: async (key, offset, length) => {
+        await systemClock.sleep(60, undefined)
+        return memory.readRange(key, offset, length)
+      },
+    })
+    const storage = withRetry(slow, { ...CALL_RETRY, attempts: 1, callMs: 1 })
+    await assert.rejects(storage.readRange('a/b', 0, 10), { code: 'UNAVAILABLE' })
+    assert.equal((await storage.readRange('a/b', 0, 300_000)).length, 300_000)
+  })
+
+  it('a step of a listing that never answers ends it, as objects were given already', async () => {
+    let ended: AbortSignal | undefined
+    let listings = 0
+    const stalling = overriding(memory, {
+      async *list(_prefix, options = {}): AsyncGenerator<ObjectStat> {
+        listings++
+        ended = options.signal
+        yield { key: 'k0', size: 1, modified: new Date(0) }
+        await new Promise(() => {})
+      },
+    })
+    const keys: string[] = []
+    const read = async () => {
+      const storage = withRetry(stalling, { ...CALL_RETRY, callMs: 20 })
+      for await (const { key } of storage.list('')) keys.push(key)
+    }
+    await assert.rejects(read(), { code: 'UNAVAILABLE' })
+    assert.deepEqual([keys, listings, ended?.aborted], [['k0'], 1, true])
+  })
+
+  it('a signal reaches what is under way, and a call that is over keeps no hold of it', async () => {
+    const controller = new AbortController()
+    const heeding = overriding(memory, {
+      stat: (_key, { signal } = {}) =>
+        new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason))),
+    })
+    const reason = Object.assign(new Error('enough'), { name: 'AbortError' })
+    const storage = withRetry(heeding)
+    const { signal } = controller
+    const removed: unknown[] = []
+    signal.removeEventListener = new Proxy(signal.removeEventListener, {
+      apply: (target, self, args) => removed.push(args) && Reflect.apply(target, self, args),
+    })
+    const asked = assert.rejects(storage.stat('a/b', { signal }), reason)
+    await storage.delete('a/c', { signal })
+    assert.equal(removed.length, 1)
+    controller.abort(reason)
+    await asked
+    assert.equal(removed.length, 2)
+  })
+
   it('writes are not retried', async () => {
     let writes = 0
     const inner = overriding(memory, {

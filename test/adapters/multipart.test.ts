@@ -325,6 +325,21 @@ describe('MultipartWritable', () => {
       assert.ok(store.object?.bytes.equals(noise(size)))
     })
 
+    it(`T10: a refusal after a lost ${step}, when nobody can tell whose object it is, is no CONFLICT`, async () => {
+      const store = new ScriptedStore()
+      store.next(step, ({ work }) => {
+        work()
+        throw failure('UNAVAILABLE', step)
+      })
+      store.next(step, () => Promise.reject(failure('CONFLICT', step)))
+      store.next('find', () => Promise.reject(failure('UNAVAILABLE', 'find', false)))
+      const stream = writer(store, { ifAbsent: true })
+      const close = closeOf(stream)
+      await assert.rejects(pipeline(Readable.from([noise(size)]), stream), { code: 'UNAVAILABLE', operation: step })
+      await close
+      assertNothingLeft(store)
+    })
+
     it(`a refused ${step} is not retried, and nothing is left`, async () => {
       const store = new ScriptedStore()
       store.next(step, () => Promise.reject(failure('CONFLICT', step)))

@@ -117,6 +117,37 @@ describe('ResumingReadable', () => {
     assert.equal(gone.requests.length, 1)
   })
 
+  it('closes only when the request beneath is over: while it is read, and while one is awaited', async () => {
+    for (const late of [false, true]) {
+      const settled = Promise.withResolvers<void>()
+      let over = false
+      const body = new Readable({
+        read() {},
+        destroy(error, callback) {
+          setTimeout(() => {
+            over = true
+            callback(error)
+          }, 20)
+        },
+      })
+      body.push(BYTES.subarray(0, 10))
+      const answer = async () => {
+        if (late) await settled.promise
+        return { body, length: 1000, version: 'v1' }
+      }
+      const { stream } = reader(() => undefined, { open: answer })
+      const closed = new Promise((resolve) => stream.once('close', resolve))
+      if (late) {
+        stream.resume()
+        await new Promise((resolve) => setImmediate(resolve))
+      } else await new Promise((resolve) => stream.once('readable', resolve))
+      stream.destroy()
+      settled.resolve()
+      await closed
+      assert.ok(over)
+    }
+  })
+
   it('asks for nothing before it is read, and lets go of a body that comes too late', async () => {
     const late = Promise.withResolvers<OpenedRange>()
     const body = thatBreaks(BYTES, undefined)

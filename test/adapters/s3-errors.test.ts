@@ -65,6 +65,32 @@ describe('S3 errors', () => {
     assert.equal(untrusted.retryable, false)
   })
 
+  it('a refusal that breaks off may have been any, so it is asked for again', () => {
+    for (const status of [400, 403, 404, 416, 500]) {
+      const aborted = Object.assign(new Error('aborted'), { code: 'ECONNRESET', $metadata: { httpStatusCode: status } })
+      const error = mapped(Object.assign(aborted, { $response: { statusCode: status, headers: {} } }))
+      assert.equal(error.code, 'UNAVAILABLE')
+      assert.equal(error.retryable, true)
+    }
+  })
+
+  it('a refusal that makes no sense is judged by its status, and asked for again where that says too little', () => {
+    const cases = { 400: 'UNAVAILABLE', 403: 'ACCESS_DENIED', 404: 'NOT_FOUND', 416: 'UNAVAILABLE', 302: 'INVALID' }
+    for (const [status, expected] of Object.entries(cases)) {
+      const unreadable = Object.assign(new Error('XML parse error'), { $metadata: { httpStatusCode: Number(status) } })
+      assert.equal(mapped(unreadable).code, expected, status)
+    }
+  })
+
+  it('the right region is named where the store names it, and nothing else is taken for one', () => {
+    const elsewhere = { 'x-amz-bucket-region': 'eu-west-3' }
+    assert.match(mapped(refusal(301, 'PermanentRedirect', '', elsewhere)).message, /pass the region "eu-west-3"/)
+    assert.match(mapped(refusal(400, 'Unknown', '', elsewhere)).message, /pass the region "eu-west-3"/)
+    assert.doesNotMatch(mapped(refusal(400, 'EntityTooSmall', '', elsewhere)).message, /region/)
+    const odd = mapped(refusal(301, 'PermanentRedirect', '', { 'x-amz-bucket-region': 'Bearer abc' }))
+    assert.match(odd.message, /another region; pass its region/)
+  })
+
   it('Retry-After is kept, in seconds or as a date', () => {
     assert.equal(mapped(refusal(503, 'SlowDown', '', { 'retry-after': '3' })).retryAfterMs, 3000)
     const date = new Date(Date.now() + 3_600_000).toUTCString()

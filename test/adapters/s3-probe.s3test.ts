@@ -13,7 +13,7 @@ import {
   PutBucketVersioningCommand,
 } from '@aws-sdk/client-s3'
 import { openS3, type S3Config } from '../../adapters/s3.ts'
-import { openTestBucket, type TestBucket } from '../support/ceph.ts'
+import { openTestBucket, type TestBucket } from '../support/test-bucket.ts'
 
 describe('S3: what a store can do, and what objects are stored with', () => {
   let bucket: TestBucket

@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { openS3 } from '../../adapters/s3.ts'
-import { openTestBucket, type TestBucket } from '../support/ceph.ts'
 import type { ArrivedRequest } from '../support/fault-proxy.ts'
 import { faultSeeds, type RequestKind } from '../support/fault-schedule.ts'
 import { runTrials } from '../support/storage-trials.ts'
+import { openTestBucket, type TestBucket } from '../support/test-bucket.ts'
 
 const PART_BYTES = 5 * 1024 * 1024
 /** Few attempts, so that some calls use them up; waits of no length. */
 const QUICK = { attempts: 3, baseMs: 5, capMs: 20, deadlineMs: 20_000 }
+const IDLE_MS = 3000
 const ERROR = '<?xml version="1.0"?>\n<Error><Code>InternalError</Code><Message>Try again.</Message></Error>'
 
 /** https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html, in path style. */
@@ -35,21 +36,27 @@ describe('S3 under seeded faults', () => {
   })
   after(() => bucket.remove())
 
-  for (const seed of faultSeeds(1, 2, 3, 4)) {
-    it(`every upload is whole or leaves nothing, every download is right or fails (seed ${seed})`, async () => {
+  const seeds = { millrace: faultSeeds(2, 4, 11, 13), 'lib-storage': faultSeeds(5) }
+  const runs = (['millrace', 'lib-storage'] as const).flatMap((uploader) =>
+    seeds[uploader].map((seed) => ({ uploader, seed })),
+  )
+  for (const { uploader, seed } of runs) {
+    it(`every upload is whole or leaves nothing, every download is right or fails (${uploader}, seed ${seed})`, async () => {
       const { region, accessKeyId, secretAccessKey } = bucket
-      const settings = { bucket: bucket.bucket, region, accessKeyId, secretAccessKey, partBytes: PART_BYTES }
+      const store = { bucket: bucket.bucket, region, accessKeyId, secretAccessKey, profile: 'ceph' as const }
+      const settings = { ...store, uploader, partBytes: PART_BYTES }
       const report = await runTrials({
-        name: 's3 on Ceph',
+        name: `s3 on Ceph, ${uploader}`,
         seed,
         uploads: 130,
         downloads: 130,
         concurrency: 12,
         endpoint: bucket.endpoint,
-        open: (endpoint) => openS3({ ...settings, endpoint, callRetry: QUICK, partRetry: QUICK, idleMs: 1500 }),
+        open: (endpoint) => openS3({ ...settings, endpoint, callRetry: QUICK, partRetry: QUICK, idleMs: IDLE_MS }),
         pendingUploads: async () => (await bucket.pendingUploads()).length,
         partBytes: PART_BYTES,
         classify,
+        idleMs: IDLE_MS,
         special: {
           complete: [
             { kind: 'answer', status: 200, body: ERROR },
@@ -58,6 +65,7 @@ describe('S3 under seeded faults', () => {
         },
         refusalBody: ERROR,
       })
+      assert.ok(report.multipart >= 130 / 4, report.line)
       assert.ok((report.uploads.unknown ?? 0) <= 4, report.line)
     })
   }

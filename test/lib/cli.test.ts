@@ -405,3 +405,17 @@ function asNobody(args: readonly string[]): Promise<{ code: number | null; stder
   })
   return new Promise((resolve) => child.on('close', (code) => resolve({ code, stderr })))
 }
+
+test('check tries every right, timed, leaves nothing, and fails where one is missing', async (t) => {
+  const { folder, url, store } = await place(t)
+  const good = await succeeds(['check', '--to', url])
+  assert.match(good.stdout.toString(), /write +ok[\s\S]*Everything that a backup needs works/)
+  assert.deepEqual(existsSync(store) ? await readdir(store) : [], [])
+  const [event] = (await succeeds(['check', '--to', url, '--json'])).events()
+  assert.equal(event?.event, 'check')
+  assert.equal(event?.ok, true)
+  await writeFile(join(folder, 'a-file'), '')
+  const bad = await millrace(['check', '--to', `file://${folder}/a-file`])
+  assert.equal(bad.code, 1)
+  assert.match(bad.stdout.toString(), /write +FAILED .*in the way[\s\S]*A backup would not work/)
+})

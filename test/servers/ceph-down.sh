@@ -5,32 +5,14 @@
 set -uo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+source "$repository/test/servers/common.sh"
 state=${MILLRACE_CEPH_DIR:-$repository/.ceph}
+keep=${MILLRACE_CEPH_KEEP:-}
+mark=CEPH_CONF=$state/ceph.conf
 if [ ! -d "$state/pid" ]; then
   echo "There is no Ceph of ours in $state."
   exit 0
 fi
-
-# A pid may have gone to another program since, after a reboot for one: ours has our config in its environment.
-is_ours() {
-  { tr '\0' '\n' <"/proc/$1/environ"; } 2>/dev/null | grep -qxF "CEPH_CONF=$state/ceph.conf"
-}
-
 # The gateway first: it would wait for the others.
-for name in rgw osd mon; do
-  [ -f "$state/pid/$name" ] || continue
-  pid=$(cat "$state/pid/$name")
-  is_ours "$pid" && kill -TERM -- "-$pid" 2>/dev/null
-done
-for name in rgw osd mon; do
-  [ -f "$state/pid/$name" ] || continue
-  pid=$(cat "$state/pid/$name")
-  for _ in $(seq 50); do
-    is_ours "$pid" || break
-    sleep 0.1
-  done
-  is_ours "$pid" && kill -KILL -- "-$pid" 2>/dev/null
-  rm -f "$state/pid/$name"
-done
-[ "${MILLRACE_CEPH_KEEP:-}" = 1 ] || rm -rf "$state"
+stop_all rgw osd mon
 echo 'Ceph is down.'

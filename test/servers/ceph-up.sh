@@ -3,11 +3,12 @@
 # memory. No systemd, no container; Debian's radosgw, ceph-mon and ceph-osd, installed when they are missing.
 #
 #   MILLRACE_CEPH_DIR       state: config, logs, pids (default: .ceph in the repository)
-#   MILLRACE_CEPH_PORT      the S3 port (default 18090); the 20 ports after it are used as well
+#   MILLRACE_CEPH_PORT      the S3 port (default 18090); the 20 ports after it are used as well, the last one for TLS
 #   MILLRACE_CEPH_BYTES     the size of the store (default 6 GiB; memory is taken as objects come)
 #   MILLRACE_CEPH_MIN_PART  the smallest part but the last (default 5 MiB, as on AWS)
 #
-# The last line of stdout is: MILLRACE_S3_ENDPOINT=… AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… AWS_REGION=…
+# The last line of stdout is: MILLRACE_S3_ENDPOINT=… MILLRACE_S3_TLS_ENDPOINT=… MILLRACE_S3_CA=… (the path of the
+# certificate to trust) AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… AWS_REGION=…
 # ceph-down.sh ends it.
 set -euo pipefail
 
@@ -18,26 +19,24 @@ bytes=${MILLRACE_CEPH_BYTES:-6442450944}
 min_part=${MILLRACE_CEPH_MIN_PART:-5242880}
 access_key=MILLRACETESTKEY00001
 secret_key=millrace-test-secret-of-no-worth-0000001
+tls_port=$((port + 20))
 endpoint=http://127.0.0.1:$port
-export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive
+tls_endpoint=https://127.0.0.1:$tls_port
+export LC_ALL=C.UTF-8
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 if [ -e "$state" ]; then
   echo "There is a state folder at $state already: run ceph-down.sh first." >&2
   exit 1
 fi
 
-install_packages() {
-  apt-get install -qq -y --no-install-recommends radosgw ceph-mon ceph-osd >/dev/null 2>&1
-}
-for program in radosgw ceph-mon ceph-osd; do
-  if ! command -v "$program" >/dev/null; then
-    install_packages || { apt-get update -qq && install_packages; }
-    break
-  fi
-done
+if ! command -v radosgw || ! command -v ceph-mon || ! command -v ceph-osd || ! command -v openssl; then
+  install_packages radosgw ceph-mon ceph-osd openssl
+fi >/dev/null
 
 mkdir -p "$state"/{log,pid,mon,osd,rgw,sock}
 touch "$state/keyring"
+make_certificate
 cluster=$(cat /proc/sys/kernel/random/uuid)
 export CEPH_CONF=$state/ceph.conf
 
@@ -57,7 +56,7 @@ cluster addr = 127.0.0.1
 ms bind ipv6 = false
 ms bind msgr1 = false
 ms bind port min = $((port + 2))
-ms bind port max = $((port + 20))
+ms bind port max = $((tls_port - 1))
 run dir = $state/sock
 admin socket = $state/sock/\$name.asok
 log file = $state/log/\$name.log
@@ -90,7 +89,7 @@ osd scrub load threshold = 0
 osd numa auto affinity = false
 osd op num shards = 2
 [client]
-rgw frontends = beast endpoint=127.0.0.1:$port tcp_nodelay=1
+rgw frontends = beast endpoint=127.0.0.1:$port ssl_endpoint=127.0.0.1:$tls_port ssl_certificate=$state/ca.pem ssl_private_key=$state/key.pem tcp_nodelay=1
 rgw data = $state/rgw
 rgw thread pool size = 64
 rgw run sync thread = false
@@ -106,25 +105,11 @@ rgw gc processor max time = 30
 rgw multipart min part size = $min_part
 CONF
 
-# Each daemon leads a process group of its own, so that ceph-down.sh can end it with its workers, and nothing else.
-start() {
-  local name=$1
-  shift
-  setsid "$@" >"$state/log/$name.out" 2>&1 </dev/null &
-  echo $! >"$state/pid/$name"
-}
-
-give_up() {
-  echo "Ceph did not come up: $1. Its logs are in $state/log." >&2
-  tail -n 20 "$state"/log/*.out >&2
-  exit 1
-}
-
 monmaptool --create --clobber --fsid "$cluster" --addv a "[v2:127.0.0.1:$((port + 1))]" "$state/monmap" \
   >"$state/log/monmap.out" 2>&1
 ceph-mon --mkfs -i a --monmap "$state/monmap" >"$state/log/mon-mkfs.out" 2>&1
 start mon ceph-mon -f -i a
-ceph --connect-timeout 30 mon stat >/dev/null 2>&1 || give_up 'no monitor'
+ceph --connect-timeout 30 mon stat >/dev/null 2>&1 || give_up Ceph 'no monitor'
 ceph osd require-osd-release pacific >/dev/null 2>&1 || true
 
 osd_uuid=$(cat /proc/sys/kernel/random/uuid)
@@ -136,17 +121,17 @@ for _ in $(seq 150); do
   ceph osd stat 2>/dev/null | grep -q '1 up' && break
   sleep 0.2
 done
-ceph osd stat 2>/dev/null | grep -q '1 up' || give_up 'no object store'
+ceph osd stat 2>/dev/null | grep -q '1 up' || give_up Ceph 'no object store'
 
 # makes the gateway's pools and its zone on the way
 radosgw-admin user create --uid=millrace --display-name=millrace \
-  --access-key="$access_key" --secret-key="$secret_key" >"$state/log/user.out" 2>&1 || give_up 'no user'
+  --access-key="$access_key" --secret-key="$secret_key" >"$state/log/user.out" 2>&1 || give_up Ceph 'no user'
 start rgw radosgw -f -n client.rgw.loopback
 for _ in $(seq 300); do
-  if curl -sS --max-time 2 -o /dev/null "$endpoint/" 2>/dev/null; then
-    echo "MILLRACE_S3_ENDPOINT=$endpoint AWS_ACCESS_KEY_ID=$access_key AWS_SECRET_ACCESS_KEY=$secret_key AWS_REGION=us-east-1"
+  if answers "$endpoint/" && answers "$tls_endpoint/"; then
+    echo "MILLRACE_S3_ENDPOINT=$endpoint MILLRACE_S3_TLS_ENDPOINT=$tls_endpoint MILLRACE_S3_CA=$state/ca.pem AWS_ACCESS_KEY_ID=$access_key AWS_SECRET_ACCESS_KEY=$secret_key AWS_REGION=us-east-1"
     exit 0
   fi
   sleep 0.2
 done
-give_up 'no gateway'
+give_up Ceph 'no gateway'

@@ -1,5 +1,4 @@
-import { PassThrough, Readable, type Writable } from 'node:stream'
-import { setTimeout as delay } from 'node:timers/promises'
+import { type Readable, Transform, type Writable } from 'node:stream'
 
 /** Of a slow body one slice goes out, then comes the wait for it. */
 const SLICES_A_SECOND = 20
@@ -38,20 +37,22 @@ export function forwardUpTo(source: Readable, sink: Writable, bytes: number, don
 /** Passes a body on to its end, at so many bytes a second. */
 export function forwardSlowly(source: Readable, sink: Writable, bytesPerSecond: number): void {
   const sliceBytes = Math.max(1, Math.floor(bytesPerSecond / SLICES_A_SECOND))
-  // At once: a source that others listen to flows from the next tick on, and what came first would be lost.
-  const waiting = source.pipe(new PassThrough())
-  source.on('error', (error) => waiting.destroy(error))
-  async function* slices() {
-    for await (const chunk of waiting as AsyncIterable<Buffer>) {
-      for (let at = 0; at < chunk.length; at += sliceBytes) {
+  const brake = new Transform({
+    transform(chunk: Buffer, _encoding, callback) {
+      let at = 0
+      const sendOn = () => {
+        if (at >= chunk.length) {
+          callback()
+          return
+        }
         const slice = chunk.subarray(at, at + sliceBytes)
-        yield slice
-        await delay((slice.length / bytesPerSecond) * 1000)
+        at += slice.length
+        this.push(slice)
+        setTimeout(sendOn, (slice.length / bytesPerSecond) * 1000)
       }
-    }
-  }
-  const slow = Readable.from(slices(), { objectMode: false })
-  slow.on('error', () => sink.destroy())
-  sink.on('close', () => slow.destroy())
-  slow.pipe(sink)
+      sendOn()
+    },
+  })
+  sink.on('close', () => brake.destroy())
+  source.pipe(brake).pipe(sink)
 }

@@ -55,6 +55,8 @@ export interface SeenRequest extends ArrivedRequest {
   reached: boolean
   /** What the server answered; 0 where it broke off instead. */
   serverStatus?: number
+  /** From when all of it was passed on until the server answered, in milliseconds. */
+  serverMs?: number
   /** What the client was answered, once the answer was sent to its end. */
   answered?: number
 }
@@ -113,7 +115,7 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
     const found = armed.find((item) => item.left > 0 && item.match(arrived))
     if (found) found.left--
     const fault = found?.fault ?? schedule?.(arrived)
-    const entry = record(request, { ...arrived, index: count++, ...(fault ? { fault: fault.kind } : {}) })
+    const entry = record(request, reply, { ...arrived, index: count++, ...(fault ? { fault: fault.kind } : {}) })
     request.on('error', () => {})
     reply.on('error', () => {})
     reply.on('finish', () => {
@@ -122,7 +124,11 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
     if (!answerAlone(request, reply, fault)) passOn(request, reply, fault, entry)
   })
 
-  function record(request: http.IncomingMessage, facts: ArrivedRequest & { index: number }): SeenRequest {
+  function record(
+    request: http.IncomingMessage,
+    reply: http.ServerResponse,
+    facts: ArrivedRequest & { index: number },
+  ): SeenRequest {
     const hash = options.hashBodies === false ? undefined : createHash('sha256')
     const entry: SeenRequest = { ...facts, bodyBytes: 0, bodySha256: '', reached: false }
     const { 'content-type': type = '', 'content-length': length } = facts.headers
@@ -132,11 +138,17 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
       hash?.update(chunk)
       entry.bodyBytes += chunk.length
     })
-    request.once('close', () => {
-      entry.bodySha256 = hash?.digest('hex') ?? ''
+    let isOver = false
+    const end = () => {
+      if (isOver) return
+      isOver = true
       if (entry.json !== undefined) entry.json = Buffer.from(entry.json, 'latin1').toString()
+      entry.bodySha256 = hash?.copy().digest('hex') ?? ''
       seen.push(entry)
-    })
+    }
+    request.once('close', end)
+    // Of a request that was answered before its end, Node reports no close.
+    reply.once('close', end)
     return entry
   }
 
@@ -148,8 +160,10 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
   ): void {
     const { method, url } = entry
     const headers = request.rawHeaders
+    let reachedAt = performance.now()
     const passed = http.request({ hostname, port, method, path: url, headers, agent, setHost: false }, (answer) => {
       entry.serverStatus = answer.statusCode ?? 0
+      entry.serverMs = performance.now() - reachedAt
       passBack(method, answer, reply, fault)
     })
     const ended = new Promise<void>((resolve) => passed.on('close', resolve))
@@ -158,9 +172,11 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
       underWay.delete(ended)
       entry.serverStatus ??= 0
     })
-    passed.on('error', () => request.socket.destroy())
+    let isCut = false
+    passed.on('error', () => isCut || request.socket.destroy())
     passed.on('finish', () => {
       entry.reached = true
+      reachedAt = performance.now()
     })
     // What the server has whole it goes on with, whether its client waits or not.
     reply.on('close', () => entry.reached || passed.destroy())
@@ -169,6 +185,7 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
       case 'reset-request':
       case 'stall-request':
         forwardUpTo(request, passed, shortOf(request, fault.afterBytes), () => {
+          isCut = true
           passed.destroy()
           if (fault.kind === 'drop-request') request.socket.destroy()
           else if (fault.kind === 'reset-request') request.socket.resetAndDestroy()

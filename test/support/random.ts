@@ -1,3 +1,5 @@
+import { createCipheriv } from 'node:crypto'
+
 /** Numbers that look random and are the same for the same seed. */
 export interface Random {
   /** From 0 up to but not 1. */
@@ -40,4 +42,11 @@ export function seededRandom(...seeds: (string | number)[]): Random {
       return entries.at(-1)![0]
     },
   }
+}
+
+/** Bytes that do not compress and do not repeat, the same for the same seed. */
+export function seededBytes(bytes: number, seed: number): Buffer {
+  const nonce = Buffer.alloc(16)
+  nonce.writeUInt32BE(seed)
+  return createCipheriv('aes-128-ctr', Buffer.alloc(16), nonce).update(Buffer.alloc(bytes))
 }

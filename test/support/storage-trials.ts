@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict'
-import { createCipheriv } from 'node:crypto'
 import { StorageError } from '../../adapters/errors.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { type ArrivedRequest, type Fault, type FaultProxy, openFaultProxy, type SeenRequest } from './fault-proxy.ts'
 import { type FaultName, type RequestKind, seededSchedule } from './fault-schedule.ts'
-import { seededRandom } from './random.ts'
+import { seededBytes, seededRandom } from './random.ts'
 import { planDownload, storeObjects, tryDownload } from './trial-downloads.ts'
 import { planUpload, tryUpload } from './trial-uploads.ts'
 
@@ -31,7 +30,7 @@ export interface TrialOptions {
   partBytes: number
   /** How often the adapter, as opened here, tries a request that settles something; see {@link couldNotSettle}. */
   attempts?: number
-  /** The share of uploads that are larger than a part. Default 0.3. */
+  /** The share of uploads that are larger than a part. Default 0.35. */
   multipartShare?: number
   /** What a request is to the adapter; see {@link RequestKind}. The rules of what may be left behind stand on it. */
   classify: (request: ArrivedRequest) => RequestKind
@@ -43,7 +42,9 @@ export interface TrialOptions {
   special?: Record<string, readonly Fault[]>
   /** The body of answers 500 and 503. */
   refusalBody?: string
-  /** A trial that takes longer hangs. Default 60 s. */
+  /** The adapter's idle time, after which it takes a request for lost. */
+  idleMs: number
+  /** A trial that takes longer hangs. Default 120 s. */
   deadlineMs?: number
 }
 
@@ -52,6 +53,8 @@ export interface TrialReport {
   /** Uploads and downloads by outcome: `committed`, `aborted`, `failed UNAVAILABLE`, `unknown`, `read` … */
   uploads: Record<string, number>
   downloads: Record<string, number>
+  /** Of the uploads, those larger than a part. */
+  multipart: number
   /** Requests in all, and those that met a fault, by its kind. */
   requests: number
   faults: Record<string, number>
@@ -66,7 +69,8 @@ export interface TrialContext {
   /** At the server. */
   direct: Storage
   partBytes: number
-  attempts: number | undefined
+  idleMs: number
+  attempts?: number | undefined
   /** The log of the proxy about one key, from the moment that this is called. */
   follow(key: string): () => LoggedRequest[]
 }
@@ -90,9 +94,14 @@ const KEYS = 'trials'
  * or an error.
  *
  * Three things no client can help, and they are counted apart, each allowed only where the proxy's log proves it:
- * - `unknown`: an object or an upload is left, after the last requests that should have cleared up all met faults;
+ * - `unknown`: an object or an upload is left, after the last requests that should have cleared up all met faults, or
+ *   as the server was still at work on it when the adapter had waited for its whole idle time;
  * - `replaced`: the old object is gone, as a commit had reached the server before the write failed and was undone;
  * - a pending upload of a `begin` that reached the server and whose answer was lost.
+ *
+ * The proofs go by the subjects that `classify` gives. Where a request does not tell its key, it counts for every trial
+ * that runs meanwhile: then let one run at a time, or tell the key by what the request has (an upload's id that an
+ * earlier answer gave).
  *
  * @returns the counts, after printing them with the seed. `MILLRACE_FAULT_SEED` repeats a run where its test takes
  * seeds from `faultSeeds`.
@@ -102,12 +111,12 @@ const KEYS = 'trials'
  * for (const seed of faultSeeds(1, 2, 3)) {
  *   it(`seed ${seed}`, () => runTrials({ name: 'drive', seed, uploads: 100, downloads: 100, concurrency: 8,
  *     endpoint: fake.url, open: (endpoint) => openDrive({ ...settings, endpoint }),
- *     pendingUploads: async () => fake.sessions.size, partBytes: 256 * 1024, classify }))
+ *     pendingUploads: async () => fake.sessions.size, partBytes: 256 * 1024, idleMs: 2000, classify }))
  * }
  */
 export async function runTrials(options: TrialOptions): Promise<TrialReport> {
-  const { seed, partBytes, concurrency, deadlineMs = 60_000, classify } = options
-  const { rate = 0.12, multipartShare = 0.3 } = options
+  const { seed, partBytes, concurrency, deadlineMs = 120_000, classify } = options
+  const { rate = 0.12, multipartShare = 0.35 } = options
   const proxy = await openFaultProxy(options.endpoint, { hashBodies: false })
   const storage = await options.open(proxy.endpoint)
   const direct = await options.open(options.endpoint)
@@ -115,10 +124,11 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
   const downloads: Record<string, number> = {}
   const broken: string[] = []
   let mayPend = 0
+  let multipart = 0
   try {
     assert.equal(await options.pendingUploads(), 0, 'uploads are pending before the first trial')
     const prefix = `${KEYS}/${seed}`
-    const bytes = sampleBytes(4 * partBytes, seed)
+    const bytes = seededBytes(4 * partBytes, seed)
     const objects = await storeObjects(direct, `${prefix}/objects/`, bytes, partBytes)
     proxy.follow(seededSchedule({ ...options, rate }))
     const context: TrialContext = {
@@ -126,6 +136,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
       direct,
       partBytes,
       attempts: options.attempts,
+      idleMs: options.idleMs,
       follow(key) {
         const from = proxy.arrived
         return () => logOf(proxy, classify, key, from)
@@ -133,14 +144,19 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
     }
 
     const tasks: (() => Promise<void>)[] = []
-    const add = (counts: Record<string, number>, plan: { name: string }, attempt: () => Promise<TrialResult>) => {
+    const add = (
+      counts: Record<string, number>,
+      plan: { name: string; key: string },
+      attempt: () => Promise<TrialResult>,
+    ) => {
       tasks.push(async () => {
+        const logged = context.follow(plan.key)
         try {
           const result = await within(deadlineMs, attempt())
           counts[result.outcome] = (counts[result.outcome] ?? 0) + 1
           mayPend += result.mayPend ?? 0
         } catch (error) {
-          broken.push(`${plan.name}: ${(error as Error).message}`)
+          broken.push(`${plan.name}: ${(error as Error).message}\n${tell(logged())}`)
         }
       })
     }
@@ -149,6 +165,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
       const key = `${prefix}/uploads/${index}`
       const plan = planUpload(random, { key, bytes, partBytes, multipartShare, ifAbsent: direct.conditionalWrites })
       add(uploads, plan, () => tryUpload(context, plan))
+      if (plan.data.length > partBytes) multipart++
     }
     for (let index = 0; index < options.downloads; index++) {
       const random = seededRandom(seed, 'download', index)
@@ -172,7 +189,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
     }
     await removeAll(direct, `${prefix}/`)
 
-    const report = reportOf(options, uploads, downloads, proxy.seen, pending)
+    const report = reportOf(options, { uploads, downloads, multipart, pending }, proxy.seen)
     console.log(report.line)
     if (broken.length > 0) {
       const some = broken.slice(0, 12).map((text) => `  ${text}`)
@@ -193,13 +210,18 @@ export function isAnswered({ answered, fault }: Pick<SeenRequest, 'answered' | '
 }
 
 /**
- * Whether the log proves that the adapter could not clear up: the server took a begin or a commit, and since then the
- * requests of the kind that the adapter tried last to settle with all met faults. An adapter that also makes them for
- * other ends, and had answers then, has used up its `attempts` when as many of the last ones met faults.
+ * Whether the log proves that the adapter could not clear up: the server took a begin or a commit, and either was at it
+ * for longer than the adapter waits for any answer, or else the requests of the kind that the adapter tried last to
+ * settle with have all met faults since. An adapter that also makes them for other ends, and had answers then, has used
+ * up its `attempts` when as many of the last ones met faults.
  */
-export function couldNotSettle(log: LoggedRequest[], attempts = Infinity): boolean {
+export function couldNotSettle(
+  log: LoggedRequest[],
+  { idleMs, attempts = Infinity }: Pick<TrialContext, 'idleMs' | 'attempts'>,
+): boolean {
   const made = log.findLast(({ role, reached }) => (role === 'begin' || role === 'commit') && reached)
   if (!made) return false
+  if (made.serverStatus === undefined || (made.serverMs ?? 0) >= idleMs) return true
   const settling = log.filter(({ role, index }) => role === 'settle' && index > made.index)
   const last = settling.at(-1)
   if (last === undefined) return false
@@ -211,12 +233,6 @@ export function couldNotSettle(log: LoggedRequest[], attempts = Infinity): boole
 /** Whether a failure is one that an adapter may report. */
 export function isProperError(error: unknown): boolean {
   return error instanceof StorageError || (error instanceof Error && error.name === 'AbortError')
-}
-
-/** Bytes that do not compress and do not repeat. */
-function sampleBytes(bytes: number, seed: number): Buffer {
-  const cipher = createCipheriv('aes-128-ctr', Buffer.alloc(16, seed), Buffer.alloc(16))
-  return cipher.update(Buffer.alloc(bytes))
 }
 
 function logOf(
@@ -232,6 +248,14 @@ function logOf(
     if (key === undefined || asked.subject === undefined || asked.subject === key) log.push({ ...entry, ...asked })
   }
   return log.sort((a, b) => a.index - b.index)
+}
+
+function tell(log: LoggedRequest[]): string {
+  const line = ({ kind, fault, bodyBytes, reached, serverStatus, answered }: LoggedRequest) => {
+    const server = reached ? `server ${serverStatus ?? 'silent'}` : 'not passed on'
+    return `    ${kind}, ${bodyBytes} bytes, ${fault ?? 'no fault'}, ${server}, answered ${answered ?? 'nothing'}`
+  }
+  return log.map(line).join('\n')
 }
 
 async function within<T>(ms: number, work: Promise<T>): Promise<T> {
@@ -257,7 +281,8 @@ function shuffled<T>(items: T[], seed: number): T[] {
   return items
 }
 
-async function runAll(tasks: (() => Promise<void>)[], concurrency: number): Promise<void> {
+/** Runs tasks in their order, so many at a time. */
+export async function runAll(tasks: (() => Promise<void>)[], concurrency: number): Promise<void> {
   const queue = tasks.values()
   const worker = async () => {
     for (const task of queue) await task()
@@ -271,10 +296,13 @@ async function removeAll(storage: Storage, prefix: string): Promise<void> {
 
 function reportOf(
   { name, seed }: TrialOptions,
-  uploads: Record<string, number>,
-  downloads: Record<string, number>,
+  {
+    uploads,
+    downloads,
+    multipart,
+    pending,
+  }: Pick<TrialReport, 'uploads' | 'downloads' | 'multipart'> & { pending: number },
   seen: SeenRequest[],
-  pending: number,
 ): TrialReport {
   const faults: Record<string, number> = {}
   for (const { fault } of seen) if (fault) faults[fault] = (faults[fault] ?? 0) + 1
@@ -285,7 +313,7 @@ function reportOf(
       .join(', ')
   const faulted = Object.values(faults).reduce((sum, count) => sum + count, 0)
   const met = `${seen.length} requests, ${faulted} faults (${counts(faults)})`
-  const trials = `uploads: ${counts(uploads)}; downloads: ${counts(downloads)}; ${pending} pending`
+  const trials = `uploads: ${counts(uploads)} (${multipart} in parts); downloads: ${counts(downloads)}; ${pending} pending`
   const line = `${name}, seed ${seed}: ${trials}; ${met}`
-  return { uploads, downloads, requests: seen.length, faults, line }
+  return { uploads, downloads, multipart, requests: seen.length, faults, line }
 }

@@ -3,9 +3,10 @@ import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as delay } from 'node:timers/promises'
+import { StorageError } from '../../adapters/errors.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import type { Random } from './random.ts'
-import { isProperError, type TrialContext, type TrialResult } from './storage-trials.ts'
+import type { TrialContext, TrialResult } from './storage-trials.ts'
 
 /** An object that was stored past the proxy, to be read through it. */
 export interface ReadableObject {
@@ -84,8 +85,12 @@ export async function tryDownload(
   try {
     return { outcome: await download(context, plan, objects) }
   } catch (error) {
-    if (!isProperError(error)) throw error
-    return { outcome: `failed ${(error as { code?: string }).code}` }
+    if (!(error instanceof StorageError)) throw error
+    const { code, message, cause } = error
+    const isPlanned = code === 'CONFLICT' && (plan.way === 'stale' || plan.way === 'replaced')
+    const mayPass = code === 'UNAVAILABLE' || code === 'RATE_LIMITED' || code === 'CORRUPT'
+    assert.ok(isPlanned || mayPass, `it failed with ${code}, which nothing there calls for: ${message} ${cause}`)
+    return { outcome: `failed ${code}` }
   }
 }
 

@@ -1,0 +1,45 @@
+import { lstat, opendir, stat, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { TEMPORARY_PREFIX } from './filesystem-paths.ts'
+
+/** A temporary file that nobody has written to for so long is taken for left by a writer that died. */
+export const LEFTOVER_MS = 24 * 60 * 60 * 1000
+/** Names that are looked at in one folder; `purgeUnfinished` looks at all. */
+const NAMES_MAX = 10_000
+
+/**
+ * Removes what writers that died have left, in the folders that are written to anyway: each at most once, and by what
+ * one look at its names costs.
+ */
+export class Sweeper {
+  readonly #swept = new Set<string>()
+
+  /**
+   * Sweeps a folder in which a name was just made or removed. Never fails: what cannot be swept is left for
+   * `purgeUnfinished`, which says why.
+   */
+  async sweep(folder: string): Promise<void> {
+    if (this.#swept.has(folder)) return
+    this.#swept.add(folder)
+    try {
+      // By the clock of whoever keeps the folder, which gave the files their times; ours may be years ahead.
+      const now = Math.min((await stat(folder)).mtimeMs, Date.now())
+      let names = 0
+      for await (const entry of await opendir(folder)) {
+        if (++names > NAMES_MAX) return
+        if (entry.isFile() && entry.name.startsWith(TEMPORARY_PREFIX)) {
+          // One that vanishes meanwhile keeps none of the others.
+          await removeLeftover(join(folder, entry.name), now - LEFTOVER_MS).catch(() => {})
+        }
+      }
+    } catch {
+      // A folder that may not be listed, or is gone by now.
+    }
+  }
+}
+
+/** A writer that is alive writes, and with that sets the time. */
+async function removeLeftover(path: string, before: number): Promise<void> {
+  const { mtimeMs } = await lstat(path)
+  if (mtimeMs < before) await unlink(path)
+}

@@ -1,0 +1,76 @@
+// One upload in a process of its own, for upload.bench.ts: `upload-child.ts VARIANT BYTES WRITES KEY`.
+import { createCipheriv } from 'node:crypto'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { openS3, type S3Config } from '../adapters/s3.ts'
+
+const MiB = 2 ** 20
+const [variant = '', bytesText = '', writes = '', key = ''] = process.argv.slice(2)
+const bytes = Number(bytesText)
+const endpoint = process.env.MILLRACE_S3_ENDPOINT as string
+const bucket = process.env.MILLRACE_BENCH_BUCKET as string
+const region = 'us-east-1'
+/** Neither a digest nor a hash of the body: what is left is the sending. */
+const BARE: Partial<S3Config> = { integrity: 'crc32', signBodies: false }
+
+const block = createCipheriv('aes-128-ctr', Buffer.alloc(16, 1), Buffer.alloc(16)).update(Buffer.alloc(MiB))
+
+/** Slices of one block, of a MiB or of 1 to 1,024 bytes: the source itself costs next to nothing. */
+function* source(): Generator<Buffer> {
+  let state = 1
+  for (let left = bytes; left > 0; ) {
+    state = (state * 1_103_515_245 + 12_345) % 2 ** 31
+    const wanted = writes === 'small' ? 1 + ((state >> 8) % 1024) : MiB
+    const slice = block.subarray(0, Math.min(wanted, left))
+    left -= slice.length
+    yield slice
+  }
+}
+
+async function upload(config: Partial<S3Config>): Promise<void> {
+  const storage = await openS3({ bucket, endpoint, region, ...config })
+  if (bytes === 0) for await (const _ of storage.list('')) break
+  else await pipeline(Readable.from(source(), { objectMode: false }), storage.createWriteStream(key))
+  await storage.close()
+}
+
+async function uploadRaw(isBare: boolean): Promise<void> {
+  const { S3Client } = await import('@aws-sdk/client-s3')
+  const { Upload } = await import('@aws-sdk/lib-storage')
+  const client = new S3Client({
+    endpoint,
+    region,
+    forcePathStyle: true,
+    ...(isBare ? { requestChecksumCalculation: 'WHEN_REQUIRED' as const } : {}),
+  })
+  if (isBare) {
+    client.middlewareStack.add(
+      (next) => (args) => {
+        const { request } = args as { request: { headers: Record<string, string> } }
+        request.headers['x-amz-content-sha256'] = 'UNSIGNED-PAYLOAD'
+        return next(args)
+      },
+      { step: 'build' },
+    )
+  }
+  const body = Readable.from(source(), { objectMode: false })
+  const params = { Bucket: bucket, Key: key, Body: body }
+  await new Upload({ client, params, ...(isBare ? { partSize: 8 * MiB, queueSize: 4 } : {}) }).done()
+  client.destroy()
+}
+
+const VARIANTS: Record<string, () => Promise<void>> = {
+  millrace: () => upload({}),
+  'millrace, bare': () => upload(BARE),
+  'millrace, md5': () => upload({ integrity: 'md5' }),
+  'lib-storage, wrapped': () => upload({ uploader: 'lib-storage' }),
+  'lib-storage, wrapped, bare': () => upload({ uploader: 'lib-storage', ...BARE }),
+  'lib-storage alone': () => uploadRaw(false),
+  'lib-storage alone, bare': () => uploadRaw(true),
+}
+const run = VARIANTS[variant]
+if (!run) throw new Error(`No variant is called ${variant}.`)
+const begun = performance.now()
+await run()
+const { user, system } = process.cpuUsage()
+console.log(JSON.stringify({ cpuSeconds: (user + system) / 1e6, seconds: (performance.now() - begun) / 1000 }))

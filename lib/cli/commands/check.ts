@@ -1,0 +1,61 @@
+import { openStorage } from '../../../adapters/open.ts'
+import type { ProbeReport } from '../../../adapters/storage.ts'
+import { EXIT } from '../exit-codes.ts'
+import { formatDuration, formatTable, printable } from '../format.ts'
+import type { Invocation } from '../main.ts'
+
+interface CheckOptions {
+  to: string
+}
+
+/** Tries every right that a backup needs on a small object of its own, and says which is missing. */
+export async function checkCommand(options: CheckOptions, { output, signal }: Invocation): Promise<number> {
+  const storage = await openStorage(options.to)
+  try {
+    const report = await storage.probe({ signal })
+    const { location, conditionalWrites } = storage
+    const steps = report.steps.map(({ step, ok, ms, error }) => ({ step, ok, ms, ...reasonOf(error) }))
+    const fields = {
+      ok: report.ok,
+      location,
+      conditionalWrites,
+      steps,
+      ...(report.found ? { found: report.found } : {}),
+    }
+    output.result('check', fields, textOf(report, location))
+    return report.ok ? EXIT.GOOD : EXIT.FAILED
+  } finally {
+    await storage.close()
+  }
+}
+
+function reasonOf(error: Error | undefined): { code?: string; message?: string } {
+  if (error === undefined) return {}
+  const { code } = error as { code?: unknown }
+  return { ...(typeof code === 'string' ? { code } : {}), message: error.message }
+}
+
+function textOf(report: ProbeReport, location: string): string {
+  const rows = report.steps.map(({ step, ok, ms, error }) => [
+    step,
+    ok ? 'ok' : 'FAILED',
+    formatDuration(ms),
+    printable(error?.message ?? ''),
+  ])
+  const found = Object.entries(report.found ?? {}).map(([name, value]) => `${WORDS[name] ?? name}: ${inWords(value)}`)
+  const verdict = report.ok ? 'Everything that a backup needs works.' : 'A backup would not work, or not all of it.'
+  const seen = found.length > 0 ? `\nSeen of the store: ${found.join('; ')}.` : ''
+  return `${location}\n\n${formatTable(['STEP', '', 'TIME', ''], rows, [2])}\n${seen}\n${verdict}`
+}
+
+const WORDS: Record<string, string> = {
+  conditionalPut: 'honours If-None-Match on a put',
+  conditionalComplete: 'honours it on objects in parts',
+  checksum: 'a wrong checksum is',
+}
+
+function inWords(value: boolean | string): string {
+  if (value === true) return 'yes'
+  if (value === false) return 'no'
+  return value
+}

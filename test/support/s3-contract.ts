@@ -1,0 +1,45 @@
+import { openS3 } from '../../adapters/s3.ts'
+import { KEY_MAX_BYTES } from '../../adapters/storage.ts'
+import { storageContract } from '../contract/storage.ts'
+import type { ServerName } from './servers.ts'
+import { openTestBucket, type TestBucket } from './test-bucket.ts'
+
+const PART_BYTES = 5 * 1024 * 1024
+const PREFIX = 'some/where/'
+const UPLOADERS = ['millrace', 'lib-storage'] as const
+/** Swift keeps a part as an object of its own, whose name goes on with the upload's id and the part's number. */
+const SWIFT_PART_NAME_BYTES = '/'.length + 48 + '/10000'.length
+/** Over several of the largest pages that there are. */
+const MANY_KEYS = 3000
+
+/** Registers the contract of a Storage for one S3 server, over http and https, with each of the uploaders. */
+export function s3Contracts(server: ServerName): void {
+  for (const scheme of ['http', 'https'] as const) {
+    for (const uploader of UPLOADERS) {
+      // To fill pages of the server's own size takes long, so one run does; the others have small pages.
+      const fillsPages = scheme === 'http' && uploader === UPLOADERS[0]
+      let bucket: TestBucket
+      storageContract(`s3 on ${server} over ${scheme} with ${uploader}`, {
+        async open() {
+          bucket = await openTestBucket({ server, tls: scheme === 'https' })
+          const { endpoint, region, accessKeyId, secretAccessKey } = bucket
+          return openS3({
+            ...{ endpoint, region, accessKeyId, secretAccessKey, bucket: bucket.bucket },
+            profile: server,
+            uploader,
+            ...(fillsPages ? {} : { pageSize: 10 }),
+            prefix: PREFIX,
+            partBytes: PART_BYTES,
+          })
+        },
+        cleanup: () => bucket.remove(),
+        pendingUploads: async () => (await bucket.pendingUploads()).length,
+        partBytes: PART_BYTES,
+        keyMaxBytes: KEY_MAX_BYTES - PREFIX.length,
+        ...(server === 'swift' ? { keyMaxBytesInParts: KEY_MAX_BYTES - SWIFT_PART_NAME_BYTES - PREFIX.length } : {}),
+        maxObjectBytes: 5 * 1024 ** 4,
+        manyKeys: fillsPages ? MANY_KEYS : 35,
+      })
+    }
+  }
+}

@@ -1,4 +1,4 @@
-import { StorageError, type StorageErrorCode } from './errors.ts'
+import { DOING, StorageError, type StorageErrorCode } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import { isNetworkCode, isUntrusted, networkAdvice, retryAfter } from './network.ts'
 import { isAbort } from './retry.ts'
@@ -136,20 +136,12 @@ const NEEDED: Record<string, string> = {
   delete: 'deleteFiles',
 }
 
-const DOING: Record<string, string> = {
+const OUR_DOING: Record<string, string> = {
+  ...DOING,
   authorize: 'signing in for',
   bucket: 'looking for',
-  begin: 'beginning to upload',
-  putPart: 'uploading a part of',
-  putWhole: 'uploading',
-  commit: 'completing',
-  abort: 'cancelling the upload of',
-  stat: 'asking for',
   versions: 'listing the versions of',
   unfinished: 'listing unfinished uploads of',
-  list: 'listing',
-  delete: 'deleting',
-  read: 'reading',
 }
 
 /** The words for a key that lacks a capability. */
@@ -167,7 +159,7 @@ export function toStorageError(error: unknown, operation: string, names: B2Names
   const advice = isRefusal ? adviceFor(error, code, operation, names) : networkAdvice(nodeCode, names.endpoint)
   const said = isRefusal ? [error.status, error.code].filter(Boolean).join(' ') : nodeCode
   const target = key === undefined ? 'the bucket' : `${quoteKey(key)} in the bucket`
-  const message = `B2: ${DOING[operation] ?? operation} ${target} "${names.bucket}" failed: ${advice} (${said}).`
+  const message = `B2: ${OUR_DOING[operation] ?? operation} ${target} "${names.bucket}" failed: ${advice} (${said}).`
   return new StorageError(message, {
     code,
     adapter: ADAPTER,

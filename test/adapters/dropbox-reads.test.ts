@@ -195,6 +195,9 @@ describe('reading, listing and deleting in a Dropbox', () => {
       for (const name of ['a%5Cb', 'a%2Fb', '%41', '%E9', 'x'.repeat(251), '100%', 'plain']) foreign(`/backups/${name}`)
       // What is percent-encoded without need is not what a key would have been made into.
       assert.deepEqual(await keysOf(''), ['100%', 'a\\b', 'deep/er/x', 'plain'])
+      for (const prefix of ['/', '/deep', 'deep//er', 'deep/../deep', `${'x'.repeat(251)}/`]) {
+        assert.deepEqual(await keysOf(prefix), [])
+      }
       await keysOf('deep/er/x')
       assert.equal(fake.callsOf('files/list_folder').at(-1)?.arg.path, '/backups/deep/er')
     })

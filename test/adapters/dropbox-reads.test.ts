@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
 import { buffer } from 'node:stream/consumers'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { type DropboxConfig, openDropbox } from '../../adapters/dropbox.ts'
@@ -59,13 +58,11 @@ describe('reading, listing and deleting in a Dropbox', () => {
     it('T14: a file that is replaced while it is read is read on to its end, in the revision that it had', async () => {
       await put(storage, 'moving', BYTES)
       proxy.inject({ kind: 'drop-reply', afterBytes: 20_000 }, isDownload)
-      const stream = storage.createReadStream('moving')
-      const [first] = (await once(stream, 'data')) as [Buffer]
-      stream.pause()
-      await put(storage, 'moving', BYTES.subarray(7))
-      const rest = await buffer(stream)
-      assert.ok(Buffer.concat([first, rest]).equals(BYTES))
-      assert.equal((await storage.stat('moving')).size, BYTES.length - 7)
+      fake.onCall = ({ route }) => {
+        if (route === 'files/download' && fake.callsOf(route).length === 2) foreign('/backups/moving')
+      }
+      assert.ok((await buffer(storage.createReadStream('moving'))).equals(BYTES))
+      assert.equal((await storage.stat('moving')).size, 3)
     })
 
     it('the token expires before a download', async () => {
@@ -212,6 +209,18 @@ describe('reading, listing and deleting in a Dropbox', () => {
     fake.applyAndFail('files/delete_v2')
     await storage.delete('gone')
     assert.deepEqual(await keysOf(''), [])
+  })
+
+  it('deletes no folder that has taken the place of a file since the look', async () => {
+    await put(storage, 'turned', BYTES.subarray(0, 5))
+    fake.onCall = ({ route }) => {
+      if (route !== 'files/delete_v2') return
+      fake.tree.delete('/backups/turned')
+      foreign('/backups/turned/precious')
+    }
+    await storage.delete('turned')
+    fake.onCall = undefined
+    assert.deepEqual(await keysOf(''), ['turned/precious'])
   })
 
   it('a namespace is where all requests go', async () => {

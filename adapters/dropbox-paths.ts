@@ -43,10 +43,18 @@ export class DropboxPaths {
     return `${this.root}/${encoded}`
   }
 
-  /** The folder to list for a prefix: the deepest that has all of its keys. */
-  folderOf(prefix: string): string {
+  /**
+   * The folder to list for a prefix: the deepest that has all of its keys.
+   * @returns undefined for a prefix that no key begins with.
+   */
+  folderOf(prefix: string): string | undefined {
     const slash = prefix.lastIndexOf('/')
-    return slash < 0 ? this.root : `${this.root}/${encode(prefix.slice(0, slash))}`
+    if (slash < 0) return this.root
+    try {
+      return this.pathOf(prefix.slice(0, slash), 'list')
+    } catch {
+      return undefined
+    }
   }
 
   /**

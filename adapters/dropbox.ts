@@ -106,7 +106,9 @@ class DropboxStorage implements Storage {
   async *list(prefix: string, options: CallOptions = {}): AsyncGenerator<ObjectStat> {
     // Dropbox lists what changes meanwhile once more, and all of it again when it has given the cursor up.
     const seen = new Set<string>()
-    for await (const entry of this.#entries(this.#connection.paths.folderOf(prefix), options)) {
+    const folder = this.#connection.paths.folderOf(prefix)
+    if (folder === undefined) return
+    for await (const entry of this.#entries(folder, options)) {
       if (entry['.tag'] !== 'file') continue
       const key = this.#connection.paths.keyOf(entry.path_display)
       if (key === undefined || !key.startsWith(prefix) || seen.has(key)) continue

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, it } from 'node:test'
 import { type DropboxConfig, openDropbox } from '../../adapters/dropbox.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { FakeDropbox } from '../fakes/dropbox.ts'
-import { rateLimit, routeError, transportLimit, uploadError } from '../fakes/dropbox-errors.ts'
+import { authError, rateLimit, routeError, transportLimit, uploadError } from '../fakes/dropbox-errors.ts'
 import { ContentHasher } from '../fakes/dropbox-hash.ts'
 import { Refusal } from '../fakes/http.ts'
 import {
@@ -90,6 +90,12 @@ describe('uploads to a Dropbox that fails', () => {
       await assertHolds(storage, fake, 'whole', BYTES.subarray(0, 100))
     })
 
+    it('a new token that is not known everywhere yet is no end', async () => {
+      fake.refuse(UPLOAD, authError('expired_access_token'), 2)
+      await put(storage, 'twice', BYTES.subarray(0, 10))
+      await assertHolds(storage, fake, 'twice', BYTES.subarray(0, 10))
+    })
+
     it('access that was revoked in the middle ends the upload at once, and says how to get it again', async () => {
       const stream = storage.createWriteStream('revoked')
       stream.write(BYTES.subarray(0, 2 * BLOCK_BYTES))
@@ -120,6 +126,20 @@ describe('uploads to a Dropbox that fails', () => {
       await put(storage, 'half', BYTES)
       await assertHolds(storage, fake, 'half', BYTES)
       assert.equal(bytesOf(fake, APPEND), BYTES.length + 1.5 * BLOCK_BYTES)
+    })
+
+    it('a session that has fewer bytes than were sent, or more, is lost', async () => {
+      await reopen({ session: 'sequential' })
+      for (const correct of [0, BLOCK_BYTES, 4 * BLOCK_BYTES]) {
+        const before = fake.callsOf(APPEND).length
+        fake.onCall = ({ route }) => {
+          if (route !== APPEND || fake.callsOf(APPEND).length !== before + 2) return
+          fake.refuse(APPEND, routeError(['incorrect_offset'], { correct_offset: correct }))
+        }
+        await assert.rejects(put(storage, 'behind', BYTES), { code: 'UNAVAILABLE', retryable: false })
+        assert.equal(fake.callsOf(APPEND).length, before + 2)
+      }
+      assertNoFile(fake)
     })
 
     for (const session of SESSIONS) {
@@ -225,15 +245,15 @@ describe('uploads to a Dropbox that fails', () => {
 
     it('a commit that Dropbox is at work on for longer than its answer is waited for is found in the end', async () => {
       fake.refuse(FINISH, new Refusal(504, ''))
-      fake.refuse(FINISH, routeError(['lookup_failed', 'closed']))
+      fake.refuse(FINISH, routeError(['lookup_failed', 'closed']), 2)
       const content = { size: BYTES.length, hash: new ContentHasher(BLOCK_BYTES).update(BYTES).digest(), bytes: BYTES }
       fake.onCall = ({ route, arg }) => {
-        if (route !== FINISH || fake.callsOf(FINISH).length < 2) return
+        if (route !== FINISH || fake.callsOf(FINISH).length < 3) return
         const { path, client_modified: clientModified } = arg.commit as { path: string; client_modified: string }
         fake.tree.write({ path, mode: { '.tag': 'add' }, strict: false, clientModified }, content)
       }
       await put(storage, 'slow', BYTES)
-      assert.equal(fake.callsOf(FINISH).length, 2)
+      assert.equal(fake.callsOf(FINISH).length, 3)
       await assertHolds(storage, fake, 'slow', BYTES)
     })
 
@@ -243,8 +263,7 @@ describe('uploads to a Dropbox that fails', () => {
       // As another writer's is: of another second.
       if (file) file.clientModified = '2020-01-01T00:00:00Z'
       await assert.rejects(put(storage, 'lease', BYTES.subarray(0, 50), { ifAbsent: true }), { code: 'CONFLICT' })
-      fake.applyAndFail(UPLOAD)
-      fake.refuse(UPLOAD, routeError(['other']), 2)
+      fake.refuse(UPLOAD, new Refusal(500, ''))
       await assert.rejects(put(storage, 'lease', BYTES.subarray(0, 50), { ifAbsent: true }), { code: 'CONFLICT' })
       await assertHolds(storage, fake, 'lease', BYTES.subarray(0, 50))
     })

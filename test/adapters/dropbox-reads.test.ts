@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
 import { buffer } from 'node:stream/consumers'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { type DropboxConfig, openDropbox } from '../../adapters/dropbox.ts'
@@ -59,13 +58,11 @@ describe('reading, listing and deleting in a Dropbox', () => {
     it('T14: a file that is replaced while it is read is read on to its end, in the revision that it had', async () => {
       await put(storage, 'moving', BYTES)
       proxy.inject({ kind: 'drop-reply', afterBytes: 20_000 }, isDownload)
-      const stream = storage.createReadStream('moving')
-      const [first] = (await once(stream, 'data')) as [Buffer]
-      stream.pause()
-      await put(storage, 'moving', BYTES.subarray(7))
-      const rest = await buffer(stream)
-      assert.ok(Buffer.concat([first, rest]).equals(BYTES))
-      assert.equal((await storage.stat('moving')).size, BYTES.length - 7)
+      fake.onCall = ({ route }) => {
+        if (route === 'files/download' && fake.callsOf(route).length === 2) foreign('/backups/moving')
+      }
+      assert.ok((await buffer(storage.createReadStream('moving'))).equals(BYTES))
+      assert.equal((await storage.stat('moving')).size, 3)
     })
 
     it('the token expires before a download', async () => {
@@ -178,16 +175,9 @@ describe('reading, listing and deleting in a Dropbox', () => {
       for (let index = 0; index < 9; index++) await put(storage, `busy/${index}`, BYTES.subarray(0, 5))
       fake.refuse('files/list_folder/continue', routeError(['reset']), 50)
       await assert.rejects(keysOf('busy/'), { code: 'UNAVAILABLE' })
-      const own = await FakeDropbox.open({ blockBytes: BLOCK_BYTES })
-      const other = await openDropbox(quickSettings(own, { pageSize: 2 }))
-      for (let index = 0; index < 5; index++) await put(other, `${index}`, BYTES.subarray(0, 5))
-      own.refuse('files/list_folder/continue', routeError(['path', 'not_found']))
-      const walk = async () => {
-        for await (const _ of other.list(''));
-      }
-      await assert.rejects(walk(), { code: 'NOT_FOUND' })
-      await other.close()
-      await own.close()
+      fake.disarm()
+      fake.refuse('files/list_folder/continue', routeError(['path', 'not_found']))
+      await assert.rejects(keysOf(''), { code: 'NOT_FOUND' })
     })
 
     it('leave out what no key leads to, and ask for the deepest folder alone', async () => {
@@ -195,6 +185,9 @@ describe('reading, listing and deleting in a Dropbox', () => {
       for (const name of ['a%5Cb', 'a%2Fb', '%41', '%E9', 'x'.repeat(251), '100%', 'plain']) foreign(`/backups/${name}`)
       // What is percent-encoded without need is not what a key would have been made into.
       assert.deepEqual(await keysOf(''), ['100%', 'a\\b', 'deep/er/x', 'plain'])
+      for (const prefix of ['/', '/deep', 'deep//er', 'deep/../deep', `${'x'.repeat(251)}/`]) {
+        assert.deepEqual(await keysOf(prefix), [])
+      }
       await keysOf('deep/er/x')
       assert.equal(fake.callsOf('files/list_folder').at(-1)?.arg.path, '/backups/deep/er')
     })
@@ -209,6 +202,18 @@ describe('reading, listing and deleting in a Dropbox', () => {
     fake.applyAndFail('files/delete_v2')
     await storage.delete('gone')
     assert.deepEqual(await keysOf(''), [])
+  })
+
+  it('deletes no folder that has taken the place of a file since the look', async () => {
+    await put(storage, 'turned', BYTES.subarray(0, 5))
+    fake.onCall = ({ route }) => {
+      if (route !== 'files/delete_v2') return
+      fake.tree.delete('/backups/turned')
+      foreign('/backups/turned/precious')
+    }
+    await storage.delete('turned')
+    fake.onCall = undefined
+    assert.deepEqual(await keysOf(''), ['turned/precious'])
   })
 
   it('a namespace is where all requests go', async () => {

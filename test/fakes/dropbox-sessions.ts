@@ -17,12 +17,14 @@ interface Session {
   size: number
 }
 
+/** What becomes of a session. */
 export interface SessionContent {
   size: number
   hash: string
   bytes: Buffer | undefined
 }
 
+/** UploadSessionCursor. */
 export interface Cursor {
   session_id: string
   offset: number
@@ -51,6 +53,7 @@ export class FakeSessions {
     this.#sessions.clear()
   }
 
+  /** Begins one. @returns its id. @throws Refusal as upload_session/start does */
   start(type: Session['type'], close: boolean, body: Buffer): string {
     if (type === 'concurrent' && body.length > 0) throw routeError(['concurrent_session_data_not_allowed'])
     if (type === 'concurrent' && close) throw routeError(['concurrent_session_close_not_allowed'])
@@ -71,13 +74,13 @@ export class FakeSessions {
     return id
   }
 
-  /** @param wrap puts a tag around the errors of the session, as finish does. */
-  append(cursor: Cursor, body: Buffer, close: boolean, wrap: readonly string[] = []): void {
-    const session = this.#find(cursor, wrap)
-    if (session.closed) throw routeError([...wrap, 'closed'])
-    if (cursor.offset + body.length > FILE_MAX_BYTES) throw routeError([...wrap, 'too_large'])
-    if (session.type === 'sequential') this.#checkOffset(session, cursor, wrap)
-    else this.#checkConcurrent(cursor, body, close, wrap)
+  /** @throws Refusal as upload_session/append_v2 does */
+  append(cursor: Cursor, body: Buffer, close: boolean): void {
+    const session = this.#find(cursor, [])
+    if (session.closed) throw routeError(['closed'])
+    if (cursor.offset + body.length > FILE_MAX_BYTES) throw routeError(['too_large'])
+    if (session.type === 'sequential') this.#checkOffset(session, cursor, [])
+    else this.#checkConcurrent(cursor, body, close)
     this.#add(session, cursor.offset, body)
     session.closed = close
   }
@@ -89,7 +92,7 @@ export class FakeSessions {
     this.#add(session, cursor.offset, body.subarray(0, body.length >> 1))
   }
 
-  /** What the session holds, once the body of finish is added to it. */
+  /** What the session holds, once the body of finish is added to it. @throws Refusal as upload_session/finish does */
   content(cursor: Cursor, body: Buffer): SessionContent {
     const wrap = ['lookup_failed']
     const session = this.#find(cursor, wrap)
@@ -107,6 +110,7 @@ export class FakeSessions {
     return { size: session.size, hash: session.hash, bytes }
   }
 
+  /** Notes that a session has become a file. */
   finish(id: string): void {
     const session = this.#sessions.get(id)
     if (!session) return
@@ -115,6 +119,7 @@ export class FakeSessions {
     if (!this.keepFinished) this.#sessions.delete(id)
   }
 
+  /** @param wrap the tags that finish puts around the errors of a session. */
   #find({ session_id: id }: Cursor, wrap: readonly string[]): Session {
     const session = this.#sessions.get(id)
     if (!session) throw routeError([...wrap, 'not_found'])
@@ -125,10 +130,10 @@ export class FakeSessions {
     if (offset !== session.size) throw routeError([...wrap, 'incorrect_offset'], { correct_offset: session.size })
   }
 
-  #checkConcurrent({ offset }: Cursor, body: Buffer, close: boolean, wrap: readonly string[]): void {
-    if (offset % this.#blockBytes !== 0) throw routeError([...wrap, 'concurrent_session_invalid_offset'])
+  #checkConcurrent({ offset }: Cursor, body: Buffer, close: boolean): void {
+    if (offset % this.#blockBytes !== 0) throw routeError(['concurrent_session_invalid_offset'])
     if (body.length % this.#blockBytes !== 0 && !close) {
-      throw routeError([...wrap, 'concurrent_session_invalid_data_size'])
+      throw routeError(['concurrent_session_invalid_data_size'])
     }
   }
 

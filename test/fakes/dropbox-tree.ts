@@ -1,3 +1,4 @@
+/** One revision of a file. */
 export interface FakeFile {
   kind: 'file'
   display: string
@@ -11,14 +12,17 @@ export interface FakeFile {
   serverModified: string
 }
 
+/** A folder; what is in it is told by paths. */
 export interface FakeFolder {
   kind: 'folder'
   display: string
   id: string
 }
 
+/** WriteMode. */
 export type Mode = { '.tag': 'add' } | { '.tag': 'overwrite' } | { '.tag': 'update'; update: string }
 
+/** CommitInfo, as far as it decides. */
 export interface Commit {
   path: string
   mode: Mode
@@ -140,6 +144,7 @@ export class FakeTree {
   }
 }
 
+/** A path as Dropbox compares it. */
 export function lower(path: string): string {
   return path.normalize('NFC').toLowerCase()
 }

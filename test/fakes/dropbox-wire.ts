@@ -3,6 +3,7 @@ import { badInput, union } from './dropbox-errors.ts'
 import { type FakeFile, type FakeFolder, type FakeTree, lower, type Mode, TreeError } from './dropbox-tree.ts'
 import { Refusal, rangeOf } from './http.ts'
 
+/** A route's argument, as it came. */
 export type Arg = Record<string, unknown>
 type Handle = (call: {
   arg: Arg
@@ -12,6 +13,7 @@ type Handle = (call: {
   reply: ServerResponse
 }) => unknown
 
+/** What a route takes and does. */
 export interface Route {
   style: 'rpc' | 'upload' | 'download'
   scope: string
@@ -20,8 +22,10 @@ export interface Route {
   handle: Handle
 }
 
+/** The fields of CommitInfo. */
 export const COMMIT = ['path', 'mode', 'autorename', 'client_modified', 'mute', 'property_groups', 'strict_conflict']
 
+/** The argument of a request, from its body or its header. @throws Refusal 400 for what Dropbox would not read */
 export function argOf(request: IncomingMessage, name: string, route: Route, body: Buffer): Arg {
   const { 'content-type': type, 'dropbox-api-arg': header } = request.headers
   const wanted = { rpc: 'application/json', upload: 'application/octet-stream', download: undefined }[route.style]
@@ -44,6 +48,7 @@ export function argOf(request: IncomingMessage, name: string, route: Route, body
   return arg
 }
 
+/** What CommitInfo asks for, its defaults filled in. @throws Refusal 400 */
 export function commitOf(arg: Arg): { path: string; mode: Mode; strict: boolean; clientModified: string | undefined } {
   for (const field of Object.keys(arg)) {
     if (![...COMMIT, 'content_hash'].includes(field)) throw badInput('files/upload', `unknown field '${field}'`)
@@ -56,6 +61,7 @@ export function commitOf(arg: Arg): { path: string; mode: Mode; strict: boolean;
   return { path: String(arg.path), mode, strict: arg.strict_conflict === true, clientModified }
 }
 
+/** FileMetadata or FolderMetadata; `tagged` where either could stand. */
 export function metadataOf(entry: FakeFile | FakeFolder, tagged = true): Record<string, unknown> {
   const names = {
     name: nameOf(entry.display),
@@ -77,6 +83,7 @@ export function metadataOf(entry: FakeFile | FakeFolder, tagged = true): Record<
   }
 }
 
+/** The file at a path, or of a revision, to be downloaded. @throws TreeError with the tags of LookupError */
 export function fileAt(tree: FakeTree, path: string): FakeFile {
   const there = tree.find(path)
   if (!there) throw new TreeError('not_found')
@@ -85,6 +92,7 @@ export function fileAt(tree: FakeTree, path: string): FakeFile {
   return there
 }
 
+/** Answers with a file's bytes, or the range of them that the request asks for. @throws Refusal 416 */
 export function download(request: IncomingMessage, reply: ServerResponse, file: FakeFile): ServerResponse {
   const bytes = file.bytes!
   const range = rangeOf(request, file.size)
@@ -106,6 +114,7 @@ export function download(request: IncomingMessage, reply: ServerResponse, file: 
   return reply
 }
 
+/** The last component of a path. */
 export function nameOf(path: string): string {
   return path.slice(path.lastIndexOf('/') + 1)
 }

@@ -42,11 +42,8 @@ export interface MultipartPrimitives<Upload, Receipt> extends PartStore<Upload, 
   find(request: PrimitiveRequest): Promise<FoundObject | undefined>
   /** Removes exactly the object that `find` just called ours. */
   remove(request: PrimitiveRequest): Promise<void>
-  /**
-   * Removes what the object replaces, for a store that keeps both. Called once ours is verified, and never after
-   * `destroy()`: until here the old one is there to go back to.
-   */
-  removeOld?(request: PrimitiveRequest): Promise<void>
+  /** Does to the object that `find` just called ours what is left to do: removes what it replaces, say. */
+  secure?(request: PrimitiveRequest): Promise<void>
 }
 
 export interface MultipartOptions extends WriteOptions {
@@ -208,7 +205,7 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
       await this.#commit(() => this.#store.putWhole(body, { signal }), CALL_RETRY)
     }
     await this.#verify()
-    await this.#removeOld()
+    await this.#secure()
   }
 
   async #commit(attempt: () => Promise<void>, policy: RetryPolicy): Promise<void> {
@@ -253,10 +250,10 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
     if (found.damage !== undefined) throw this.#error('CORRUPT', 'verify', found.damage)
   }
 
-  async #removeOld(): Promise<void> {
+  async #secure(): Promise<void> {
     const { callRetry = CALL_RETRY, clock } = this.#options
     const signal = this.#sender.stopSignal
-    await retry(async () => this.#store.removeOld?.({ signal }), callRetry, { signal, clock })
+    await retry(async () => this.#store.secure?.({ signal }), callRetry, { signal, clock })
   }
 
   #find(): Promise<FoundObject | undefined> {

@@ -155,9 +155,7 @@ export class DriveConnection {
    */
   raw(operation: string, request: RawRequest, accepts: (status: number) => boolean): Promise<HttpResponse> {
     const { method, url, headers, body, signal } = request
-    return this.#signedIn(operation, request, async () => {
-      const { token } = await this.#auth.getAccessToken()
-      throwIfAborted(signal)
+    return this.#signedIn(operation, request, async (token) => {
       const answer = await this.#http.request({
         ...targetOf(url),
         method,
@@ -188,8 +186,7 @@ export class DriveConnection {
       this.#asking ??= this.#askIds(options).finally(() => {
         this.#asking = undefined
       })
-      await this.#asking
-      throwIfAborted(options.signal)
+      await orAbort(this.#asking, options.signal)
     }
     return this.#ids.pop() as string
   }
@@ -216,17 +213,20 @@ export class DriveConnection {
   async #signedIn<T>(
     operation: string,
     { signal, key, once }: DriveCall & { once?: boolean },
-    send: () => Promise<T>,
+    send: (token: string) => Promise<T>,
   ): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       throwIfAborted(signal)
-      const { access_token: used } = this.#auth.credentials
+      let used: string | undefined
       try {
-        return await send()
+        // Renewed before it expires, and once for all who ask meanwhile: the SDK does that.
+        const { token } = await orAbort(this.#auth.getAccessToken(), signal)
+        used = token ?? ''
+        return await send(used)
       } catch (error) {
         if (signal?.aborted) throw abortError(signal)
         const cleaned = toStorageError(fromSdk(error), operation, key)
-        if (statusOf(cleaned) !== 401 || used == null) throw cleaned
+        if (statusOf(cleaned) !== 401 || used === undefined) throw cleaned
         this.#forget(used)
         if (once || attempt > 1) throw cleaned
       }
@@ -238,6 +238,17 @@ export class DriveConnection {
     if (this.#auth.credentials.access_token !== used) return
     this.#auth.setCredentials({ refresh_token: this.config.refreshToken })
   }
+}
+
+/** What a promise comes to, or AbortError as soon as the signal fires; what it stands for goes on, for others. */
+export function orAbort<T>(shared: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return shared
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(abortError(signal))
+    if (signal.aborted) onAbort()
+    signal.addEventListener('abort', onAbort, { once: true })
+    shared.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+  })
 }
 
 /** What is loaded of the packages: Drive's own module and the sign-in, and none of the other 300 APIs. */

@@ -1,5 +1,5 @@
 import type { drive_v3 } from 'googleapis/build/src/apis/drive/v3.js'
-import type { DriveCall, DriveConnection } from './google-drive-client.ts'
+import { type DriveCall, type DriveConnection, orAbort } from './google-drive-client.ts'
 import { reasonOf } from './google-drive-errors.ts'
 import { byAge, FOLDER_TYPE, inParents, quoteQuery, search } from './google-drive-files.ts'
 
@@ -62,7 +62,7 @@ export class DriveFolders {
     const name = path.join('/')
     const making = this.#making.get(name) ?? this.#make(path, call).finally(() => this.#making.delete(name))
     this.#making.set(name, making)
-    return making
+    return orAbort(making, call.signal)
   }
 
   /** Believes nothing of a path any more. @returns whether anything was believed, so that asking again can help. */

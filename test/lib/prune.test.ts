@@ -109,13 +109,13 @@ test('what only one of two listings condemns stays', async (t) => {
   const prune = await pruner(t)
   const storage = await openMemory()
   const made = await hoursAgo(storage, [1, 2, 3, 4])
-  // A new version, a pin and a lost companion, each between the two looks.
+  // Other bytes of the same number, and a pin, between the two looks.
   let listings = 0
   const changing = overriding(storage, {
     async *list(prefix, options) {
       listings += 1
       if (listings === 2) {
-        await pipeline(feed(Buffer.from('another')), storage.createWriteStream(made[2]!.key))
+        await pipeline(feed(Buffer.alloc(made[2]!.id.length)), storage.createWriteStream(made[2]!.key))
         await pipeline(feed(Buffer.from('{}')), storage.createWriteStream(`${server}/${made[3]!.id}.pin`))
       }
       yield* storage.list(prefix, options)
@@ -298,7 +298,7 @@ test('an unfinished snapshot goes only under the lease, seen twice a day apart, 
   await pipeline(feed(Buffer.from('replaced')), memory.createWriteStream(left!.key))
   await stays(60, aLease)
   await pipeline(feed(Buffer.from('{}')), memory.createWriteStream(`${server}/${left!.id}.pin`))
-  await stays(100, aLease)
+  assert.deepEqual((await stays(100, aLease)).snapshots[0]?.reasons, ['pinned', 'unfinished: not touched'])
   await memory.delete(`${server}/${left!.id}.pin`)
   let released = 0
   const counted = {
@@ -310,6 +310,21 @@ test('an unfinished snapshot goes only under the lease, seen twice a day apart, 
   assert.deepEqual(outcomes(report), ['removed', 'kept'])
   assert.match(report.snapshots[0]!.reasons.join(), /unfinished, seen so since/)
   assert.equal(released, 1)
+})
+
+test('T20: a clock that was set back begins the day of an unfinished snapshot anew', async (t) => {
+  const prune = await pruner(t)
+  const memory = await openMemory()
+  const storage = withOlder(memory, (key) => (key.includes('/.lease/') ? 0 : 3 * DAY_MS))
+  await hoursAgo(memory, [150], { companion: false })
+  await hoursAgo(memory, [120])
+  const at = async (hours: number) => {
+    const now = new Date(NOW.getTime() + hours * HOUR_MS)
+    return (await prune(storage, LAST_2, { lease: aLease, now })).snapshots[0]?.outcome
+  }
+  // Ten years ahead, and right again.
+  assert.deepEqual([await at(87_600), await at(0), await at(23)], ['kept', 'kept', 'kept'])
+  assert.equal(await at(24), 'removed')
 })
 
 test('an unfinished snapshot that the store took within a day stays, whatever our clock says', async (t) => {

@@ -100,15 +100,14 @@ export async function pruneSnapshots(
   }
   const sweepable = await sight(report, { location: storage.location, prefix: `${server}/`, now, stateDir })
   if (dryRun) {
-    if (lease) condemn(report, sweepable)
+    sweep(report, sweepable, lease !== undefined)
     report.orphans = survey.orphans.filter((orphan) => isLeftover(orphan, now)).map(({ key }) => key)
     for (const one of snapshots) if (one.action === 'remove') settle(report, one, 'planned')
     return report
   }
   const held = await takeLease(report, lease)
   try {
-    if (held) condemn(report, sweepable)
-    else if (sweepable.length > 0) report.notes.push('Unfinished snapshots are swept only under the lease.')
+    sweep(report, sweepable, held !== undefined)
     await new Pruning(storage, policy, options, now, report).run(survey)
     await cancelUploads(storage, report, held ? LEFTOVER_MS : UNLEASED_UPLOAD_MS, signal)
   } finally {
@@ -128,7 +127,11 @@ async function sight(report: PruneReport, at: Omit<Parameters<typeof sightUnfini
 }
 
 /** An unfinished snapshot is kept by every policy; here it is removed all the same. */
-function condemn({ snapshots }: PruneReport, sweepable: readonly Sweepable[]): void {
+function sweep({ snapshots, notes }: PruneReport, sweepable: readonly Sweepable[], leased: boolean): void {
+  if (!leased) {
+    if (sweepable.length > 0) notes.push('Unfinished snapshots are swept only under the lease.')
+    return
+  }
   for (const { snapshot, reason } of sweepable) {
     const found = snapshots.find((one) => one.snapshot === snapshot) as PrunedSnapshot
     found.action = 'remove'

@@ -123,7 +123,6 @@ test('a snapshot is pinned and unpinned, and list shows it', async (t) => {
   const at = await place(t)
   const [, second] = (await fill(at, [1, 2, 3])) as [string, string, string]
   const to = ['--to', `file://${at.store}`, '--server', 'world']
-  assert.match((await run(0, ['pin', ...at.from], at.env)).stdout.toString(), /No snapshot of world is pinned/)
   await run(0, ['pin', second, ...to, '--note', 'the good one'], at.env)
   assert.match(
     (await run(0, ['list', ...at.from], at.env)).stdout.toString(),
@@ -133,11 +132,8 @@ test('a snapshot is pinned and unpinned, and list shows it', async (t) => {
   await run(0, ['prune', ...at.from, '--keep-last', '1'], at.env)
   assert.equal((await objects(at)).length, 2)
   await run(0, ['unpin', second, ...at.from], at.env)
-  await run(0, ['prune', ...at.from, '--keep-last', '1'], at.env)
-  assert.equal((await objects(at)).length, 1)
-  await run(1, ['pin', second, ...at.from], at.env)
+  assert.match((await run(0, ['pin', ...at.from], at.env)).stdout.toString(), /No snapshot of world is pinned/)
   await run(2, ['pin', second, '--server', 'world'], at.env)
-  await run(2, ['unpin', 'latest', ...at.from], at.env)
 })
 
 test('an unfinished snapshot is reported by prune, adopted, and complete then', async (t) => {

@@ -27,18 +27,21 @@ const SCHEMES: Record<string, (url: URL) => StorageConfig> = {
     return { provider: 'filesystem', root: fileURLToPath(url) }
   },
   's3:': (url) => {
-    const { forcePathStyle, ...given } = takeParameters(url, [
+    const { forcePathStyle, objectLock, ...given } = takeParameters(url, [
       'endpoint',
       'region',
       'forcePathStyle',
       'profile',
       'storageClass',
       'uploader',
+      'objectLock',
     ])
     if (url.hostname === '') throw invalid('An s3: URL begins with the bucket: s3://bucket/prefix.')
     if (forcePathStyle !== undefined && !/^(true|false)$/.test(forcePathStyle)) {
       throw invalid('forcePathStyle in an s3: URL is true or false.')
     }
+    const lock = objectLock === undefined ? undefined : /^(GOVERNANCE|COMPLIANCE):(\d+)$/.exec(objectLock)
+    if (lock === null) throw invalid('objectLock in an s3: URL is a mode and days: objectLock=GOVERNANCE:30.')
     return {
       provider: 's3',
       bucket: url.hostname,
@@ -46,6 +49,9 @@ const SCHEMES: Record<string, (url: URL) => StorageConfig> = {
       // Held to what they can be by openS3.
       ...(given as Pick<S3Config, 'endpoint' | 'region' | 'profile' | 'storageClass' | 'uploader'>),
       ...(forcePathStyle === undefined ? {} : { forcePathStyle: forcePathStyle === 'true' }),
+      ...(lock === undefined
+        ? {}
+        : { objectLock: { mode: lock[1] as 'GOVERNANCE' | 'COMPLIANCE', days: Number(lock[2]) } }),
     }
   },
   'drive:': (url) => {

@@ -2,13 +2,18 @@ import { addAbortSignal, type Readable } from 'node:stream'
 import { openStorage, type StorageConfig } from '../adapters/open.ts'
 import type { Storage } from '../adapters/storage.ts'
 import { checkReadKeys, type IndexEntry, type IndexHead, type ReadKeys, type WriteKey } from '../transforms/index.ts'
-import { findSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
+import { type Adopted, type AdoptOptions, adoptSnapshot } from './adopt.ts'
+import { findSnapshot, type ListedSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
 import { type CreatedSnapshot, type CreateOptions, createSnapshot } from './create.ts'
 import { BackupError } from './errors.ts'
 import { checkServer } from './names.ts'
 import { openObject } from './open-object.ts'
 import { readEntry } from './partial.ts'
+import { type Pin, pinSnapshot, readPins, unpinSnapshot } from './pins.ts'
+import { type PruneOptions, type PruneReport, pruneSnapshots } from './prune.ts'
+import { withReadLease } from './read-lease.ts'
 import { type Restored, type RestoreOptions, restoreSnapshot } from './restore.ts'
+import { DEFAULT_POLICY, type RetentionPolicy } from './retention.ts'
 import type { BackupSource } from './source.ts'
 import { type Verification, type VerifyOptions, verifySnapshot } from './verify.ts'
 import { VERSION } from './version.ts'
@@ -20,6 +25,12 @@ export interface BackupsOptions extends ReadKeys {
   server: string
   /** false: write and read without encryption. Otherwise a password or a key is needed; the first is written with. */
   encryption?: boolean | undefined
+  /** Told, in a sentence, what changes no result and is worth knowing, such as that a read lease cannot be written. */
+  onNotice?: ((message: string) => void) | undefined
+}
+
+interface CallOptions {
+  signal?: AbortSignal | undefined
 }
 
 export interface Inspection {
@@ -54,7 +65,7 @@ export interface Backups {
   /** Backs a folder, a file, a stream or a program's output up. See `createSnapshot`. */
   create(source: BackupSource, options?: CreateOptions): Promise<CreatedSnapshot>
   /** All snapshots, oldest first; nothing is opened. */
-  list(options?: { signal?: AbortSignal | undefined }): Promise<Snapshot[]>
+  list(options?: CallOptions): Promise<ListedSnapshot[]>
   /** Reads what a snapshot says of itself. `id` may be `latest`. */
   inspect(id: string, options?: InspectOptions): Promise<Inspection>
   /** Restores a snapshot so that `target` becomes the folder (or file) that was backed up. */
@@ -66,6 +77,14 @@ export interface Backups {
    * byte of it is authenticated first.
    */
   read(id: string, path: string | undefined, options?: ReadOptions): Promise<Readable>
+  /** Removes what a policy does not keep: 24 hourly, 14 daily and 8 weekly ones when none is given. See `pruneSnapshots`. */
+  prune(policy?: RetentionPolicy, options?: PruneOptions): Promise<PruneReport>
+  /** Keeps a snapshot from `prune` until it is unpinned. `id` may be `latest`; `note` is for people. */
+  pin(id: string, note?: string, options?: CallOptions): Promise<Pin>
+  unpin(id: string, options?: CallOptions): Promise<void>
+  pins(options?: CallOptions): Promise<Pin[]>
+  /** Makes an unfinished snapshot complete, once all of it has been read and authenticates. See `adoptSnapshot`. */
+  adopt(id: string, options?: AdoptOptions): Promise<Adopted>
   close(): Promise<void>
 }
 
@@ -79,6 +98,8 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
   const { storage: given } = options
   const own = typeof given === 'string' || 'provider' in given
   const storage = own ? await openStorage(given) : given
+  const leased = <T>(snapshot: Snapshot, signal: AbortSignal | undefined, read: () => Promise<T>) =>
+    withReadLease(storage, snapshot, { onNotice: options.onNotice, signal }, read)
   const find = async (id: string, unfinished: boolean, signal?: AbortSignal) =>
     findSnapshot(await listSnapshots(storage, server, signal), id, unfinished)
   return {
@@ -107,10 +128,12 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
     },
     async restore(id, target, restore = {}) {
       const snapshot = await find(id, restore.allowUnverified ?? false, restore.signal)
-      return restoreSnapshot(storage, snapshot, keys, target, restore)
+      return leased(snapshot, restore.signal, () => restoreSnapshot(storage, snapshot, keys, target, restore))
     },
     async verify(id, verify = {}) {
-      return verifySnapshot(storage, await find(id, true, verify.signal), keys, verify)
+      const snapshot = await find(id, true, verify.signal)
+      const read = () => verifySnapshot(storage, snapshot, keys, verify)
+      return verify.quick ? read() : leased(snapshot, verify.signal, read)
     },
     async read(id, path, read = {}) {
       const snapshot = await find(id, read.allowUnverified ?? false, read.signal)
@@ -123,6 +146,14 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
         object.close()
         throw error
       }
+    },
+    prune: (policy = DEFAULT_POLICY, prune = {}) => pruneSnapshots({ storage, server }, policy, prune),
+    pin: (id, note, { signal } = {}) => pinSnapshot(storage, server, id, note, signal),
+    unpin: (id, { signal } = {}) => unpinSnapshot(storage, server, id, signal),
+    pins: ({ signal } = {}) => readPins(storage, server, signal),
+    async adopt(id, adopt = {}) {
+      const snapshot = await find(id, true, adopt.signal)
+      return leased(snapshot, adopt.signal, () => adoptSnapshot(storage, snapshot, keys, adopt))
     },
     async close() {
       if (own) await storage.close()

@@ -1,10 +1,6 @@
-import { Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
-import { StorageError } from '../adapters/errors.ts'
 import type { Storage } from '../adapters/storage.ts'
 import { COMPANION_SUFFIX, companionText, parseCompanion } from './names.ts'
-
-const COMPANION_MAX_BYTES = 4096
+import { readSmall, writeSmall } from './small-objects.ts'
 
 /** Writes the companion of an object that is there already. */
 export async function writeCompanion(
@@ -13,12 +9,7 @@ export async function writeCompanion(
   digest: string,
   signal?: AbortSignal,
 ): Promise<void> {
-  const text = Buffer.from(companionText(digest, key.slice(key.lastIndexOf('/') + 1)))
-  await pipeline(
-    Readable.from([text], { objectMode: false }),
-    storage.createWriteStream(key + COMPANION_SUFFIX, { size: text.length }),
-    { signal },
-  )
+  await writeSmall(storage, key + COMPANION_SUFFIX, companionText(digest, baseOf(key)), signal)
 }
 
 /**
@@ -26,13 +17,10 @@ export async function writeCompanion(
  * @returns the digest in hex, or null when the companion is missing or says nothing of this object.
  */
 export async function readCompanion(storage: Storage, key: string, signal?: AbortSignal): Promise<string | null> {
-  try {
-    const { size } = await storage.stat(key + COMPANION_SUFFIX, { signal })
-    if (size > COMPANION_MAX_BYTES) return null
-    const bytes = await storage.readRange(key + COMPANION_SUFFIX, 0, size, { signal })
-    return parseCompanion(bytes.toString('utf8'), key.slice(key.lastIndexOf('/') + 1))
-  } catch (error) {
-    if (error instanceof StorageError && error.code === 'NOT_FOUND') return null
-    throw error
-  }
+  const text = await readSmall(storage, key + COMPANION_SUFFIX, signal)
+  return text === null ? null : parseCompanion(text, baseOf(key))
+}
+
+function baseOf(key: string): string {
+  return key.slice(key.lastIndexOf('/') + 1)
 }

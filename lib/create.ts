@@ -125,6 +125,7 @@ export async function createSnapshot(
       created: idTime(id) as Date,
       storedBytes: tee.bytes,
       complete: true,
+      pinned: false,
       sha256: tee.digest,
       bytes: plainBytes,
       files: summary.files,

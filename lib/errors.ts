@@ -17,6 +17,10 @@ export type BackupErrorCode =
   | 'NOT_ENCRYPTED'
   /** The object is stored and could not be marked complete. */
   | 'UNFINISHED'
+  /** The snapshot is being removed, or something else is at work on it. */
+  | 'IN_USE'
+  /** This machine's clock and the store's are far apart. */
+  | 'CLOCK'
   /** An archive entry that would leave the target. */
   | 'UNSAFE_ARCHIVE'
 

@@ -8,13 +8,23 @@ export {
   TransformError,
   type TransformErrorCode,
 } from '../transforms/index.ts'
+export type { Adopted, AdoptOptions } from './adopt.ts'
 export type { ArchiveWarning } from './archive/entry.ts'
 export { type Backups, type BackupsOptions, type Inspection, type InspectOptions, openBackups } from './backups.ts'
-export { listSnapshots, type Snapshot } from './catalog.ts'
+export { type ListedSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
 export type { CreatedSnapshot, CreateOptions, CreateProgress } from './create.ts'
 export { BackupError, type BackupErrorCode } from './errors.ts'
 export { readKeyFile, readPasswordFile } from './key-file.ts'
+export type { Pin } from './pins.ts'
+export type { PrunedSnapshot, PruneOptions, PruneOutcome, PruneProblem, PruneReport } from './prune.ts'
 export type { Restored, RestoreOptions } from './restore.ts'
+export {
+  DEFAULT_POLICY,
+  type Decision,
+  decideRetention,
+  type RetentionPolicy,
+  type RetentionSnapshot,
+} from './retention.ts'
 export { type BackupSource, type CommandSource, type Omissions, openCommand } from './source.ts'
 export type { Verification, VerifyOptions } from './verify.ts'
 export { VERSION } from './version.ts'

@@ -38,6 +38,8 @@ export interface Verification {
   storedBytes: number
   /** The archive's bytes, after a full verification. */
   bytes?: number
+  /** The object's SHA-256 as stored, hex, after a full verification. */
+  sha256?: string
   elapsedMs: number
 }
 
@@ -72,7 +74,7 @@ export async function verifySnapshot(
     }
   }
   const differs = found.digest !== undefined && expected !== null && found.digest !== expected
-  const { digest: _, ...sizes } = found
+  const { digest, ...sizes } = found
   return {
     id: snapshot.id,
     status: expected === null || differs ? (differs && !snapshot.encrypted ? 'damaged' : 'unverified') : 'ok',
@@ -80,6 +82,7 @@ export async function verifySnapshot(
     ...(expected === null ? { reason: 'The companion is missing, or is not of this object.' } : {}),
     ...(differs ? { reason: 'The object is not the one its companion was written for.' } : {}),
     ...sizes,
+    ...(digest === undefined ? {} : { sha256: digest }),
     elapsedMs: performance.now() - begun,
   }
 }

@@ -11,6 +11,8 @@ export const EXIT = {
   /** Damaged, or a wrong password. */
   DAMAGED: 4,
   REFUSED: 5,
+  /** Deletes that a lock of the store refuses for now. */
+  DEFERRED: 7,
 } as const
 
 const BACKUP_CODES: Record<BackupErrorCode, number> = {
@@ -23,6 +25,8 @@ const BACKUP_CODES: Record<BackupErrorCode, number> = {
   DAMAGED: EXIT.DAMAGED,
   NOT_ENCRYPTED: EXIT.REFUSED,
   UNFINISHED: EXIT.INCOMPLETE,
+  IN_USE: EXIT.REFUSED,
+  CLOCK: EXIT.REFUSED,
   UNSAFE_ARCHIVE: EXIT.DAMAGED,
 }
 

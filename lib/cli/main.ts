@@ -1,5 +1,6 @@
 import { Command, CommanderError, Option } from 'commander'
 import { VERSION } from '../version.ts'
+import { adoptCommand } from './commands/adopt.ts'
 import { backupCommand } from './commands/backup.ts'
 import { catCommand } from './commands/cat.ts'
 import { checkCommand } from './commands/check.ts'
@@ -7,9 +8,12 @@ import { decryptCommand, encryptCommand } from './commands/crypt.ts'
 import { inspectCommand } from './commands/inspect.ts'
 import { listCommand } from './commands/list.ts'
 import { loginCommand } from './commands/login.ts'
+import { pinCommand, unpinCommand } from './commands/pin.ts'
+import { pruneCommand } from './commands/prune.ts'
 import { restoreCommand } from './commands/restore.ts'
 import { verifyCommand } from './commands/verify.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
+import { withKeep } from './keep-options.ts'
 import { Output } from './output.ts'
 
 /** What every command is given beside its own options. */
@@ -22,7 +26,8 @@ export interface Invocation {
 const EXIT_HELP = `
 Exit codes:
   0 good    1 failed    2 wrong usage    3 done, but something is missing or changed
-  4 damaged, or wrong password    5 refused (target not empty, empty source, not encrypted)`
+  4 damaged, or wrong password    5 refused (target not empty, empty source, not encrypted)
+  7 done, but the store's lock defers some deletes`
 
 /**
  * Runs the command.
@@ -115,7 +120,7 @@ function buildProgram(run: Runner): Command {
       .option('--allow-plain', 'take an unencrypted snapshot although a password is given')
       .option('--allow-renamed', 'take a snapshot whose index names another server or id, or that has none')
 
-  withKeys(withStore(program.command('backup'), '--to'))
+  withKeep(withKeys(withStore(program.command('backup'), '--to')), wholeNumber)
     .description('Back up a folder or a file.')
     .argument('[source...]', 'the folder (or file) to back up; with --from-command, a program and its arguments')
     .option('--server <name>', "the server's name (default: the folder's base name)")
@@ -123,6 +128,7 @@ function buildProgram(run: Runner): Command {
     .option('--level <n>', 'zstd level, 1 to 22 (default: 3)', wholeNumber)
     .option('--allow-empty', 'back up an empty folder, file or stream')
     .addOption(new Option('--no-encryption', 'write without encryption'))
+    .option('--prune', 'prune the server afterwards by the --keep options, or by the defaults of prune')
     .addHelpText(
       'after',
       `
@@ -211,6 +217,55 @@ Examples:
       '\nExamples:\n  $ millrace login google-drive --client-id 1234.apps.googleusercontent.com\n  $ millrace login dropbox --client-id abcd1234 --paste',
     )
     .action((provider, options) => run(options, (invocation) => loginCommand(provider, options, invocation)))
+  withKeep(withStore(program.command('prune'), '--from'), wholeNumber)
+    .description('Remove the snapshots that no rule keeps. Without a rule: 24 hourly, 14 daily and 8 weekly ones stay.')
+    .requiredOption('--server <name>', "the server's name")
+    .option('--dry-run', 'only say what would be removed, and why the others stay')
+    .option('--state-dir <dir>', 'where unfinished snapshots are remembered (default: ~/.local/state/millrace)')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ millrace prune --from file:///mnt/backups --server survival --dry-run\n  $ millrace prune --from file:///mnt/backups --server survival --keep-last 3 --keep-daily 30 --keep-monthly 12\n  $ millrace prune --from file:///mnt/backups --server survival --keep-within 14d --minimum 5',
+    )
+    .action((options) => run(options, (invocation) => pruneCommand(options, invocation)))
+
+  // Whoever writes it may think of --to, whoever has just listed of --from.
+  const withEither = (command: Command) =>
+    command
+      .option('--from <url>', 'the store: file:///folder, s3://bucket/prefix?endpoint=…&region=…')
+      .option('--to <url>', 'the same')
+      .option('--json', 'one JSON object a line on stdout')
+      .requiredOption('--server <name>', "the server's name")
+
+  withEither(program.command('pin'))
+    .description('Keep a snapshot from every prune; without an id, show what is pinned.')
+    .argument('[id]', "a snapshot's id, or latest")
+    .option('--note <text>', 'why, for people; stored in plain text')
+    .addHelpText(
+      'after',
+      "\nExample:\n  $ millrace pin latest --from file:///mnt/backups --server survival --note 'before the update'",
+    )
+    .action((id, options) => run(options, (invocation) => pinCommand(id, options, invocation)))
+
+  withEither(program.command('unpin'))
+    .description("Take a snapshot's pin away.")
+    .argument('<id>', "a snapshot's id")
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ millrace unpin 2026-11-22T10-00-00.000Z-k3f9 --from file:///mnt/backups --server survival',
+    )
+    .action((id, options) => run(options, (invocation) => unpinCommand(id, options, invocation)))
+
+  withKeys(withStore(program.command('adopt'), '--from'))
+    .description('Read an unfinished snapshot whole and, when it is whole and authentic, make it complete.')
+    .argument('<id>', "a snapshot's id")
+    .requiredOption('--server <name>', "the server's name")
+    .addOption(new Option('--no-encryption', 'take an unencrypted snapshot; no password is asked for'))
+    .option('--allow-plain', 'take an unencrypted snapshot although a password is given')
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ millrace adopt 2026-11-22T10-00-00.000Z-k3f9 --from file:///mnt/backups --server survival',
+    )
+    .action((id, options) => run(options, (invocation) => adoptCommand(id, options, invocation)))
 
   withKeys(program.command('encrypt'))
     .description('Encrypt standard input to standard output (the container alone, nothing is compressed).')

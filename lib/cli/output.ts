@@ -37,6 +37,16 @@ export class Output {
     process.stderr.write(`Warning: ${printable(warning.message)}\n`)
   }
 
+  /** What changes no result and is worth knowing. */
+  notice = (message: string): void => {
+    if (this.json) {
+      process.stdout.write(`${JSON.stringify({ event: 'notice', message })}\n`)
+      return
+    }
+    this.#bar?.clear()
+    process.stderr.write(`Note: ${printable(message)}\n`)
+  }
+
   progress = (shown: Shown): void => {
     if (this.json) {
       const now = performance.now()

@@ -1,19 +1,23 @@
 import { basename, resolve } from 'node:path'
-import { openBackups } from '../../backups.ts'
+import { type Backups, openBackups } from '../../backups.ts'
 import { BackupError } from '../../errors.ts'
 import { checkServer } from '../../names.ts'
+import type { RetentionPolicy } from '../../retention.ts'
 import type { BackupSource, Omissions } from '../../source.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate, formatRatio } from '../format.ts'
+import { type KeepOptions, policyOf, pruneExitCode } from '../keep-options.ts'
 import type { Invocation } from '../main.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+import { showPrune } from './prune.ts'
 
-interface BackupOptions extends SecretOptions {
+interface BackupOptions extends SecretOptions, KeepOptions {
   to: string
   server?: string
   fromCommand?: boolean
   level?: number
   allowEmpty?: boolean
+  prune?: boolean
 }
 
 export async function backupCommand(
@@ -24,6 +28,7 @@ export async function backupCommand(
   const source = sourceOf(words, options.fromCommand === true)
   const server = options.server ?? defaultServer(source)
   checkServer(server)
+  const policy = prunePolicy(options)
   const encryption = options.encryption !== false
   const keys = encryption ? await findKeys(options, 'write') : {}
   const backups = await openBackups({ storage: options.to, server, encryption, ...keys })
@@ -44,9 +49,45 @@ export async function backupCommand(
       ...omissionLines(made.omissions),
     ].join('\n')
     output.result('snapshot', made, text)
-    return incomplete ? EXIT.INCOMPLETE : EXIT.GOOD
+    const code = policy ? await pruneAfter(backups, policy, made.omissions, { output, signal }) : EXIT.GOOD
+    return incomplete ? EXIT.INCOMPLETE : code
   } finally {
     await backups.close()
+  }
+}
+
+/** Looked at before anything is backed up. @throws BackupError USAGE. */
+function prunePolicy(options: BackupOptions): RetentionPolicy | undefined {
+  if (options.prune) return policyOf(options)
+  if (Object.keys(options).some((name) => name.startsWith('keep')) || options.minimum !== undefined) {
+    throw new BackupError('USAGE', 'What to keep was given without --prune. Add it, or leave the --keep options out.')
+  }
+  return undefined
+}
+
+/** @returns the exit code that the prune is worth; the backup itself is good. */
+async function pruneAfter(
+  backups: Backups,
+  policy: RetentionPolicy,
+  { names, unreadable }: Omissions,
+  { output, signal }: Invocation,
+): Promise<number> {
+  if (names + unreadable > 0) {
+    output.notice('Nothing was pruned: what is missing from this snapshot may be in the older ones.')
+    return EXIT.INCOMPLETE
+  }
+  try {
+    const report = await backups.prune(policy, { signal })
+    showPrune(report, output, false)
+    const code = pruneExitCode(report)
+    return code === EXIT.FAILED ? EXIT.INCOMPLETE : code
+  } catch (error) {
+    if (signal.aborted) throw error
+    output.error(
+      new Error(`The backup is good; the prune after it failed: ${(error as Error).message}`),
+      EXIT.INCOMPLETE,
+    )
+    return EXIT.INCOMPLETE
   }
 }
 

@@ -40,7 +40,7 @@ function table(snapshots: readonly Snapshot[]): string {
       formatAge(now - one.created.getTime()),
       formatBytes(one.storedBytes),
       one.kind === 'tar' ? 'folder' : 'file',
-      `${one.complete ? 'complete' : 'unfinished'}${one.encrypted ? '' : ', not encrypted'}`,
+      `${one.complete ? 'complete' : 'unfinished'}${one.pinned ? ', pinned' : ''}${one.encrypted ? '' : ', not encrypted'}`,
     ]),
     [3],
   )

@@ -23,7 +23,13 @@ export async function restoreCommand(
   const encryption = options.encryption !== false
   const keys = encryption ? await findKeys(options, 'read') : {}
   const { overwrite, allowUnverified, allowPlain, allowRenamed } = options
-  const backups = await openBackups({ storage: options.from, server: options.server, encryption, ...keys })
+  const backups = await openBackups({
+    storage: options.from,
+    server: options.server,
+    encryption,
+    ...keys,
+    onNotice: output.notice,
+  })
   try {
     let warnings = 0
     const restored = await backups.restore(id, options.target, {

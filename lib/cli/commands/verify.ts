@@ -27,6 +27,7 @@ export async function verifyCommand(
     server: options.server,
     encryption: encryption && !options.quick,
     ...keys,
+    onNotice: output.notice,
   })
   try {
     const found = await backups.verify(id, { quick, allowPlain, allowRenamed, signal, onProgress: output.progress })

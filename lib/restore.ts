@@ -19,6 +19,7 @@ import { readCompanion } from './companion.ts'
 import { BackupError } from './errors.ts'
 import { type OpenObject, openObject } from './open-object.ts'
 import { cutArchive, needSeekable } from './partial.ts'
+import { freeChunk } from './pipe.ts'
 import { selectEntries } from './select.ts'
 import { checkTarget, stage } from './staging.ts'
 
@@ -159,7 +160,7 @@ async function write(
   const { signal, owners, onWarning } = options
   if (snapshot.kind === 'tar') {
     await mkdir(path, { mode: 0o700 })
-    const { archiveBytes, files } = await extractTar(plain, path, { owners, onWarning, signal })
+    const { archiveBytes, files } = await extractTar(plain, path, { owners, onWarning, signal, onConsumed: freeChunk })
     return { bytes: archiveBytes, files }
   }
   const file = createWriteStream(path, { flags: 'wx', mode: 0o600, flush: true })

@@ -14,7 +14,7 @@ import type { Snapshot } from './catalog.ts'
 import { readCompanion } from './companion.ts'
 import { BackupError } from './errors.ts'
 import { openObject } from './open-object.ts'
-import { run } from './pipe.ts'
+import { freeChunk, run } from './pipe.ts'
 
 export interface VerifyOptions {
   /** Only the companion, and the header and length: nothing is downloaded. */
@@ -109,6 +109,7 @@ async function full(storage: Storage, snapshot: Snapshot, keys: ReadKeys | undef
     const count = new Writable({
       write(chunk: Buffer, _encoding, callback) {
         bytes += chunk.length
+        freeChunk(chunk)
         callback()
       },
     })

@@ -9,7 +9,7 @@ export {
   type SealOptions,
   sealedSize,
 } from './container.ts'
-export { createDecrypt, createEncrypt } from './encrypt.ts'
+export { createDecrypt, createEncrypt, type DecryptOptions } from './encrypt.ts'
 export { TransformError, type TransformErrorCode } from './errors.ts'
 export { createFanOut, type Destination, type DestinationStatus, type FanOut, type FanOutOptions } from './fan-out.ts'
 export { createHashTee, type HashTee } from './hash-tee.ts'

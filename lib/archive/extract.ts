@@ -4,6 +4,7 @@ import { finished, type Readable } from 'node:stream'
 import { type Extract, extract, type Header } from 'tar-stream'
 import type { IndexEntry } from '../../transforms/index.ts'
 import { BackupError } from '../errors.ts'
+import { ChunkLedger } from './chunks.ts'
 import { type ArchiveWarning, type EntryType, escapeBytes, nsToMs, paxToNs } from './entry.ts'
 import { abortError } from './io.ts'
 import { TailWatch } from './tail.ts'
@@ -25,6 +26,8 @@ export interface ExtractOptions {
   /** Called for every entry that was restored, in stream order (symlinks before they are made). */
   onEntry?: (entry: ExtractEntry) => void
   onWarning?: (warning: ArchiveWarning) => void
+  /** Told of each chunk of the source of which everything has been written, so that its memory may be used again. */
+  onConsumed?: (chunk: Buffer) => void
   signal?: AbortSignal
 }
 
@@ -125,6 +128,7 @@ function metaOf(headers: TarHeaders): Meta {
 class Extraction {
   readonly result: ExtractResult = { files: 0, entries: 0, bytes: 0, archiveBytes: 0, skipped: 0 }
   readonly tail = new TailWatch()
+  readonly chunks: ChunkLedger
   readonly target: TargetFolder
   readonly #options: ExtractOptions
   // Paths that were left out with a warning.
@@ -132,6 +136,7 @@ class Extraction {
 
   constructor(root: string, options: ExtractOptions) {
     this.#options = options
+    this.chunks = new ChunkLedger(options.onConsumed)
     this.target = new TargetFolder(root, options.owners ?? process.getuid?.() === 0)
   }
 
@@ -139,6 +144,7 @@ class Extraction {
     const headers = entry.header as unknown as TarHeaders
     const size = headers.size
     this.tail.entry(headers.byteOffset, headers.type === 'directory' ? 0 : size)
+    this.chunks.consumed(headers.byteOffset)
     const wanted = await this.#place(headers, entry)
     // Content that nobody took (of a link, or left out) has to pass.
     if (!wanted) for await (const _ of contentOf(entry));
@@ -201,14 +207,27 @@ class Extraction {
     } else if (type === 'link') {
       return await this.#writeLink(entry, link)
     } else if (size <= SMALL_BYTES) {
-      const chunks: Buffer[] = []
-      if (size > 0) for await (const chunk of contentOf(content)) chunks.push(chunk)
+      const data = Buffer.allocUnsafe(size)
+      let held = 0
+      // Copied: it is written later, and the chunk it came in may be given back by then.
+      if (size > 0) for await (const chunk of contentOf(content)) held += chunk.copy(data, held)
       else content.resume()
-      await this.target.smallFile(path, meta, chunks)
+      await this.target.smallFile(path, meta, [data])
     } else {
-      await this.target.largeFile(path, meta, contentOf(content))
+      await this.target.largeFile(path, meta, this.#taken(content))
     }
     return true
+  }
+
+  /** An entry's content, of which each piece is done with when the next one is asked for. */
+  async *#taken(content: Entry): AsyncGenerator<Buffer, void, void> {
+    let offset = (content.header as unknown as TarHeaders).byteOffset
+    for await (const chunk of contentOf(content)) {
+      const { length } = chunk
+      yield chunk
+      offset += length
+      this.chunks.consumed(offset)
+    }
   }
 
   #wants(entry: ExtractEntry): boolean {
@@ -243,7 +262,7 @@ class Extraction {
 }
 
 /** Feeds the source into extract; settles when all is taken, or rejects with the source's own error. */
-async function feed(source: Readable, tar: Extract, tail: TailWatch): Promise<void> {
+async function feed(source: Readable, tar: Extract, { tail, chunks }: Extraction): Promise<void> {
   let wake = (): void => {}
   tar.on('drain', () => wake())
   tar.on('close', () => wake())
@@ -252,6 +271,7 @@ async function feed(source: Readable, tar: Extract, tail: TailWatch): Promise<vo
     const data = typeof chunk === 'string' ? Buffer.from(chunk) : (chunk as Buffer)
     if (data.length === 0) continue
     tail.push(data)
+    chunks.feed(data)
     if (tar.write(data)) continue
     if (tar.destroyed) return
     await new Promise<void>((resolve) => {
@@ -289,7 +309,7 @@ export async function extractTar(
     tarFailure = error
   })
   let sourceFailure: { error: unknown } | undefined
-  const fed = feed(source, tar, run.tail).catch((error: unknown) => {
+  const fed = feed(source, tar, run).catch((error: unknown) => {
     sourceFailure = { error }
     tar.destroy(error as Error)
   })

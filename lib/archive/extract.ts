@@ -5,12 +5,24 @@ import { type Extract, extract, type Header } from 'tar-stream'
 import type { IndexEntry } from '../../transforms/index.ts'
 import { BackupError } from '../errors.ts'
 import { ChunkLedger } from './chunks.ts'
-import { type ArchiveWarning, type EntryType, escapeBytes, nsToMs, paxToNs } from './entry.ts'
+import {
+  type ArchiveWarning,
+  BLOCK_BYTES,
+  type EntryType,
+  escapeBytes,
+  nsToMs,
+  paxToNs,
+  roundToBlock,
+} from './entry.ts'
 import { abortError } from './io.ts'
+import { applyRights, type Owner, targetRights } from './rights.ts'
 import { TailWatch } from './tail.ts'
 import { type Meta, TargetFolder, targetError } from './target.ts'
 
 export { applyFolder } from './target.ts'
+
+/** What an entry without content counts for, between two marks: its headers. */
+const ENTRY_BYTES = 3 * BLOCK_BYTES
 
 /** Files up to this size are collected and written several at a time. */
 const SMALL_BYTES = 64 * 1024
@@ -18,17 +30,38 @@ const SMALL_BYTES = 64 * 1024
 /** An entry as the archive has it; times are ms, sizes bytes. */
 export type ExtractEntry = Omit<IndexEntry, 'at' | 'data' | 'changed' | 'superseded'>
 
+export interface Checkpoints {
+  /** Content between two marks, at least; none falls into a file. */
+  everyBytes: number
+  /**
+   * Told, in order, how far the disk is: all entries before the offset in the tar stream, which are this many, are on
+   * it with their content.
+   */
+  onMark: (offset: number, entries: number) => Promise<void>
+}
+
 export interface ExtractOptions {
-  /** Set the numeric owners and the setuid, setgid and sticky bits. The default is whether it runs as root. */
-  owners?: boolean
+  /**
+   * Set the numeric owners and the setuid, setgid and sticky bits. The default is whether it runs as root. An owner
+   * given here is set on everything instead; the three bits are not, since they would give away other rights.
+   */
+  owners?: boolean | Owner | undefined
+  /** false: files and folders get the modes that new ones get. */
+  modes?: boolean | undefined
+  /** Under which path an entry is written; what it throws fails the restore. */
+  mapPath?: ((path: string) => string) | undefined
+  /** Make sure that what is restored is on the disk when it is done, and before each mark. */
+  checkpoints?: Checkpoints | undefined
+  /** Called with the folder before the first entry. */
+  before?: ((target: TargetFolder) => Promise<void>) | undefined
   /** Which entries to restore; by default all. Of a hard link, the entry it links to is asked for again. */
   filter?: (entry: ExtractEntry) => boolean
   /** Called for every entry that was restored, in stream order (symlinks before they are made). */
   onEntry?: (entry: ExtractEntry) => void
-  onWarning?: (warning: ArchiveWarning) => void
+  onWarning?: ((warning: ArchiveWarning) => void) | undefined
   /** Told of each chunk of the source of which everything has been written, so that its memory may be used again. */
   onConsumed?: (chunk: Buffer) => void
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
 }
 
 export interface ExtractResult {
@@ -133,11 +166,14 @@ class Extraction {
   readonly #options: ExtractOptions
   // Paths that were left out with a warning.
   readonly #absent = new Set<string>()
+  #taken = 0
+  #unmarked = 0
+  #marking: Promise<void> = Promise.resolve()
 
   constructor(root: string, options: ExtractOptions) {
     this.#options = options
     this.chunks = new ChunkLedger(options.onConsumed)
-    this.target = new TargetFolder(root, options.owners ?? process.getuid?.() === 0)
+    this.target = new TargetFolder(root, targetRights(options), options.checkpoints !== undefined)
   }
 
   async take(entry: Entry): Promise<void> {
@@ -148,6 +184,33 @@ class Extraction {
     const wanted = await this.#place(headers, entry)
     // Content that nobody took (of a link, or left out) has to pass.
     if (!wanted) for await (const _ of contentOf(entry));
+    this.#taken += 1
+    const { checkpoints } = this.#options
+    if (!checkpoints) return
+    this.#unmarked += ENTRY_BYTES + size
+    if (this.#unmarked >= checkpoints.everyBytes) await this.#mark(checkpoints, headers.byteOffset + roundToBlock(size))
+  }
+
+  /** Starts to bring all that was restored so far onto the disk; one such work at a time. */
+  async #mark(checkpoints: Checkpoints, offset: number): Promise<void> {
+    this.#unmarked = 0
+    const entries = this.#taken
+    await this.#marking
+    await this.target.drain()
+    const synced = this.target.sync()
+    this.#marking = synced.then(() => checkpoints.onMark(offset, entries))
+    // It is awaited at the next mark, or at the end.
+    this.#marking.catch(() => {})
+  }
+
+  async finish(): Promise<void> {
+    await this.#marking
+    await this.target.finish()
+  }
+
+  async settle(): Promise<void> {
+    await this.target.settle()
+    await this.#marking.catch(() => {})
   }
 
   /** @returns whether the entry's content was read */
@@ -164,7 +227,7 @@ class Extraction {
       this.#skipSpecial(path, headers)
       return false
     }
-    const meta = metaOf(headers)
+    const meta = applyRights(metaOf(headers), type, this.#options)
     if (path === '') {
       if (type !== 'dir') throw new BackupError('UNSAFE_ARCHIVE', 'An archive entry would replace the folder itself')
       this.result.folder = { mode: meta.mode, mtime: nsToMs(meta.mtimeNs) }
@@ -186,7 +249,7 @@ class Extraction {
       entry.link = type === 'link' ? safePath(link) : link
     }
     if (!this.#wants(entry)) return false
-    const done = await this.#write(entry, meta, content)
+    const done = await this.#write(this.#mapped(entry), meta, content)
     if (done) {
       this.#absent.delete(path)
       this.result.entries++
@@ -195,6 +258,13 @@ class Extraction {
       this.#options.onEntry?.(entry)
     }
     return type === 'file'
+  }
+
+  #mapped(entry: ExtractEntry): ExtractEntry {
+    const { mapPath } = this.#options
+    if (!mapPath) return entry
+    const mapped = { ...entry, path: mapPath(entry.path) }
+    return entry.type === 'link' ? { ...mapped, link: mapPath(entry.link ?? '') } : mapped
   }
 
   async #write(entry: ExtractEntry, meta: Meta, content: Entry): Promise<boolean> {
@@ -214,13 +284,13 @@ class Extraction {
       else content.resume()
       await this.target.smallFile(path, meta, [data])
     } else {
-      await this.target.largeFile(path, meta, this.#taken(content))
+      await this.target.largeFile(path, meta, this.#pieces(content))
     }
     return true
   }
 
   /** An entry's content, of which each piece is done with when the next one is asked for. */
-  async *#taken(content: Entry): AsyncGenerator<Buffer, void, void> {
+  async *#pieces(content: Entry): AsyncGenerator<Buffer, void, void> {
     let offset = (content.header as unknown as TarHeaders).byteOffset
     for await (const chunk of contentOf(content)) {
       const { length } = chunk
@@ -314,10 +384,11 @@ export async function extractTar(
     tar.destroy(error as Error)
   })
   try {
+    await options.before?.(run.target)
     for await (const entry of tar) await run.take(entry)
     await fed
     run.tail.finish()
-    await run.target.finish()
+    await run.finish()
     run.result.archiveBytes = run.tail.total
     return run.result
   } catch (error) {
@@ -332,7 +403,7 @@ export async function extractTar(
   } finally {
     signal?.removeEventListener('abort', stop)
     tar.destroy(null)
-    await run.target.settle()
+    await run.settle()
     await destroyed(source)
     await fed
   }

@@ -10,7 +10,13 @@ import { openObject } from './open-object.ts'
 import { readEntry } from './partial.ts'
 import { type Restored, type RestoreOptions, restoreSnapshot } from './restore.ts'
 import type { BackupSource } from './source.ts'
-import { type Verification, type VerifyOptions, verifySnapshot } from './verify.ts'
+import {
+  type Verification,
+  type VerificationOrError,
+  type VerifyOptions,
+  verifySnapshot,
+  verifySnapshots,
+} from './verify.ts'
 import { VERSION } from './version.ts'
 
 export interface BackupsOptions extends ReadKeys {
@@ -60,6 +66,8 @@ export interface Backups {
   /** Restores a snapshot so that `target` becomes the folder (or file) that was backed up. */
   restore(id: string, target: string, options?: RestoreOptions): Promise<Restored>
   verify(id: string, options?: VerifyOptions): Promise<Verification>
+  /** Verifies all snapshots, oldest first. One that cannot be read is `failed`, and the others go on. */
+  verifyAll(options?: VerifyOptions): AsyncGenerator<VerificationOrError>
   /**
    * Reads one file of a snapshot by ranges: only the frames that hold it are fetched. `path` is relative to the folder
    * that was backed up; undefined for a snapshot of a file or stream. Nothing is checked beyond what is read, and every
@@ -111,6 +119,9 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
     },
     async verify(id, verify = {}) {
       return verifySnapshot(storage, await find(id, true, verify.signal), keys, verify)
+    },
+    async *verifyAll(verify = {}) {
+      yield* verifySnapshots(storage, await listSnapshots(storage, server, verify.signal), keys, verify)
     },
     async read(id, path, read = {}) {
       const snapshot = await find(id, read.allowUnverified ?? false, read.signal)

@@ -25,7 +25,7 @@ export {
 } from './keys.ts'
 export { createMeter, type MeterOptions, type Progress } from './meter.ts'
 export { openPlain, openSealed, type RangeSource, type ReadRange, type Sealed } from './open-sealed.ts'
-export { openSeekable, type Seekable } from './open-seekable.ts'
+export { type FrameExtent, openSeekable, type Seekable } from './open-seekable.ts'
 export { type SealChainOptions, seal, unseal } from './seal.ts'
 export { createSeedEncrypt, SEED_OVERHEAD_BYTES, type SeedEncryptOptions } from './seed.ts'
 export { createSeedDecrypt, type SeedDecryptOptions } from './seed-decrypt.ts'

@@ -367,6 +367,7 @@ export async function extractTar(
   options: ExtractOptions = {},
 ): Promise<ExtractResult> {
   const { signal } = options
+  // Nothing may be fed before somebody listens for entries: tar-stream would lose the first.
   const run = await start(source, targetDir, options)
   // Plain names as bytes: decoded as UTF-8 by tar-stream, two broken names could become one.
   const tar = extract({ filenameEncoding: 'latin1' } as Parameters<typeof extract>[0])
@@ -384,7 +385,6 @@ export async function extractTar(
     tar.destroy(error as Error)
   })
   try {
-    await options.before?.(run.target)
     for await (const entry of tar) await run.take(entry)
     await fed
     run.tail.finish()
@@ -415,7 +415,9 @@ async function start(source: Readable, targetDir: string, options: ExtractOption
     await mkdir(targetDir, { recursive: true })
     const root = await realpath(targetDir)
     if (!(await lstat(root)).isDirectory()) throw new BackupError('TARGET', `${targetDir} is not a folder`)
-    return new Extraction(root, options)
+    const run = new Extraction(root, options)
+    await options.before?.(run.target)
+    return run
   } catch (error) {
     await destroyed(source)
     throw targetError(targetDir, error)

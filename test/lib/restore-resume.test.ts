@@ -110,13 +110,17 @@ test('an interrupted restore goes on, and fetches nothing again that is on the d
   const at = await stage(t)
   const { world, target, store, open } = at
   const { storedBytes } = await (await open(store)).create(world)
-  assert.ok(await interrupt(at, storedBytes - 100_000, OPTIONS))
+  const kept = await interrupt(at, storedBytes - 100_000, OPTIONS)
+  const { mark } = JSON.parse(await readFile(join(kept, 'restore.json'), 'utf8'))
+  assert.ok(mark > 0)
   const counted = counting(store)
   const backups = await open(counted.storage)
   const restored = await backups.restore('latest', target, OPTIONS)
   assert.equal(restored.resumed, true)
   assert.equal(restored.verified, true)
-  assert.ok(counted.bytes() < storedBytes - MIB, `${counted.bytes()} of ${storedBytes} bytes`)
+  // Beside what is missing: the frames that it begins in, the header, the index and the last frame.
+  const most = storedBytes - Math.floor(mark / (4 * MIB)) * 4 * MIB + 3 * MIB
+  assert.ok(counted.bytes() <= most, `${counted.bytes()} of ${storedBytes} bytes`)
   assert.deepEqual(diffTrees(world, target), [])
   assert.deepEqual(await readdir(join(target, '..')), ['target'])
   t.diagnostic(`${counted.bytes()} of ${storedBytes} bytes were fetched the second time`)

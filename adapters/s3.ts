@@ -45,6 +45,7 @@ export async function openS3(config: S3Config): Promise<Storage> {
 class S3Storage implements Storage {
   readonly adapter = ADAPTER
   readonly parallelReads = READ_CONNECTIONS
+  readonly ownedReads = true
   readonly location: string
   readonly #connection: S3Connection
   readonly #uploadClass: typeof Upload | undefined

@@ -15,7 +15,13 @@ import { withReadLease } from './read-lease.ts'
 import { type Restored, type RestoreOptions, restoreSnapshot } from './restore.ts'
 import { DEFAULT_POLICY, type RetentionPolicy } from './retention.ts'
 import type { BackupSource } from './source.ts'
-import { type Verification, type VerifyOptions, verifySnapshot } from './verify.ts'
+import {
+  type Verification,
+  type VerificationOrError,
+  type VerifyOptions,
+  verifySnapshot,
+  verifySnapshots,
+} from './verify.ts'
 import { VERSION } from './version.ts'
 
 export interface BackupsOptions extends ReadKeys {
@@ -71,6 +77,8 @@ export interface Backups {
   /** Restores a snapshot so that `target` becomes the folder (or file) that was backed up. */
   restore(id: string, target: string, options?: RestoreOptions): Promise<Restored>
   verify(id: string, options?: VerifyOptions): Promise<Verification>
+  /** Verifies all snapshots, oldest first. One that cannot be read is `failed`, and the others go on. */
+  verifyAll(options?: VerifyOptions): AsyncGenerator<VerificationOrError>
   /**
    * Reads one file of a snapshot by ranges: only the frames that hold it are fetched. `path` is relative to the folder
    * that was backed up; undefined for a snapshot of a file or stream. Nothing is checked beyond what is read, and every
@@ -134,6 +142,9 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       const snapshot = await find(id, true, verify.signal)
       const read = () => verifySnapshot(storage, snapshot, keys, verify)
       return verify.quick ? read() : leased(snapshot, verify.signal, read)
+    },
+    async *verifyAll(verify = {}) {
+      yield* verifySnapshots(storage, await listSnapshots(storage, server, verify.signal), keys, verify)
     },
     async read(id, path, read = {}) {
       const snapshot = await find(id, read.allowUnverified ?? false, read.signal)

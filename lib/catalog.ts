@@ -19,6 +19,8 @@ export interface Snapshot extends ObjectName {
   created: Date
   /** The object's size as stored, in bytes. */
   storedBytes: number
+  /** What the store's listing says of its content, where it says anything. */
+  version?: string
   /** Whether its companion is there: the object was written to its end and checked. */
   complete: boolean
   /** Whether it is kept from `prune` until it is unpinned. */

@@ -99,11 +99,13 @@ export async function openObject(
       seekable,
       head,
       createReadStream: () => readWhole(storage, stat, signal),
-      transforms: () =>
-        snapshot.encrypted
-          ? [createDecrypt(keys as ReadKeys), createZstdDecompress({ onConsumed: freeChunk })]
-          : // What comes straight from the store may be the store's own memory.
-            [createZstdDecompress()],
+      transforms() {
+        // What comes straight from the store may be the store's own memory.
+        const onStored = storage.ownedReads ? freeChunk : undefined
+        return snapshot.encrypted
+          ? [createDecrypt(keys as ReadKeys, { onConsumed: onStored }), createZstdDecompress({ onConsumed: freeChunk })]
+          : [createZstdDecompress({ onConsumed: onStored })]
+      },
       close() {
         seekable?.close()
         sealed?.close()

@@ -1,5 +1,6 @@
 import type { ListedSnapshot } from './catalog.ts'
-import { defaultStateDir, ObjectNotes } from './state.ts'
+import { ObjectNotes } from './object-notes.ts'
+import { defaultStateFolder } from './state.ts'
 
 /** What an unfinished snapshot, an orphaned companion or an unfinished upload has to be old before it is removed. */
 export const LEFTOVER_MS = 24 * 60 * 60_000
@@ -21,7 +22,7 @@ export async function sightUnfinished(
   snapshots: readonly ListedSnapshot[],
   { location, prefix, now, note, stateDir }: SightOptions,
 ): Promise<Sweepable[]> {
-  const notes = await ObjectNotes.open(stateDir ?? defaultStateDir(), 'unfinished', location, isTime)
+  const notes = await ObjectNotes.open(stateDir ?? defaultStateFolder(), 'unfinished', location, isTime)
   const before = notes.size
   const unfinished = snapshots.filter(({ complete }) => !complete)
   const found: Sweepable[] = []

@@ -170,11 +170,28 @@ Examples:
     .requiredOption('--server <name>', "the server's name")
     .requiredOption('--target <dir>', 'becomes the folder that was backed up; must be absent or empty')
     .option('--include <glob...>', 'only these files or folders, fetched by ranges; repeat it or name several')
-    .option('--overwrite', 'replace what is at the target')
+    .option('--overwrite', 'replace what is at the target; with --merge, also what is of another type')
+    .option('--merge', 'restore into a folder that stands: files of the snapshot replace, others stay')
+    .option('--no-resume', 'do not go on with an interrupted restore to this target; remove it')
+    .option('--no-space-check', 'do not ask the file system for room first')
+    .option('--owner <uid:gid>', 'give everything this owner (default: the numeric owners, when run as root)')
+    .option('--no-owner', 'leave everything to whoever restores it')
+    .option('--no-mode', 'give files and folders the modes that new ones get')
+    .addOption(
+      new Option(
+        '--portable-names <how>',
+        'names that Windows cannot hold (default: refuse on Windows, else keep)',
+      ).choices(['refuse', 'map', 'keep']),
+    )
     .option('--allow-unverified', 'take a snapshot whose companion is missing or differs')
     .addHelpText(
       'after',
-      "\nExample:\n  $ millrace restore latest --from file:///mnt/backups --server survival --target /srv/restored\n  $ millrace restore latest --from … --server survival --target /tmp/some --include level.dat 'region/r.0.*.mca'",
+      `
+Examples:
+  $ millrace restore latest --from file:///mnt/backups --server survival --target /srv/restored
+  $ millrace restore latest --from … --server survival --target /tmp/some --include level.dat 'region/r.0.*.mca'
+  $ millrace restore latest --from … --server survival --target /srv/minecraft/world --overwrite
+  $ millrace restore latest --from … --server survival --target /srv/minecraft/world --merge --include 'playerdata/*'`,
     )
     .action((id, options) => run(options, (invocation) => restoreCommand(id, options, invocation)))
 
@@ -191,11 +208,23 @@ Examples:
     .action((id, path, options) => run({}, (invocation) => catCommand(id, path, options, invocation)))
 
   withTrust(withKeys(withStore(program.command('verify'), '--from')))
-    .description('Verify a snapshot by reading all of it.')
-    .argument('[id]', "a snapshot's id, or latest", 'latest')
+    .description('Verify a snapshot by reading all of it, or less, or by restoring it.')
+    .argument('[id]', "a snapshot's id, or latest (the default)")
     .requiredOption('--server <name>', "the server's name")
+    .option('--all', 'every snapshot of the server: a line each, and a summary')
     .option('--quick', 'only its companion, header and size')
-    .addHelpText('after', '\nExample:\n  $ millrace verify latest --from file:///mnt/backups --server survival')
+    .option('--sample <share>', 'header, index, last frame, and a share of the frames chosen at random, as 5%')
+    .option('--seed <text>', 'choose the same frames as a sample before')
+    .option('--restore-test', 'restore into a scratch folder, compare with the index, and remove it')
+    .option('--scratch <dir>', "where the scratch folder is made (default: the system's temporary folder)")
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ millrace verify latest --from file:///mnt/backups --server survival
+  $ millrace verify --all --sample 5% --from 's3://worlds/mc?region=eu-central-1' --server survival
+  $ millrace verify --restore-test --scratch /mnt/big --from file:///mnt/backups --server survival`,
+    )
     .action((id, options) => run(options, (invocation) => verifyCommand(id, options, invocation)))
 
   program

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { rmSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,6 +7,10 @@ import type { TestContext } from 'node:test'
 
 export const BIN = join(import.meta.dirname, '../../lib/cli/bin.ts')
 export const PASSWORD = 'correct horse battery staple'
+
+/** So that no test reads or writes what the machine remembers of its stores. */
+const STATE = join(tmpdir(), `millrace-test-state-${process.pid}`)
+process.on('exit', () => rmSync(STATE, { recursive: true, force: true }))
 
 export interface CliResult {
   code: number | null
@@ -25,7 +30,7 @@ export interface CliOptions {
 export function millrace(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
   const child = spawn(process.execPath, [BIN, ...args], {
     cwd: options.cwd,
-    env: { ...process.env, MILLRACE_PASSWORD: PASSWORD, ...options.env },
+    env: { ...process.env, MILLRACE_PASSWORD: PASSWORD, MILLRACE_STATE_DIR: STATE, ...options.env },
     stdio: 'pipe',
   })
   const out: Buffer[] = []

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { defaultStateDir, ObjectNotes } from '../../lib/state.ts'
+import { ObjectNotes } from '../../lib/object-notes.ts'
+import { defaultStateFolder } from '../../lib/state.ts'
 import { scratch } from '../support/cli.ts'
 
 const isNumber = (value: unknown): value is number => typeof value === 'number'
@@ -55,7 +56,7 @@ test('the state folder is where XDG says', (t) => {
     else process.env.XDG_STATE_HOME = before
   })
   process.env.XDG_STATE_HOME = '/srv/state'
-  assert.equal(defaultStateDir(), '/srv/state/millrace')
+  assert.equal(defaultStateFolder(), '/srv/state/millrace')
   delete process.env.XDG_STATE_HOME
-  assert.match(defaultStateDir(), /\/\.local\/state\/millrace$/)
+  assert.match(defaultStateFolder(), /\/\.local\/state\/millrace$/)
 })

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { BackupError } from '../errors.ts'
 import { BLOCK_BYTES, roundToBlock, TRAILER_BYTES } from './entry.ts'
 import { abortError, lstat } from './io.ts'
-import { DIRECTORY_BATCH, decodeName, sourceError } from './walk.ts'
+import { DIRECTORY_BATCH, decodeName, sourceError, type WalkFilter } from './walk.ts'
 
 export interface ScanResult {
   /**
@@ -15,6 +15,12 @@ export interface ScanResult {
   files: number
   /** Everything that gets an entry. */
   entries: number
+}
+
+export interface ScanOptions {
+  /** As packFolder's. */
+  filter?: WalkFilter | undefined
+  signal?: AbortSignal | undefined
 }
 
 /** Stats under way at the same time. */
@@ -61,8 +67,8 @@ class Scan {
  * counted; packFolder warns of it.
  * @throws BackupError SOURCE when the root is missing, not a folder, or cannot be listed; AbortError
  */
-export async function scanFolder(root: string, options: { signal?: AbortSignal } = {}): Promise<ScanResult> {
-  const { signal } = options
+export async function scanFolder(root: string, options: ScanOptions = {}): Promise<ScanResult> {
+  const { signal, filter } = options
   const scan = new Scan()
   const pending: string[] = ['']
   try {
@@ -78,6 +84,7 @@ export async function scanFolder(root: string, options: { signal?: AbortSignal }
         const name = decodeName(entry.name)
         if (name === undefined) continue
         const path = folder === '' ? name : `${folder}/${name}`
+        if (filter && !filter(path, entry.isDirectory())) continue
         if (entry.isDirectory()) pending.push(path)
         batch.push(scan.add(join(root, path), Buffer.byteLength(path) + 1))
         if (batch.length === PARALLEL_STATS) await Promise.all(batch.splice(0))

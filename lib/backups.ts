@@ -5,11 +5,13 @@ import { checkReadKeys, type IndexEntry, type IndexHead, type ReadKeys, type Wri
 import { findSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
 import { type CreatedSnapshot, type CreateOptions, createSnapshot } from './create.ts'
 import { BackupError } from './errors.ts'
+import { describeSnapshots, type KnownSnapshot } from './known.ts'
 import { checkServer } from './names.ts'
 import { openObject } from './open-object.ts'
 import { readEntry } from './partial.ts'
 import { type Restored, type RestoreOptions, restoreSnapshot } from './restore.ts'
 import type { BackupSource } from './source.ts'
+import { HeadCache, type KnownHead, knownOf } from './state.ts'
 import { type Verification, type VerifyOptions, verifySnapshot } from './verify.ts'
 import { VERSION } from './version.ts'
 
@@ -20,6 +22,8 @@ export interface BackupsOptions extends ReadKeys {
   server: string
   /** false: write and read without encryption. Otherwise a password or a key is needed; the first is written with. */
   encryption?: boolean | undefined
+  /** Where what snapshots say of themselves is kept, for lists without opening them; nothing is kept without one. */
+  stateFolder?: string | undefined
 }
 
 export interface Inspection {
@@ -55,6 +59,11 @@ export interface Backups {
   create(source: BackupSource, options?: CreateOptions): Promise<CreatedSnapshot>
   /** All snapshots, oldest first; nothing is opened. */
   list(options?: { signal?: AbortSignal | undefined }): Promise<Snapshot[]>
+  /**
+   * All snapshots, oldest first, with what is known here of what they say of themselves.
+   * @param options.fetch open those of which nothing is known.
+   */
+  describe(options?: { fetch?: boolean | undefined; signal?: AbortSignal | undefined }): Promise<KnownSnapshot[]>
   /** Reads what a snapshot says of itself. `id` may be `latest`. */
   inspect(id: string, options?: InspectOptions): Promise<Inspection>
   /** Restores a snapshot so that `target` becomes the folder (or file) that was backed up. */
@@ -76,17 +85,28 @@ export interface Backups {
 export async function openBackups(options: BackupsOptions): Promise<Backups> {
   const server = checkServer(options.server)
   const keys = readKeysOf(options)
-  const { storage: given } = options
+  const { storage: given, stateFolder } = options
   const own = typeof given === 'string' || 'provider' in given
   const storage = own ? await openStorage(given) : given
   const find = async (id: string, unfinished: boolean, signal?: AbortSignal) =>
     findSnapshot(await listSnapshots(storage, server, signal), id, unfinished)
+  const cache = stateFolder === undefined ? undefined : new HeadCache(stateFolder, storage.location)
+  const remember = async (snapshot: Snapshot, head: KnownHead) => cache?.write(server, [[snapshot, head]])
   return {
     server,
     storage,
-    create: (source, create = {}) =>
-      createSnapshot({ storage, server, key: keys && writeKeyOf(keys), tool: `millrace/${VERSION}` }, source, create),
+    async create(source, create = {}) {
+      const context = { storage, server, key: keys && writeKeyOf(keys), tool: `millrace/${VERSION}` }
+      const made = await createSnapshot(context, source, create)
+      const { consistency, files, bytes, omissions } = made
+      await remember(made, { consistency, files, bytes, excluded: omissions.excluded })
+      return made
+    },
     list: ({ signal } = {}) => listSnapshots(storage, server, signal),
+    async describe({ fetch, signal } = {}) {
+      const snapshots = await listSnapshots(storage, server, signal)
+      return describeSnapshots(storage, snapshots, { stateFolder, fetch: fetch ? { keys } : undefined, signal })
+    },
     async inspect(id, inspect = {}) {
       const snapshot = await find(id, true, inspect.signal)
       const object = await openObject(storage, snapshot, { ...inspect, keys })
@@ -95,6 +115,8 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
           for await (const entry of object.seekable.entries()) inspect.onEntry(entry)
         }
         const { sealed, seekable, head } = object
+        // What stands under another's name is not what a list should say of it.
+        if (head && head.id === snapshot.id && head.server === server) await remember(snapshot, knownOf(head))
         return {
           snapshot,
           head,

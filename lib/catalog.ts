@@ -10,6 +10,8 @@ export interface Snapshot extends ObjectName {
   created: Date
   /** The object's size as stored, in bytes. */
   storedBytes: number
+  /** What the store tells this version of the object by; not every store does. */
+  version?: string
   /** Whether its companion is there: the object was written to its end and checked. */
   complete: boolean
 }
@@ -40,6 +42,7 @@ export async function listSnapshots(storage: Storage, server?: string, signal?: 
       key: object.key,
       created,
       storedBytes: object.size,
+      ...(object.version === undefined ? {} : { version: object.version }),
       complete: false,
     })
   }

@@ -1,5 +1,5 @@
 import { Transform, type Writable } from 'node:stream'
-import type { Storage } from '../adapters/storage.ts'
+import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import {
   createEncrypt,
   createHashTee,
@@ -130,7 +130,7 @@ export async function createSnapshot(
     }
     await run(opened.stream, transforms, sink, signal)
     const summary = opened.summary()
-    await finish(storage, key, tee.bytes, tee.digest, signal)
+    const { version } = await finish(storage, key, tee.bytes, tee.digest, signal)
     const { special: _, excluded: __, ...missing } = summary.omissions
     const held = hold?.outcome() ?? null
     return {
@@ -139,6 +139,7 @@ export async function createSnapshot(
       key,
       created: idTime(id) as Date,
       storedBytes: tee.bytes,
+      ...(version === undefined ? {} : { version }),
       complete: true,
       sha256: tee.digest,
       bytes: plainBytes,
@@ -193,7 +194,7 @@ async function finish(
   bytes: number,
   digest: string,
   signal?: AbortSignal,
-): Promise<void> {
+): Promise<ObjectStat> {
   const stat = await storage.stat(key, { signal })
   if (stat.size !== bytes) {
     throw new BackupError(
@@ -210,6 +211,7 @@ async function finish(
       { cause },
     )
   }
+  return stat
 }
 
 /** An upper bound of the object's size: what zstd can add to bytes that do not compress, the index and the seal. */

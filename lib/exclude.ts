@@ -167,6 +167,8 @@ function parseRule(line: string, origin: string): Rule | undefined {
   }
   // All in a folder is not the folder itself.
   if (glob.endsWith('/**')) glob += '/*'
+  // Told to leave braces alone, picomatch still hands them to its regular expression.
+  glob = glob.replace(/\\.|[{}()|+@]/g, (found) => (found.length > 1 ? found : `\\${found}`))
   const matches = picomatch(anchored ? glob : `**/${glob}`, GLOB_OPTIONS)
   return { pattern, origin, negated, folderOnly, matches }
 }

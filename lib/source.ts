@@ -6,7 +6,7 @@ import { Readable } from 'node:stream'
 import type { IndexBuilder } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { packFolder } from './archive/pack.ts'
-import { type ScanResult, scanFolder } from './archive/scan.ts'
+import { type ScanOptions, type ScanResult, scanFolder } from './archive/scan.ts'
 import { BackupError } from './errors.ts'
 import { type LeftOut, openSelection, type Selection, type SelectionOptions } from './exclude.ts'
 import { consistencyOf, type Hold } from './quiesce/quiescer.ts'
@@ -129,15 +129,15 @@ export interface FolderPlan {
  */
 export async function planFolder(
   folder: string,
-  options: SelectionOptions & Pick<OpenSourceOptions, 'onLeftOut' | 'signal'>,
+  options: SelectionOptions & Pick<OpenSourceOptions, 'onLeftOut'> & Pick<ScanOptions, 'onWarning' | 'signal'>,
 ): Promise<FolderPlan> {
   const selection = await openSelection(folder, options)
   const filter = filterOf(selection, options.onLeftOut ?? (() => {}))
-  return { selection, scan: await scanFolder(folder, { filter, signal: options.signal }) }
+  return { selection, scan: await scanFolder(folder, { ...options, filter }) }
 }
 
 async function openFolder(folder: string, options: OpenSourceOptions): Promise<OpenedSource> {
-  const { selection, scan } = await planFolder(folder, { ...options, onLeftOut: undefined })
+  const { selection, scan } = await planFolder(folder, { ...options, onLeftOut: undefined, onWarning: undefined })
   if (scan.entries === 0 && !options.allowEmpty) {
     throw new BackupError(
       'EMPTY_SOURCE',

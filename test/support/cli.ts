@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,6 +7,11 @@ import type { TestContext } from 'node:test'
 
 export const BIN = join(import.meta.dirname, '../../lib/cli/bin.ts')
 export const PASSWORD = 'correct horse battery staple'
+
+/** Where the command keeps its state in these tests, and not in the home of whoever runs them. */
+export const STATE_FOLDER = mkdtempSync(join(tmpdir(), 'millrace-state-'))
+process.env.MILLRACE_STATE_DIR = STATE_FOLDER
+process.on('exit', () => rmSync(STATE_FOLDER, { recursive: true, force: true }))
 
 export interface CliResult {
   code: number | null

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -29,6 +29,14 @@ export interface CliOptions {
 
 /** Runs the command as a process of its own, with a password in its environment unless `env` says otherwise. */
 export function millrace(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+  return startMillrace(args, options).result
+}
+
+/** The same, while it runs: for whoever has to stop it half-way. */
+export function startMillrace(
+  args: readonly string[],
+  options: CliOptions = {},
+): { child: ChildProcess; result: Promise<CliResult> } {
   const child = spawn(process.execPath, [BIN, ...args], {
     cwd: options.cwd,
     env: { ...process.env, MILLRACE_PASSWORD: PASSWORD, ...options.env },
@@ -40,7 +48,7 @@ export function millrace(args: readonly string[], options: CliOptions = {}): Pro
   child.stderr.on('data', (chunk) => err.push(chunk))
   child.stdin.on('error', () => {})
   child.stdin.end(options.input ?? '')
-  return new Promise((resolve, reject) => {
+  const result = new Promise<CliResult>((resolve, reject) => {
     child.on('error', reject)
     child.on('close', (code) => {
       const stdout = Buffer.concat(out)
@@ -58,6 +66,7 @@ export function millrace(args: readonly string[], options: CliOptions = {}): Pro
       })
     })
   })
+  return { child, result }
 }
 
 /** A folder that is removed when the test ends. */

@@ -23,7 +23,7 @@ export interface Invocation {
 const EXIT_HELP = `
 Exit codes:
   0 good    1 failed    2 wrong usage    3 done, but something is missing or changed
-  4 damaged, or wrong password    5 refused (target not empty, empty source, not encrypted)`
+  4 damaged, or wrong password    5 refused (target not empty, empty source, not encrypted, held by another backup)`
 
 /**
  * Runs the command.

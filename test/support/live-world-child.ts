@@ -7,20 +7,25 @@ import { serveMinecraft } from '../fakes/minecraft.ts'
 import { levelData, SECTOR_BYTES, sectorOf } from './live-world.ts'
 import { seededRandom } from './random.ts'
 
+/** Files that are written at the same time. */
+const LANES = 3
+
 const [world, seed, regions] = process.argv.slice(2) as [string, string, string]
 const random = seededRandom(seed)
 const names = Array.from({ length: Number(regions) }, (_, at) => `r.${at}.0.mca`)
 const guests: string[] = []
 let generation = 0
 let saving = true
-let wake = () => {}
 let parked: Promise<void> = Promise.resolve()
+let allRest = () => {}
+const wakes: (() => void)[] = []
 
 mkdirSync(join(world, 'region'), { recursive: true })
 mkdirSync(join(world, 'playerdata'))
 
 /** Writes a region in place from its first sector to its last, then cuts it, as its next generation. */
 async function saveRegion(name: string, patient: boolean): Promise<void> {
+  const mine = generation
   const sectors = 20 + random.int(600)
   let file: FileHandle
   try {
@@ -30,7 +35,7 @@ async function saveRegion(name: string, patient: boolean): Promise<void> {
   }
   try {
     for (let at = 0; at < sectors; at++) {
-      await file.write(sectorOf(generation, at, sectors), 0, SECTOR_BYTES, at * SECTOR_BYTES)
+      await file.write(sectorOf(mine, at, sectors), 0, SECTOR_BYTES, at * SECTOR_BYTES)
       if (patient && random.chance(0.1)) await turn()
     }
     await file.truncate(sectors * SECTOR_BYTES)
@@ -47,7 +52,7 @@ async function saveLevel(): Promise<void> {
 
 /** Files come and go. */
 async function savePlayers(): Promise<void> {
-  const name = join(world, 'playerdata', `${generation}.dat`)
+  const name = join(world, 'playerdata', `${generation}-${random.int(1e6)}.dat`)
   await writeFile(name, levelData(generation))
   guests.push(name)
   while (guests.length > 5) await rm(guests.splice(random.int(guests.length), 1)[0] as string)
@@ -60,33 +65,35 @@ async function saveAll(): Promise<void> {
   await savePlayers()
 }
 
-/** Saves for ever, and rests between two files while saving is off. */
-async function live(): Promise<void> {
+/** Saves its share of the regions for ever, and rests between two files while saving is off. */
+async function live(lane: number): Promise<never> {
+  const share = names.filter((_, at) => at % LANES === lane)
   for (;;) {
     if (!saving) {
       await new Promise<void>((resolve) => {
-        wake = resolve
-        rest()
+        wakes.push(resolve)
+        if (wakes.length === LANES) allRest()
       })
       continue
     }
     generation += 1
-    await saveRegion(random.pick(names), true)
+    await saveRegion(random.pick(share), true)
+    if (lane > 0) continue
     if (saving && random.chance(0.5)) await saveLevel()
     if (saving && random.chance(0.5)) await savePlayers()
   }
 }
 
-let rest = () => {}
-
 const server = await serveMinecraft({
   onSaving(to) {
     saving = to
-    if (to) wake()
-    else
-      parked = new Promise((resolve) => {
-        rest = resolve
-      })
+    if (to) {
+      for (const wake of wakes.splice(0)) wake()
+      return
+    }
+    parked = new Promise((resolve) => {
+      allRest = resolve
+    })
   },
   async flush() {
     await parked
@@ -97,4 +104,4 @@ await saveAll()
 process.on('message', () => process.send?.({ saving, generation, asked: server.asked }))
 process.on('disconnect', () => process.exit())
 process.send?.({ port: server.port })
-await live()
+await Promise.all(Array.from({ length: LANES }, (_, lane) => live(lane)))

@@ -1,3 +1,4 @@
+import { constants } from 'node:fs'
 import { open, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import picomatch from 'picomatch'
@@ -124,11 +125,14 @@ async function readIgnoreFile(folder: string): Promise<(Rule | undefined)[]> {
   const file = join(folder, IGNORE_FILE)
   let bytes: Buffer
   try {
-    const handle = await open(file, 'r')
+    // A fifo in its place would wait for somebody who writes to it.
+    const handle = await open(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
     try {
-      const { size } = await handle.stat()
-      if (size > IGNORE_MAX_BYTES)
+      const found = await handle.stat()
+      if (!found.isFile()) throw new BackupError('SOURCE', `${file} is no file.`)
+      if (found.size > IGNORE_MAX_BYTES) {
         throw new BackupError('SOURCE', `${file} is larger than 1 MiB: it is no list of patterns.`)
+      }
       bytes = await handle.readFile()
     } finally {
       await handle.close()

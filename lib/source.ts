@@ -75,7 +75,10 @@ export interface OpenSourceOptions extends SelectionOptions {
 export async function openSource(source: BackupSource, options: OpenSourceOptions): Promise<OpenedSource> {
   if (typeof source !== 'string') {
     noSelection(options, 'stream')
-    const hold = await options.hold?.()
+    const hold = await options.hold?.().catch((error) => {
+      if (source instanceof Readable) source.destroy()
+      throw error
+    })
     const stream = source instanceof Readable ? source : openCommand(source.command, options.signal)
     return rawSource(released(notEmpty(stream, options.allowEmpty), hold), hold)
   }

@@ -165,6 +165,9 @@ test('patterns that match nothing, ignore files that cannot be read and sources 
   const other = await folderOf(t, ['a', 'sub/'])
   await symlink('sub', join(other, '.millraceignore'))
   await assert.rejects(planBackup(other), { code: 'SOURCE' })
+  const piped = await folderOf(t, ['a'])
+  await makeTree(piped, [{ path: '.millraceignore', type: 'fifo' }])
+  await assert.rejects(planBackup(piped), { code: 'SOURCE' })
 })
 
 test('only a folder that is a Minecraft world or server has defaults, and they can be turned off', async (t) => {

@@ -173,9 +173,12 @@ test('a server that was told to save by another hand meanwhile was not held: the
 test('a stopped server is an error, or the level stopped where that is allowed', async (t) => {
   const at = await place(t)
   await at.server.close()
-  await assert.rejects(at.backups.create(at.world, { quiesce: createMinecraftQuiescer(at.rcon) }), {
-    code: 'SERVER_STOPPED',
-  })
+  for (const host of ['127.0.0.1', 'localhost']) {
+    const source = Readable.from([sample(1000)])
+    const quiesce = createMinecraftQuiescer({ ...at.rcon, host })
+    await assert.rejects(at.backups.create(source, { quiesce }), { code: 'SERVER_STOPPED' })
+    assert.ok(source.destroyed)
+  }
   const made = await at.backups.create(at.world, {
     quiesce: createMinecraftQuiescer({ ...at.rcon, allowStopped: true }),
   })

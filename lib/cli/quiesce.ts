@@ -119,16 +119,21 @@ export async function resumeLeft(
   output: Output,
 ): Promise<void> {
   const own = options.rcon === undefined ? undefined : addressText(parseAddress(options.rcon))
-  for (const { where, since } of await leftSaving(stateFolder, server)) {
+  const warn = (message: string, cause?: unknown) => output.warning({ kind: 'quiesce', path: '', message, cause })
+  const left = await leftSaving(stateFolder, server).catch((cause: Error) => {
+    // A backup that holds nobody needs no state folder.
+    warn(`Whether an earlier backup has left saving off is not known: ${cause.message}`, cause)
+    return []
+  })
+  for (const { where, since } of left) {
     if (where === own) continue
     const what = `A backup that was killed left saving at ${where} off, on ${new Date(since).toISOString()}.`
     try {
       const password = await rconPassword(options)
       await resumeSaving({ stateFolder, address: parseAddress(where), server, password })
-      output.warning({ kind: 'quiesce', path: '', message: `${what} It is on again.` })
+      warn(`${what} It is on again.`)
     } catch (cause) {
-      const message = `${what} It could not be turned on: ${(cause as Error).message} Run \`millrace resume-saving\`.`
-      output.warning({ kind: 'quiesce', path: '', message, cause })
+      warn(`${what} It could not be turned on: ${(cause as Error).message} Run \`millrace resume-saving\`.`, cause)
     }
   }
 }

@@ -170,6 +170,14 @@ test('wrong uses and wrong passwords are told, and no password is shown', async 
   assert.equal(at.server.saving, true)
 })
 
+test('a state folder that cannot be read is a warning to a backup that holds nobody', async (t) => {
+  const at = await place(t)
+  const file = join(at.folder, 'file')
+  await writeFile(file, '')
+  const made = await succeeds(['backup', at.world, '--to', at.url], { ...at.env, MILLRACE_STATE_DIR: file })
+  assert.match(made.stderr, /Warning: Whether an earlier backup has left saving off is not known/)
+})
+
 test('backup --before and --after run around it, and a stopped server is backed up where that is allowed', async (t) => {
   const at = await place(t)
   const backup = ['backup', at.world, '--to', at.url, '--json']

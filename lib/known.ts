@@ -2,8 +2,8 @@ import { StorageError } from '../adapters/errors.ts'
 import type { Storage } from '../adapters/storage.ts'
 import type { ReadKeys } from '../transforms/index.ts'
 import type { Snapshot } from './catalog.ts'
+import { HeadCache, type KnownHead, knownOf } from './head-cache.ts'
 import { openObject } from './open-object.ts'
-import { HeadCache, type KnownHead, knownOf } from './state.ts'
 
 /** Objects opened at once: each costs a key derivation. */
 const PARALLEL_OPENS = 4

@@ -127,7 +127,7 @@ test('saving is on again when the backup is aborted while the server writes its 
 
 test('a save-off that is not answered may still be carried out: saving is turned on twice', async (t) => {
   const at = await place(t, { intercept: ({ text }) => text === 'save-off' })
-  const making = at.backups.create(at.world, { quiesce: createMinecraftQuiescer({ ...at.rcon, commandMs: 50 }) })
+  const making = at.backups.create(at.world, { quiesce: createMinecraftQuiescer({ ...at.rcon, commandMs: 1500 }) })
   await assert.rejects(making, { code: 'SERVER_SILENT' })
   assert.equal(at.server.asked.filter((one) => one === 'save-on').length, 2)
   assert.deepEqual(await markers(at.state), [])
@@ -203,7 +203,7 @@ test('a stopped server that starts while it is backed up was not stopped', async
 
 test('a server that takes the connection and says nothing is an error, or the level live where that is allowed', async (t) => {
   const at = await place(t, { intercept: () => true })
-  const rcon = { ...at.rcon, connectMs: 50, allowStopped: true }
+  const rcon = { ...at.rcon, connectMs: 2000, allowStopped: true }
   await assert.rejects(at.backups.create(at.world, { quiesce: createMinecraftQuiescer(rcon) }), {
     code: 'SERVER_SILENT',
   })

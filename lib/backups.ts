@@ -6,6 +6,8 @@ import { type Adopted, type AdoptOptions, adoptSnapshot } from './adopt.ts'
 import { findSnapshot, type ListedSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
 import { type CreatedSnapshot, type CreateOptions, createSnapshot } from './create.ts'
 import { BackupError } from './errors.ts'
+import { HeadCache, type KnownHead, knownOf } from './head-cache.ts'
+import { describeSnapshots, type KnownSnapshot } from './known.ts'
 import { checkServer } from './names.ts'
 import { openObject } from './open-object.ts'
 import { readEntry } from './partial.ts'
@@ -31,6 +33,8 @@ export interface BackupsOptions extends ReadKeys {
   server: string
   /** false: write and read without encryption. Otherwise a password or a key is needed; the first is written with. */
   encryption?: boolean | undefined
+  /** Where what snapshots say of themselves is kept, for lists without opening them; nothing is kept without one. */
+  stateFolder?: string | undefined
   /** Told, in a sentence, what changes no result and is worth knowing, such as that a read lease cannot be written. */
   onNotice?: ((message: string) => void) | undefined
 }
@@ -72,6 +76,11 @@ export interface Backups {
   create(source: BackupSource, options?: CreateOptions): Promise<CreatedSnapshot>
   /** All snapshots, oldest first; nothing is opened. */
   list(options?: CallOptions): Promise<ListedSnapshot[]>
+  /**
+   * All snapshots, oldest first, with what is known here of what they say of themselves.
+   * @param options.fetch open those of which nothing is known.
+   */
+  describe(options?: { fetch?: boolean | undefined; signal?: AbortSignal | undefined }): Promise<KnownSnapshot[]>
   /** Reads what a snapshot says of itself. `id` may be `latest`. */
   inspect(id: string, options?: InspectOptions): Promise<Inspection>
   /** Restores a snapshot so that `target` becomes the folder (or file) that was backed up. */
@@ -103,19 +112,30 @@ export interface Backups {
 export async function openBackups(options: BackupsOptions): Promise<Backups> {
   const server = checkServer(options.server)
   const keys = readKeysOf(options)
-  const { storage: given } = options
+  const { storage: given, stateFolder } = options
   const own = typeof given === 'string' || 'provider' in given
   const storage = own ? await openStorage(given) : given
   const leased = <T>(snapshot: Snapshot, signal: AbortSignal | undefined, read: () => Promise<T>) =>
     withReadLease(storage, snapshot, { onNotice: options.onNotice, signal }, read)
   const find = async (id: string, unfinished: boolean, signal?: AbortSignal) =>
     findSnapshot(await listSnapshots(storage, server, signal), id, unfinished)
+  const cache = stateFolder === undefined ? undefined : new HeadCache(stateFolder, storage.location)
+  const remember = async (snapshot: Snapshot, head: KnownHead) => cache?.write(server, [[snapshot, head]])
   return {
     server,
     storage,
-    create: (source, create = {}) =>
-      createSnapshot({ storage, server, key: keys && writeKeyOf(keys), tool: `millrace/${VERSION}` }, source, create),
+    async create(source, create = {}) {
+      const context = { storage, server, key: keys && writeKeyOf(keys), tool: `millrace/${VERSION}` }
+      const made = await createSnapshot(context, source, create)
+      const { consistency, files, bytes, omissions } = made
+      await remember(made, { consistency, files, bytes, excluded: omissions.excluded })
+      return made
+    },
     list: ({ signal } = {}) => listSnapshots(storage, server, signal),
+    async describe({ fetch, signal } = {}) {
+      const snapshots = await listSnapshots(storage, server, signal)
+      return describeSnapshots(storage, snapshots, { stateFolder, fetch: fetch ? { keys } : undefined, signal })
+    },
     async inspect(id, inspect = {}) {
       const snapshot = await find(id, true, inspect.signal)
       const object = await openObject(storage, snapshot, { ...inspect, keys })
@@ -124,6 +144,8 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
           for await (const entry of object.seekable.entries()) inspect.onEntry(entry)
         }
         const { sealed, seekable, head } = object
+        // What stands under another's name is not what a list should say of it.
+        if (head && head.id === snapshot.id && head.server === server) await remember(snapshot, knownOf(head))
         return {
           snapshot,
           head,

@@ -1,5 +1,5 @@
 import { Transform, type Writable } from 'node:stream'
-import type { Storage } from '../adapters/storage.ts'
+import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import {
   createEncrypt,
   createHashTee,
@@ -15,8 +15,10 @@ import type { ArchiveWarning } from './archive/entry.ts'
 import { type Snapshot, snapshotKey } from './catalog.ts'
 import { writeCompanion } from './companion.ts'
 import { BackupError } from './errors.ts'
+import type { LeftOut, SelectionOptions } from './exclude.ts'
 import { idTime, newId } from './names.ts'
 import { freeChunk, run } from './pipe.ts'
+import { Hold, type QuiesceOutcome, type Quiescer } from './quiesce/quiescer.ts'
 import { type BackupSource, type Omissions, openSource } from './source.ts'
 
 export interface CreateProgress extends Progress {
@@ -24,7 +26,7 @@ export interface CreateProgress extends Progress {
   storedBytes: number
 }
 
-export interface CreateOptions {
+export interface CreateOptions extends SelectionOptions {
   /** zstd level, 1 to 22; 3 when left out. */
   level?: number | undefined
   /** Plaintext bytes a zstd frame; 4 MiB when left out. */
@@ -34,6 +36,12 @@ export interface CreateOptions {
   iterations?: number | undefined
   /** Back up a source that holds nothing. */
   allowEmpty?: boolean | undefined
+  /** Brings whoever writes to the source to rest while it is read. */
+  quiesce?: Quiescer | undefined
+  /** How long at most; 30 minutes when left out. After that the writer goes on, and the snapshot is a `live` one. */
+  quiesceLimitMs?: number | undefined
+  /** Called for each name in a folder that a pattern leaves out. */
+  onLeftOut?: ((left: LeftOut) => void) | undefined
   onProgress?: ((progress: CreateProgress) => void) | undefined
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
   signal?: AbortSignal | undefined
@@ -47,7 +55,9 @@ export interface CreatedSnapshot extends Snapshot {
   files: number
   consistency: string
   omissions: Omissions
-  /** Whether something is missing from it or did not hold still: the command's exit code 3. */
+  /** How the source was held; null when it was not. */
+  quiesce: QuiesceOutcome | null
+  /** Whether something is missing from it, or did not hold still as it should: the command's exit code 3. */
   incomplete: boolean
   elapsedMs: number
 }
@@ -80,14 +90,18 @@ export async function createSnapshot(
   // Before the source is touched: a bad key or level must cost nothing.
   const encrypt = writeKey && createEncrypt({ ...writeKey, iterations: options.iterations, onConsumed: freeChunk })
   encrypt?.on('error', () => {})
+  const { quiesce } = options
+  const onWarning = options.onWarning ?? (() => {})
+  let hold: Hold | undefined
   try {
     const id = newId(new Date())
     const index = new IndexBuilder()
     const opened = await openSource(source, {
+      ...options,
       index,
       allowEmpty: options.allowEmpty ?? false,
-      onWarning: options.onWarning ?? (() => {}),
-      signal,
+      onWarning,
+      hold: quiesce && holdSource,
     })
     let plainBytes = 0
     const compress = createZstdCompress({
@@ -116,14 +130,16 @@ export async function createSnapshot(
     }
     await run(opened.stream, transforms, sink, signal)
     const summary = opened.summary()
-    await finish(storage, key, tee.bytes, tee.digest, signal)
-    const { special: _, ...missing } = summary.omissions
+    const { version } = await finish(storage, key, tee.bytes, tee.digest, signal)
+    const { special: _, excluded: __, ...missing } = summary.omissions
+    const held = hold?.outcome() ?? null
     return {
       ...name,
       server,
       key,
       created: idTime(id) as Date,
       storedBytes: tee.bytes,
+      ...(version === undefined ? {} : { version }),
       complete: true,
       pinned: false,
       sha256: tee.digest,
@@ -131,11 +147,19 @@ export async function createSnapshot(
       files: summary.files,
       consistency: summary.consistency,
       omissions: summary.omissions,
-      incomplete: Object.values(missing).some((count) => count > 0),
+      quiesce: held,
+      incomplete: Object.values(missing).some((count) => count > 0) || (held !== null && !(held.kept && held.resumed)),
       elapsedMs: performance.now() - begun,
     }
   } finally {
+    // At the end of the source it was released already.
+    await hold?.release()
     encrypt?.destroy()
+  }
+
+  async function holdSource(): Promise<Hold> {
+    hold = await Hold.begin(quiesce as Quiescer, { limitMs: options.quiesceLimitMs, onWarning, signal })
+    return hold
   }
 }
 
@@ -160,6 +184,7 @@ function headOf(
   }
   if (mode !== undefined) head.mode = mode
   if (mtime !== undefined) head.mtime = mtime
+  if (summary.omissions.excluded > 0) head.excluded = summary.omissions.excluded
   return head
 }
 
@@ -170,7 +195,7 @@ async function finish(
   bytes: number,
   digest: string,
   signal?: AbortSignal,
-): Promise<void> {
+): Promise<ObjectStat> {
   const stat = await storage.stat(key, { signal })
   if (stat.size !== bytes) {
     throw new BackupError(
@@ -187,6 +212,7 @@ async function finish(
       { cause },
     )
   }
+  return stat
 }
 
 /** An upper bound of the object's size: what zstd can add to bytes that do not compress, the index and the seal. */

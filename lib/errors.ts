@@ -23,6 +23,14 @@ export type BackupErrorCode =
   | 'CLOCK'
   /** An archive entry that would leave the target. */
   | 'UNSAFE_ARCHIVE'
+  /** The source could not be held still, or its server could not be told to go on. */
+  | 'QUIESCE'
+  /** Nothing listens where the source's server should. */
+  | 'SERVER_STOPPED'
+  /** The source's server takes connections and does not answer: it may be paused. */
+  | 'SERVER_SILENT'
+  /** Another backup holds the source's server still. */
+  | 'BUSY'
 
 /** The one error class of the service. Its message says what happened, to what, and what to do; never a secret. */
 export class BackupError extends Error {

@@ -28,6 +28,10 @@ const BACKUP_CODES: Record<BackupErrorCode, number> = {
   IN_USE: EXIT.REFUSED,
   CLOCK: EXIT.REFUSED,
   UNSAFE_ARCHIVE: EXIT.DAMAGED,
+  QUIESCE: EXIT.FAILED,
+  SERVER_STOPPED: EXIT.FAILED,
+  SERVER_SILENT: EXIT.FAILED,
+  BUSY: EXIT.REFUSED,
 }
 
 /** The exit code that an error is worth. */

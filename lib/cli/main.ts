@@ -11,10 +11,12 @@ import { loginCommand } from './commands/login.ts'
 import { pinCommand, unpinCommand } from './commands/pin.ts'
 import { pruneCommand } from './commands/prune.ts'
 import { restoreCommand } from './commands/restore.ts'
+import { resumeSavingCommand } from './commands/resume-saving.ts'
 import { verifyCommand } from './commands/verify.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
 import { withKeep } from './keep-options.ts'
 import { Output } from './output.ts'
+import { withQuiesce, withRcon } from './quiesce.ts'
 
 /** What every command is given beside its own options. */
 export interface Invocation {
@@ -26,7 +28,7 @@ export interface Invocation {
 const EXIT_HELP = `
 Exit codes:
   0 good    1 failed    2 wrong usage    3 done, but something is missing or changed
-  4 damaged, or wrong password    5 refused (target not empty, empty source, not encrypted)
+  4 damaged, or wrong password    5 refused (target not empty, empty source, not encrypted, held by another backup)
   7 done, but the store's lock defers some deletes`
 
 /**
@@ -120,13 +122,17 @@ function buildProgram(run: Runner): Command {
       .option('--allow-plain', 'take an unencrypted snapshot although a password is given')
       .option('--allow-renamed', 'take a snapshot whose index names another server or id, or that has none')
 
-  withKeep(withKeys(withStore(program.command('backup'), '--to')), wholeNumber)
+  withQuiesce(withKeep(withKeys(withStore(program.command('backup'), '--to')), wholeNumber))
     .description('Back up a folder or a file.')
     .argument('[source...]', 'the folder (or file) to back up; with --from-command, a program and its arguments')
     .option('--server <name>', "the server's name (default: the folder's base name)")
     .option('--from-command', 'back up the standard output of a program; name it after --')
     .option('--level <n>', 'zstd level, 1 to 22 (default: 3)', wholeNumber)
     .option('--allow-empty', 'back up an empty folder, file or stream')
+    .option('--include <glob...>', 'only these files or folders')
+    .option('--exclude <glob...>', 'not these, as in .millraceignore; repeat it or name several')
+    .option('--no-default-excludes', "also what a known game makes anew, as Minecraft's session.lock")
+    .option('--dry-run', 'show what would be backed up, and what is left out and why; nothing is written')
     .addOption(new Option('--no-encryption', 'write without encryption'))
     .option('--prune', 'prune the server afterwards by the --keep options, or by the defaults of prune')
     .addHelpText(
@@ -135,7 +141,10 @@ function buildProgram(run: Runner): Command {
 Examples:
   $ millrace backup /srv/minecraft/world --to file:///mnt/backups
   $ millrace backup world --to 's3://worlds/mc?region=eu-central-1' --server survival
-  $ millrace backup --to file:///mnt/backups --server db --from-command -- pg_dump game`,
+  $ millrace backup --to file:///mnt/backups --server db --from-command -- pg_dump game
+  $ millrace backup world --to file:///mnt/backups --rcon localhost:25575 --allow-stopped
+  $ millrace backup world --to file:///mnt/backups --before 'systemctl stop mc' --after 'systemctl start mc' --before-reaches stopped
+  $ millrace backup world --to file:///mnt/backups --exclude '*.tmp' dynmap/ --dry-run`,
     )
     .action((source, options) => run(options, (invocation) => backupCommand(source, options, invocation)))
 
@@ -147,11 +156,28 @@ Examples:
     )
     .action((options) => run(options, (invocation) => checkCommand(options, invocation)))
 
-  withStore(program.command('list'), '--from')
-    .description('List the snapshots in a store. Nothing is opened, so no password is needed.')
+  withKeys(withStore(program.command('list'), '--from'))
+    .description('List the snapshots in a store. Nothing is opened without --long, so no password is needed.')
     .option('--server <name>', 'only this server')
-    .addHelpText('after', '\nExample:\n  $ millrace list --from file:///mnt/backups --server survival')
+    .option('--long', 'open those of which too little is known here (shown as -), and show more')
+    .addOption(new Option('--no-encryption', 'with --long: take unencrypted snapshots; no password is asked for'))
+    .option('--allow-plain', 'with --long: open unencrypted snapshots although a password is given')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ millrace list --from file:///mnt/backups --server survival\n  $ millrace list --from file:///mnt/backups --long',
+    )
     .action((options) => run(options, (invocation) => listCommand(options, invocation)))
+
+  withRcon(program.command('resume-saving'))
+    .description('Turn saving on at Minecraft servers where a backup that was killed has left it off.')
+    .option('--server <name>', 'only what backups of this server have left')
+    .option('--force', 'also while that backup seems to be at work')
+    .option('--json', 'one JSON object a line on stdout')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ millrace resume-saving\n  $ millrace resume-saving --rcon localhost:25575 --rcon-password-file /etc/millrace/rcon',
+    )
+    .action((options) => run(options, (invocation) => resumeSavingCommand(options, invocation)))
 
   withTrust(withKeys(withStore(program.command('inspect'), '--from')))
     .description('Show what a snapshot says of itself; little of it is read.')

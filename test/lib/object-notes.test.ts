@@ -49,14 +49,8 @@ test('a file of notes that is cut, changed or of another kind is no notes', asyn
   assert.equal((await open(folder)).size, 1)
 })
 
-test('the state folder is where XDG says', (t) => {
-  const { XDG_STATE_HOME: before } = process.env
-  t.after(() => {
-    if (before === undefined) delete process.env.XDG_STATE_HOME
-    else process.env.XDG_STATE_HOME = before
-  })
-  process.env.XDG_STATE_HOME = '/srv/state'
-  assert.equal(defaultStateFolder(), '/srv/state/millrace')
-  delete process.env.XDG_STATE_HOME
-  assert.match(defaultStateFolder(), /\/\.local\/state\/millrace$/)
+test('the state folder is where MILLRACE_STATE_DIR or XDG says', () => {
+  assert.equal(defaultStateFolder({ MILLRACE_STATE_DIR: '/srv/own', XDG_STATE_HOME: '/srv/state' }), '/srv/own')
+  assert.equal(defaultStateFolder({ XDG_STATE_HOME: '/srv/state' }), '/srv/state/millrace')
+  assert.match(defaultStateFolder({}), /\/\.local\/state\/millrace$/)
 })

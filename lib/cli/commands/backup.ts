@@ -4,39 +4,58 @@ import { BackupError } from '../../errors.ts'
 import { checkServer } from '../../names.ts'
 import type { RetentionPolicy } from '../../retention.ts'
 import type { BackupSource, Omissions } from '../../source.ts'
+import { defaultStateFolder } from '../../state.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate, formatRatio } from '../format.ts'
 import { type KeepOptions, policyOf, pruneExitCode } from '../keep-options.ts'
 import type { Invocation } from '../main.ts'
+import { holdLimitMs, type QuiesceCliOptions, quiescerOf, resumeLeft } from '../quiesce.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+import { dryRun } from './dry-run.ts'
 import { showPrune } from './prune.ts'
 
-interface BackupOptions extends SecretOptions, KeepOptions {
+interface BackupOptions extends SecretOptions, KeepOptions, QuiesceCliOptions {
   to: string
   server?: string
   fromCommand?: boolean
   level?: number
   allowEmpty?: boolean
   prune?: boolean
+  include?: string[]
+  exclude?: string[]
+  /** false after `--no-default-excludes`. */
+  defaultExcludes?: boolean
+  dryRun?: boolean
 }
 
 export async function backupCommand(
   words: readonly string[],
   options: BackupOptions,
-  { output, signal }: Invocation,
+  invocation: Invocation,
 ): Promise<number> {
+  const { output, signal } = invocation
   const source = sourceOf(words, options.fromCommand === true)
   const server = options.server ?? defaultServer(source)
   checkServer(server)
   const policy = prunePolicy(options)
+  const { include, exclude, defaultExcludes } = options
+  const selection = { include, exclude, defaultExcludes }
+  if (options.dryRun) return dryRun(source, selection, invocation)
+  const stateFolder = defaultStateFolder()
+  const quiesceLimitMs = holdLimitMs(options)
+  const quiesce = await quiescerOf(options, server, stateFolder)
+  await resumeLeft(options, server, stateFolder, output)
   const encryption = options.encryption !== false
   const keys = encryption ? await findKeys(options, 'write') : {}
-  const backups = await openBackups({ storage: options.to, server, encryption, ...keys })
+  const backups = await openBackups({ storage: options.to, server, encryption, ...keys, stateFolder })
   try {
     const { level, allowEmpty } = options
     const made = await backups.create(source, {
       level,
       allowEmpty,
+      ...selection,
+      quiesce,
+      quiesceLimitMs,
       signal,
       onProgress: output.progress,
       onWarning: output.warning,
@@ -46,6 +65,7 @@ export async function backupCommand(
       `Backed up ${made.kind === 'tar' ? formatCount(files, 'file') : 'the stream'} of ${server} as ${id}`,
       `  ${formatBytes(bytes)} -> ${formatBytes(storedBytes)} (ratio ${formatRatio(bytes, storedBytes)}) in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}`,
       `  ${backups.storage.location} ${made.key}`,
+      `  consistency: ${made.consistency}`,
       ...omissionLines(made.omissions),
     ].join('\n')
     output.result('snapshot', made, text)
@@ -118,8 +138,9 @@ function defaultServer(source: BackupSource): string {
   }
 }
 
-function omissionLines({ special, names, unreadable, changed }: Omissions): string[] {
+function omissionLines({ special, names, unreadable, changed, excluded }: Omissions): string[] {
   const lines: string[] = []
+  if (excluded > 0) lines.push(`  left out by patterns: ${formatCount(excluded, 'name')} (--dry-run shows them)`)
   if (special > 0)
     lines.push(`  left out: ${formatCount(special, 'socket, fifo or device', 'sockets, fifos or devices')}`)
   if (names > 0) lines.push(`  left out: ${formatCount(names, 'name')} not in UTF-8`)

@@ -45,6 +45,22 @@ export class StorageError extends Error {
   }
 }
 
+/** What an operation does to an object, in words for a message. */
+export const DOING: Record<string, string> = {
+  begin: 'beginning to upload',
+  putPart: 'uploading a part of',
+  putWhole: 'uploading',
+  commit: 'completing',
+  abort: 'cancelling the upload of',
+  secure: 'putting lock or tags on',
+  stat: 'asking for',
+  list: 'listing',
+  delete: 'deleting',
+  read: 'reading',
+  readRange: 'reading',
+  createReadStream: 'reading',
+}
+
 /**
  * Notes on `error` that cleaning up after it failed as well, in the property `cleanupError`, and leaves the rest of it
  * as it is: what went wrong first is what a caller has to see.

@@ -40,6 +40,7 @@ class FilesystemStorage implements Storage {
   readonly adapter = ADAPTER
   readonly location: string
   readonly conditionalWrites = true
+  readonly ownedReads = true
   readonly #folders: Folders
   readonly #sweeper = new Sweeper()
 

@@ -1,5 +1,8 @@
+export type { B2Config } from './backblaze-b2-client.ts'
+export type { DropboxConfig } from './dropbox-config.ts'
 export { StorageError, type StorageErrorCode, type StorageErrorDetails } from './errors.ts'
 export { type FilesystemConfig, openFilesystem } from './filesystem.ts'
+export type { GoogleDriveConfig } from './google-drive-client.ts'
 export { checkKey, quoteKey } from './keys.ts'
 export {
   type BandwidthOptions,

@@ -12,6 +12,25 @@ export function checkKey(key: string, adapter: string, operation: string): void 
   }
 }
 
+/** A prefix without slashes at its start, and with one at its end unless it is empty. */
+export function normalizePrefix(prefix = ''): string {
+  const inner = prefix.replace(/^\/+|\/+$/g, '')
+  return inner === '' ? '' : `${inner}/`
+}
+
+/**
+ * The name of a key beneath a prefix, at a store whose names have the limits of our keys.
+ * @param prefix as `normalizePrefix` gives it.
+ * @throws StorageError INVALID where the key is bad, or both together are too long.
+ */
+export function prefixedKey(prefix: string, key: string, adapter: string, operation: string): string {
+  checkKey(key, adapter, operation)
+  const full = prefix + key
+  if (Buffer.byteLength(full) <= KEY_MAX_BYTES) return full
+  const message = `The key ${quoteKey(key)} and the prefix together are longer than ${KEY_MAX_BYTES} bytes.`
+  throw new StorageError(message, { code: 'INVALID', adapter, operation, key })
+}
+
 /** A key as it may stand in a message: quoted, control characters escaped, cut to a readable length. */
 export function quoteKey(key: string): string {
   const text = JSON.stringify(key) ?? String(key)

@@ -19,7 +19,7 @@ export interface FoundObject {
 export interface CommitStore {
   find(request: PrimitiveRequest): Promise<FoundObject | undefined>
   remove(request: PrimitiveRequest): Promise<void>
-  /** Puts on the object that `find` just called ours what the store left out of the upload: a lock, say. */
+  /** Does to the object that `find` just called ours what is left to do. */
   secure?(request: PrimitiveRequest): Promise<void>
   /** Cancels uploads that were begun without our being told, where no upload is known that `abort` could be called for. */
   clear?(request: PrimitiveRequest): Promise<void>

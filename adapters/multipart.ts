@@ -32,7 +32,10 @@ export interface MultipartPrimitives<Upload, Receipt> extends PartStore<Upload, 
   find(request: PrimitiveRequest): Promise<FoundObject | undefined>
   /** Removes exactly the object that `find` just called ours. */
   remove(request: PrimitiveRequest): Promise<void>
-  /** Puts on the object that `find` just called ours what the store left out of the upload: a lock, say. */
+  /**
+   * Does to the object that `find` just called ours what is left to do: puts a lock on it that the store left out of the
+   * upload, removes what it replaces where the store keeps both. Never called after `destroy()`.
+   */
   secure?(request: PrimitiveRequest): Promise<void>
   /** Cancels uploads whose `begin` was carried out and not answered, where there is none to call `abort` for. */
   clear?(request: PrimitiveRequest): Promise<void>
@@ -145,7 +148,9 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
       while (from < chunk.length) {
         if (this.#used === this.#plan.partBytes) {
           if (!this.#sender.hasRoom) {
-            this.#sender.room().then(() => this.#fill(chunks, at, from, callback), callback)
+            const goOn = () => this.#fill(chunks, at, from, callback)
+            // What is thrown after destroy() is its own abort, and would be taken for the stream's error.
+            this.#sender.room().then(goOn, (error) => callback(this.destroyed ? null : error))
             return
           }
           this.#sender.send(this.#buffer, this.#used, false)

@@ -12,6 +12,9 @@ export const READ_RANGE_BYTES = 8 * 1024 * 1024
 /** The most that a parallel read holds at the defaults: a buffer of one range for each request. */
 export const READ_RING_BYTES = READ_CONNECTIONS * READ_RANGE_BYTES
 
+/** The share of its time that a reader has to wait for another request to be worth it. */
+const WAITING_SHARE = 0.5
+
 /** What is copied out of the ring at a time. */
 const PIECE_BYTES = 256 * 1024
 
@@ -20,6 +23,11 @@ export interface ParallelReadOptions extends ReadOptions {
   connections?: number | undefined
   /** Bytes of one request. Default READ_RANGE_BYTES. The memory is `connections` times this, at most. */
   rangeBytes?: number | undefined
+  /**
+   * Begin with one request, and add others, up to `connections`, while the reader waits for the store more than it works:
+   * where one connection is as fast as the reader, several only cost. Default false.
+   */
+  grow?: boolean | undefined
   /** The object's size, from the `stat` that gave `version`. Both together save another `stat`. */
   size?: number | undefined
 }
@@ -90,18 +98,24 @@ class ParallelReadable extends Readable {
   #planning: Promise<void> | undefined
   #wanted = false
   #delivering = false
+  /** Requests at once, at present. */
+  #allowed: number
+  /** Since the last range was over: when that was, how long the reader has waited, and since when it does. */
+  #pace = { since: performance.now(), waitedMs: 0, waitingSince: undefined as number | undefined }
 
   constructor(storage: Storage, key: string, settings: Settings) {
     super({ highWaterMark: PIECE_BYTES })
     this.#storage = storage
     this.#key = key
     this.#settings = settings
+    this.#allowed = settings.grow ? 1 : settings.connections
     // Last: a signal that has fired already destroys at once, and _destroy needs the fields above.
     if (settings.signal) addAbortSignal(settings.signal, this)
   }
 
   override _read(): void {
     this.#wanted = true
+    this.#pace.waitingSince ??= performance.now()
     if (this.#plan) this.#deliver()
     else this.#planning ??= this.#begin()
   }
@@ -144,13 +158,13 @@ class ParallelReadable extends Readable {
 
   /** Asks for as many ranges as may be on their way at once. */
   #fill(plan: Plan): void {
-    const { connections, rangeBytes, end } = this.#settings
+    const { rangeBytes, end } = this.#settings
     if (plan.stop === undefined) {
       this.#request(plan, plan.next, end, undefined)
       plan.stop = plan.next
       return
     }
-    while (Math.max(this.#ranges.length, this.#open.size) < connections && plan.next < plan.stop && !this.destroyed) {
+    while (Math.max(this.#ranges.length, this.#open.size) < this.#allowed && plan.next < plan.stop && !this.destroyed) {
       const length = Math.min(rangeBytes, plan.stop - plan.next)
       this.#request(plan, plan.next, plan.next + length - 1, length)
       plan.next += length
@@ -241,6 +255,7 @@ class ParallelReadable extends Readable {
       } else if (range.ended) {
         this.#ranges.shift()
         if (range.buffer) this.#free.push(range.buffer)
+        this.#judgePace()
         this.#fill(plan)
       } else {
         range.stream.resume()
@@ -250,10 +265,22 @@ class ParallelReadable extends Readable {
   }
 
   #give(chunk: Buffer): boolean {
+    const now = performance.now()
+    this.#pace.waitedMs += now - (this.#pace.waitingSince ?? now)
+    this.#pace.waitingSince = undefined
     // push may ask for more before it returns.
     this.#wanted = false
     if (this.push(chunk)) this.#wanted = true
+    if (this.#wanted) this.#pace.waitingSince ??= performance.now()
     return this.#wanted
+  }
+
+  #judgePace(): void {
+    const now = performance.now()
+    const { since, waitedMs, waitingSince = now } = this.#pace
+    const isWaiting = waitedMs + now - waitingSince > (now - since) * WAITING_SHARE
+    if (isWaiting && this.#allowed < this.#settings.connections) this.#allowed++
+    this.#pace = { since: now, waitedMs: 0, waitingSince: this.#wanted ? now : undefined }
   }
 
   #error(code: StorageErrorCode, what: string): StorageError {

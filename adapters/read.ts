@@ -233,6 +233,26 @@ export function checkExtent(offset: number, length: number, names: { adapter: st
 }
 
 /**
+ * The bytes that an HTTP answer to a ranged GET promises, from its Content-Range (206) or Content-Length (200).
+ * @param end inclusive; undefined: the range was open.
+ * @returns undefined when they are not the bytes that were asked for.
+ */
+export function promisedLength(
+  start: number,
+  end: number | undefined,
+  { contentRange, contentLength }: { contentRange: string | undefined; contentLength: number | undefined },
+): number | undefined {
+  const range = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(contentRange ?? '')
+  if (range) {
+    const [first, last, size] = range.slice(1).map(Number) as [number, number, number]
+    return first === start && last === Math.min(end ?? size, size - 1) ? last - first + 1 : undefined
+  }
+  // A store, or something before it, that knows no ranges gives the whole.
+  const isWhole = start === 0 && (end === undefined || (contentLength ?? 0) <= end + 1)
+  return isWhole ? contentLength : undefined
+}
+
+/**
  * Gathers a stream of exactly `length` bytes.
  * @throws StorageError INVALID when it ends before, which a stream of a range does at the object's end only.
  */
@@ -255,6 +275,12 @@ export function rangePastEnd(names: { adapter: string; key: string }): StorageEr
   return new StorageError(message, { code: 'INVALID', operation: 'readRange', ...names })
 }
 
+/** The error of a read that was to be of a version which is not there any more. */
+export function replaced(names: { adapter: string; key: string }): StorageError {
+  const message = `The object ${quoteKey(names.key)} was replaced.`
+  return new StorageError(message, { code: 'CONFLICT', operation: 'read', ...names })
+}
+
 /**
  * `Storage.readRange` for an adapter that has its `createReadStream` and `stat` and nothing that would be shorter.
  * @throws what `Storage.readRange` says.
@@ -273,10 +299,7 @@ export async function readRangeByStream(
     return collectRange(storage.createReadStream(key, range), length, names)
   }
   const { size, version } = await storage.stat(key, options)
-  if (options.version !== undefined && options.version !== version) {
-    const message = `The object ${quoteKey(key)} was replaced.`
-    throw new StorageError(message, { code: 'CONFLICT', operation: 'readRange', ...names })
-  }
+  if (options.version !== undefined && options.version !== version) throw replaced(names)
   if (offset > size) throw rangePastEnd(names)
   return Buffer.alloc(0)
 }

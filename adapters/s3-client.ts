@@ -1,12 +1,11 @@
 import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3'
 import { StorageError } from './errors.ts'
-import { checkKey, quoteKey } from './keys.ts'
+import { normalizePrefix, prefixedKey } from './keys.ts'
 import { CALL_RETRY, retry, throwIfAborted } from './retry.ts'
-import { normalizePrefix, parseEndpoint, type S3Config } from './s3-config.ts'
+import { parseEndpoint, type S3Config } from './s3-config.ts'
 import { ADAPTER, type S3Names, toStorageError } from './s3-errors.ts'
 import { S3HttpHandler } from './s3-http.ts'
 import { profileOf, S3_PROFILES, type S3Integrity, type S3Profile } from './s3-profiles.ts'
-import { KEY_MAX_BYTES } from './storage.ts'
 
 export type Sdk = typeof import('@aws-sdk/client-s3')
 
@@ -77,11 +76,7 @@ export class S3Connection {
 
   /** The full key, beneath the prefix. @throws StorageError INVALID */
   fullKey(key: string, operation: string): string {
-    checkKey(key, ADAPTER, operation)
-    const full = this.prefix + key
-    if (Buffer.byteLength(full) <= KEY_MAX_BYTES) return full
-    const message = `The key ${quoteKey(key)} and the prefix together are longer than ${KEY_MAX_BYTES} bytes.`
-    throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation, key })
+    return prefixedKey(this.prefix, key, ADAPTER, operation)
   }
 
   /** The time by the server's clock, to the second, as its last answer says. */

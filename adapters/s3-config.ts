@@ -1,5 +1,5 @@
 import { StorageError } from './errors.ts'
-import { checkKey } from './keys.ts'
+import { checkKey, normalizePrefix } from './keys.ts'
 import type { RetryPolicy } from './retry.ts'
 import { ADAPTER } from './s3-errors.ts'
 import { S3_PROFILES, type S3Integrity, type S3ProfileName } from './s3-profiles.ts'
@@ -105,12 +105,6 @@ export function parseEndpoint(endpoint: string): URL {
     throw invalid('The endpoint has credentials in it; pass accessKeyId and secretAccessKey instead.')
   }
   return url
-}
-
-/** A prefix without slashes at its start, and with one at its end unless it is empty. */
-export function normalizePrefix(prefix = ''): string {
-  const inner = prefix.replace(/^\/+|\/+$/g, '')
-  return inner === '' ? '' : `${inner}/`
 }
 
 function checkChoice(name: string, value: string | undefined, choices: string[]): void {

@@ -1,5 +1,6 @@
-import { StorageError, type StorageErrorCode } from './errors.ts'
+import { DOING, StorageError, type StorageErrorCode } from './errors.ts'
 import { quoteKey } from './keys.ts'
+import { isNetworkCode, isUntrusted, networkAdvice, retryAfter } from './network.ts'
 import { isAbort } from './retry.ts'
 
 export const ADAPTER = 's3'
@@ -104,27 +105,8 @@ const ADVICE_BY_KIND: Record<StorageErrorCode, string> = {
   CORRUPT: 'the bytes were damaged on their way',
 }
 
-/** What a request was for, in words. */
-const DOING: Record<string, string> = {
-  begin: 'beginning to upload',
-  putPart: 'uploading a part of',
-  putWhole: 'uploading',
-  commit: 'completing',
-  abort: 'cancelling the upload of',
-  secure: 'putting lock or tags on',
-  stat: 'asking for',
-  list: 'listing',
-  delete: 'deleting',
-  read: 'reading',
-  readRange: 'reading',
-  createReadStream: 'reading',
-}
-
 /** What stands for the code where a refusal's body makes no sense, most often as it is cut. */
 const UNREADABLE = 'UnreadableAnswer'
-/** Codes of a connection that failed, or never came to be. */
-const NETWORK = /^(E[A-Z]+|ERR_TLS_\w+|TimeoutError|\w*CERT\w*|\w*SELF_SIGNED\w*|HPE_\w+|ERR_SSL_\w+)$/
-const UNTRUSTED = /CERT|SELF_SIGNED|^ERR_TLS|^ERR_SSL/
 
 /**
  * Maps what the SDK throws. The one place where S3's codes are read. The SDK's error itself is not kept as the cause:
@@ -135,8 +117,8 @@ export function toStorageError(error: unknown, operation: string, names: S3Names
   const facts = factsOf(error)
   if (facts === undefined) return error
   const code = kindOf(facts)
-  const network = NETWORK.test(facts.code)
-  const advice = network ? networkAdvice(facts, names) : adviceOf(facts, code)
+  const network = isNetworkCode(facts.code)
+  const advice = network ? networkAdvice(facts.code, names.endpoint) : adviceOf(facts, code)
   const target = facts.code === 'NoSuchBucket' || key === undefined ? 'the bucket' : `${quoteKey(key)} in the bucket`
   const said = network ? facts.code : [facts.status, facts.code].filter(Boolean).join(' ')
   const doing = DOING[operation] ?? operation
@@ -176,19 +158,12 @@ function isRetryable(code: StorageErrorCode, facts: Facts): boolean {
   // The SDK has learnt the server's clock from this answer, and signs the next request by it.
   if (facts.code === 'RequestTimeTooSkewed') return true
   if (code === 'CORRUPT' || code === 'RATE_LIMITED') return true
-  return code === 'UNAVAILABLE' && !UNTRUSTED.test(facts.code)
+  return code === 'UNAVAILABLE' && !isUntrusted(facts.code)
 }
 
 function adviceOf({ code, region }: Facts, kind: StorageErrorCode): string {
   if (region !== undefined) return `the bucket is in another region; pass the region "${region}"`
   return ADVICE[code] ?? ADVICE_BY_KIND[kind]
-}
-
-function networkAdvice({ code }: Facts, { endpoint }: S3Names): string {
-  if (UNTRUSTED.test(code)) return `the certificate of ${endpoint} is not trusted; see NODE_EXTRA_CA_CERTS`
-  if (code === 'ECONNREFUSED') return `nothing answers at ${endpoint}; check the endpoint and that the store runs`
-  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return `the host of ${endpoint} has no address; check the endpoint`
-  return `the connection to ${endpoint} failed`
 }
 
 function factsOf(error: unknown): Facts | undefined {
@@ -199,7 +174,7 @@ function factsOf(error: unknown): Facts | undefined {
   const isUnreadable = typeof raw.Code !== 'string' && /^(Error|SyntaxError|TypeError)$/.test(raw.name)
   const s3Code = isUnreadable ? UNREADABLE : typeof raw.Code === 'string' ? raw.Code : raw.name
   // An answer may begin and then break off: what a refusal's cut body would have said is not known, whatever its status.
-  const isNetwork = nodeCode === undefined ? (status ?? 200) < 300 && NETWORK.test(raw.name) : NETWORK.test(nodeCode)
+  const isNetwork = nodeCode === undefined ? (status ?? 200) < 300 && isNetworkCode(raw.name) : isNetworkCode(nodeCode)
   const isSdk = status !== undefined || raw.name === 'CredentialsProviderError'
   if (!isNetwork && !isSdk) return undefined
   return {
@@ -228,11 +203,4 @@ function causeOf({ code, message, status, requestId }: Facts): Error {
   const cause = new Error(message)
   cause.name = code
   return Object.assign(cause, { status, requestId })
-}
-
-function retryAfter(value: string | undefined): { retryAfterMs?: number } {
-  if (value === undefined) return {}
-  const seconds = Number(value)
-  const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(value) - Date.now()
-  return Number.isFinite(ms) && ms >= 0 ? { retryAfterMs: ms } : {}
 }

@@ -1,18 +1,18 @@
 import { Readable, type Writable } from 'node:stream'
-import type { GetObjectCommandOutput, HeadObjectCommandOutput } from '@aws-sdk/client-s3'
+import type { HeadObjectCommandOutput } from '@aws-sdk/client-s3'
 import type { Upload } from '@aws-sdk/lib-storage'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import { MultipartWritable } from './multipart.ts'
 import { probeStorage } from './probe.ts'
 import {
-  checkExtent,
   checkRange,
-  collectRange,
   type OpenedRange,
+  promisedLength,
   type RangeRequest,
   ResumingReadable,
-  rangePastEnd,
+  readRangeByStream,
+  replaced,
 } from './read.ts'
 import { READ_CONNECTIONS } from './read-parallel.ts'
 import { CALL_RETRY, retry } from './retry.ts'
@@ -45,6 +45,7 @@ export async function openS3(config: S3Config): Promise<Storage> {
 class S3Storage implements Storage {
   readonly adapter = ADAPTER
   readonly parallelReads = READ_CONNECTIONS
+  readonly ownedReads = true
   readonly location: string
   readonly #connection: S3Connection
   readonly #uploadClass: typeof Upload | undefined
@@ -92,23 +93,13 @@ class S3Storage implements Storage {
     })
   }
 
-  async readRange(
+  readRange(
     key: string,
     offset: number,
     length: number,
     options: CallOptions & { version?: string } = {},
   ): Promise<Buffer> {
-    const names = { adapter: ADAPTER, key }
-    this.#connection.fullKey(key, 'readRange')
-    checkExtent(offset, length, names)
-    if (length > 0) {
-      const range = { ...options, start: offset, end: offset + length - 1 }
-      return collectRange(this.createReadStream(key, range), length, names)
-    }
-    const { size, version } = await this.stat(key, options)
-    if (options.version !== undefined && options.version !== version) throw replaced(key)
-    if (offset > size) throw rangePastEnd(names)
-    return Buffer.alloc(0)
+    return readRangeByStream(this, key, offset, length, options)
   }
 
   async stat(key: string, options: CallOptions = {}): Promise<ObjectStat> {
@@ -276,7 +267,10 @@ class S3Storage implements Storage {
         { signal, key },
       )
       const body = reply.Body as Readable
-      const length = lengthFrom(start, end, reply)
+      const length = promisedLength(start, end, {
+        contentRange: reply.ContentRange,
+        contentLength: reply.ContentLength,
+      })
       const found = bare(reply.ETag)
       if (length !== undefined && found) return { body, length, version: found }
       body.on('error', () => {}).destroy()
@@ -292,24 +286,7 @@ class S3Storage implements Storage {
   /** 416: there is nothing from `start` on, which for us is an empty range, unless the object is not what was asked. */
   async #openPastEnd(key: string, { start, version, signal }: RangeRequest): Promise<OpenedRange> {
     const { size, version: found = '' } = await this.stat(key, { signal })
-    if ((version !== undefined && version !== found) || start < size) throw replaced(key)
+    if ((version !== undefined && version !== found) || start < size) throw replaced({ adapter: ADAPTER, key })
     return { body: Readable.from([]), length: 0, version: found }
   }
-}
-
-/** The bytes that an answer promises, or undefined when they are not the ones that were asked for. */
-function lengthFrom(start: number, end: number | undefined, reply: GetObjectCommandOutput): number | undefined {
-  const range = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(reply.ContentRange ?? '')
-  if (range) {
-    const [first, last, size] = range.slice(1).map(Number) as [number, number, number]
-    return first === start && last === Math.min(end ?? size, size - 1) ? last - first + 1 : undefined
-  }
-  // A store, or something before it, that knows no ranges gives the whole.
-  const isWhole = start === 0 && (end === undefined || (reply.ContentLength ?? 0) <= end + 1)
-  return isWhole ? reply.ContentLength : undefined
-}
-
-function replaced(key: string): StorageError {
-  const message = `The object ${quoteKey(key)} was replaced.`
-  return new StorageError(message, { code: 'CONFLICT', adapter: ADAPTER, operation: 'read', key })
 }

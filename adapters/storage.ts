@@ -106,6 +106,11 @@ export interface Storage {
    * see `readParallel`. Absent: one read is as fast as several.
    */
   readonly parallelReads?: number | undefined
+  /**
+   * Whether a chunk of a read stream belongs to the reader alone where it fills its ArrayBuffer, so that the reader may
+   * give that memory back, or write over it, as soon as it is done with the chunk. Absent: it may not.
+   */
+  readonly ownedReads?: boolean | undefined
 
   /**
    * Opens a stream whose `finish` is the commit. Throws StorageError INVALID at once for a bad key, a `size` that the

@@ -1,8 +1,10 @@
-// One upload in a process of its own, for upload.bench.ts: `upload-child.ts VARIANT BYTES WRITES KEY`.
+// One upload in a process of its own, for upload.bench.ts and adapters.bench.ts: `upload-child.ts VARIANT BYTES WRITES KEY`.
 import { createCipheriv } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { openStorage } from '../adapters/open.ts'
 import { openS3, type S3Config } from '../adapters/s3.ts'
+import type { Storage } from '../adapters/storage.ts'
 
 const MiB = 2 ** 20
 const [variant = '', bytesText = '', writes = '', key = ''] = process.argv.slice(2)
@@ -28,7 +30,10 @@ function* source(): Generator<Buffer> {
 }
 
 async function upload(config: Partial<S3Config>): Promise<void> {
-  const storage = await openS3({ bucket, endpoint, region, ...config })
+  await uploadTo(await openS3({ bucket, endpoint, region, ...config }))
+}
+
+async function uploadTo(storage: Storage): Promise<void> {
   if (bytes === 0) for await (const _ of storage.list('')) break
   else await pipeline(Readable.from(source(), { objectMode: false }), storage.createWriteStream(key))
   await storage.close()
@@ -60,6 +65,8 @@ async function uploadRaw(isBare: boolean): Promise<void> {
 }
 
 const VARIANTS: Record<string, () => Promise<void>> = {
+  // As MILLRACE_BENCH_STORE says, for adapters.bench.ts.
+  store: async () => uploadTo(await openStorage(JSON.parse(process.env.MILLRACE_BENCH_STORE as string))),
   millrace: () => upload({}),
   'millrace, bare': () => upload(BARE),
   'millrace, md5': () => upload({ integrity: 'md5' }),

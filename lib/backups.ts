@@ -2,16 +2,30 @@ import { addAbortSignal, type Readable } from 'node:stream'
 import { openStorage, type StorageConfig } from '../adapters/open.ts'
 import type { Storage } from '../adapters/storage.ts'
 import { checkReadKeys, type IndexEntry, type IndexHead, type ReadKeys, type WriteKey } from '../transforms/index.ts'
-import { findSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
+import { type Adopted, type AdoptOptions, adoptSnapshot } from './adopt.ts'
+import { findSnapshot, type ListedSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
 import { type CreatedSnapshot, type CreateOptions, createSnapshot } from './create.ts'
 import { BackupError } from './errors.ts'
 import { type Fallback, listFirst, useFirst } from './fallback.ts'
+import { HeadCache, type KnownHead, knownOf } from './head-cache.ts'
+import { describeSnapshots, type KnownSnapshot } from './known.ts'
+import { acquireLease, type LeaseOptions } from './lease.ts'
 import { checkServer } from './names.ts'
 import { openObject } from './open-object.ts'
 import { readEntry } from './partial.ts'
+import { type Pin, pinSnapshot, readPins, unpinSnapshot } from './pins.ts'
+import { type PruneOptions, type PruneReport, pruneSnapshots } from './prune.ts'
+import { withReadLease } from './read-lease.ts'
 import { type Restored, type RestoreOptions, restoreSnapshot } from './restore.ts'
+import { DEFAULT_POLICY, type RetentionPolicy } from './retention.ts'
 import type { BackupSource } from './source.ts'
-import { type Verification, type VerifyOptions, verifySnapshot } from './verify.ts'
+import {
+  type Verification,
+  type VerificationOrError,
+  type VerifyOptions,
+  verifySnapshot,
+  verifySnapshots,
+} from './verify.ts'
 import { VERSION } from './version.ts'
 
 export interface BackupsOptions extends ReadKeys {
@@ -25,6 +39,14 @@ export interface BackupsOptions extends ReadKeys {
   server: string
   /** false: write and read without encryption. Otherwise a password or a key is needed; the first is written with. */
   encryption?: boolean | undefined
+  /** Where what snapshots say of themselves is kept, for lists without opening them; nothing is kept without one. */
+  stateFolder?: string | undefined
+  /** Told, in a sentence, what changes no result and is worth knowing, such as that a read lease cannot be written. */
+  onNotice?: ((message: string) => void) | undefined
+}
+
+interface CallOptions {
+  signal?: AbortSignal | undefined
 }
 
 export interface Inspection {
@@ -52,7 +74,19 @@ export interface ReadOptions {
   signal?: AbortSignal | undefined
 }
 
-/** The backups of one server in one store. */
+export interface ServerVerifyOptions extends VerifyOptions {
+  /** Told what was found of each copy that was looked at: more than one where the first is not good. */
+  onCopy?: ((storage: Storage, snapshot: ListedSnapshot, found: Verification) => void | Promise<void>) | undefined
+}
+
+export interface ServerPruneOptions extends Omit<PruneOptions, 'lease'> {
+  /** Which of `storages`; the first when left out. */
+  storage?: Storage | undefined
+  /** How the server's lease is taken; see `acquireLease`. A function takes it itself; false: without one. */
+  lease?: Omit<LeaseOptions, 'signal'> | PruneOptions['lease'] | false
+}
+
+/** The backups of one server in one store, or in several that hold the same. */
 export interface Backups {
   readonly server: string
   readonly storage: Storage
@@ -61,18 +95,36 @@ export interface Backups {
   /** Backs a folder, a file, a stream or a program's output up. See `createSnapshot`. */
   create(source: BackupSource, options?: CreateOptions): Promise<CreatedSnapshot>
   /** All snapshots, oldest first; nothing is opened. */
-  list(options?: { signal?: AbortSignal | undefined }): Promise<Snapshot[]>
-  /** Reads what a snapshot says of itself. `id` may be `latest`. */
+  list(options?: CallOptions): Promise<ListedSnapshot[]>
+  /**
+   * All snapshots, oldest first, with what is known here of what they say of themselves.
+   * @param options.fetch open those of which nothing is known.
+   */
+  describe(options?: { fetch?: boolean | undefined; signal?: AbortSignal | undefined }): Promise<KnownSnapshot[]>
+  /** Reads what a snapshot says of itself, in the first store. `id` may be `latest`. */
   inspect(id: string, options?: InspectOptions): Promise<Inspection>
   /** Restores a snapshot so that `target` becomes the folder (or file) that was backed up. */
   restore(id: string, target: string, options?: RestoreOptions): Promise<Restored>
-  verify(id: string, options?: VerifyOptions): Promise<Verification>
+  verify(id: string, options?: ServerVerifyOptions): Promise<Verification>
+  /** Verifies all snapshots of the first store, oldest first. One that cannot be read is `failed`, and the others go on. */
+  verifyAll(options?: VerifyOptions): AsyncGenerator<VerificationOrError>
   /**
    * Reads one file of a snapshot by ranges: only the frames that hold it are fetched. `path` is relative to the folder
    * that was backed up; undefined for a snapshot of a file or stream. Nothing is checked beyond what is read, and every
    * byte of it is authenticated first.
    */
   read(id: string, path: string | undefined, options?: ReadOptions): Promise<Readable>
+  /**
+   * Removes from one store what a policy does not keep: 24 hourly, 14 daily and 8 weekly ones when none is given. It is
+   * done under the server's lease where that is free. See `pruneSnapshots`.
+   */
+  prune(policy?: RetentionPolicy, options?: ServerPruneOptions): Promise<PruneReport>
+  /** Keeps a snapshot of the first store, as `unpin` and `pins` do, from `prune` until it is unpinned. `id` may be `latest`; `note` is for people. */
+  pin(id: string, note?: string, options?: CallOptions): Promise<Pin>
+  unpin(id: string, options?: CallOptions): Promise<void>
+  pins(options?: CallOptions): Promise<Pin[]>
+  /** Makes an unfinished snapshot of the first store complete, once all of it has been read and authenticates. See `adoptSnapshot`. */
+  adopt(id: string, options?: AdoptOptions): Promise<Adopted>
   close(): Promise<void>
 }
 
@@ -83,20 +135,38 @@ export interface Backups {
 export async function openBackups(options: BackupsOptions): Promise<Backups> {
   const server = checkServer(options.server)
   const keys = readKeysOf(options)
-  const { onFallback } = options
+  const { onFallback, stateFolder } = options
   const opened = await openAll([options.storage, ...(options.mirrors ?? [])])
   const storages = opened.map(({ storage }) => storage)
   const [storage, ...mirrors] = storages as [Storage, ...Storage[]]
   const tool = `millrace/${VERSION}`
+  const leased = <T>(from: Storage, snapshot: Snapshot, signal: AbortSignal | undefined, read: () => Promise<T>) =>
+    withReadLease(from, snapshot, { onNotice: options.onNotice, signal }, read)
   const find = async (id: string, unfinished: boolean, signal?: AbortSignal) =>
     findSnapshot(await listSnapshots(storage, server, signal), id, unfinished)
+  const remember = async (at: Storage, snapshot: Snapshot, head: KnownHead) => {
+    if (stateFolder !== undefined) await new HeadCache(stateFolder, at.location).write(server, [[snapshot, head]])
+  }
   return {
     server,
     storage,
     storages,
-    create: (source, create = {}) =>
-      createSnapshot({ storage, mirrors, server, key: keys && writeKeyOf(keys), tool }, source, create),
+    async create(source, create = {}) {
+      const context = { storage, mirrors, server, key: keys && writeKeyOf(keys), tool }
+      const made = await createSnapshot(context, source, create)
+      const { version: _, consistency, files, bytes, omissions, ...snapshot } = made
+      for (const [index, { ok, version }] of made.destinations.entries()) {
+        if (!ok) continue
+        const copy = version === undefined ? snapshot : { ...snapshot, version }
+        await remember(storages[index] as Storage, copy, { consistency, files, bytes, excluded: omissions.excluded })
+      }
+      return made
+    },
     list: async ({ signal } = {}) => (await listFirst(storages, server, { onFallback, signal })).snapshots,
+    async describe({ fetch, signal } = {}) {
+      const { storage: from, snapshots } = await listFirst(storages, server, { onFallback, signal })
+      return describeSnapshots(from, snapshots, { stateFolder, fetch: fetch ? { keys } : undefined, signal })
+    },
     async inspect(id, inspect = {}) {
       const snapshot = await find(id, true, inspect.signal)
       const object = await openObject(storage, snapshot, { ...inspect, keys })
@@ -105,6 +175,8 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
           for await (const entry of object.seekable.entries()) inspect.onEntry(entry)
         }
         const { sealed, seekable, head } = object
+        // What stands under another's name is not what a list should say of it.
+        if (head && head.id === snapshot.id && head.server === server) await remember(storage, snapshot, knownOf(head))
         return {
           snapshot,
           head,
@@ -117,14 +189,23 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
     },
     async restore(id, target, restore = {}) {
       const unfinished = restore.allowUnverified ?? false
-      return useFirst(storages, server, id, { unfinished, onFallback, signal: restore.signal }, (from, snapshot) =>
-        restoreSnapshot(from, snapshot, keys, target, restore),
+      const { signal } = restore
+      return useFirst(storages, server, id, { unfinished, onFallback, signal }, (from, snapshot) =>
+        leased(from, snapshot, signal, () => restoreSnapshot(from, snapshot, keys, target, restore)),
       )
     },
-    async verify(id, verify = {}) {
+    async verify(id, { onCopy, ...verify } = {}) {
+      const { signal } = verify
       const isBad = ({ status, reason }: Verification) => (status === 'ok' ? undefined : `${status}: ${reason}`)
-      const how = { unfinished: true, onFallback, isBad, signal: verify.signal }
-      return useFirst(storages, server, id, how, (from, snapshot) => verifySnapshot(from, snapshot, keys, verify))
+      return useFirst(storages, server, id, { unfinished: true, onFallback, isBad, signal }, async (from, snapshot) => {
+        const read = () => verifySnapshot(from, snapshot, keys, verify)
+        const found = await (verify.quick ? read() : leased(from, snapshot, signal, read))
+        await onCopy?.(from, snapshot, found)
+        return found
+      })
+    },
+    async *verifyAll(verify = {}) {
+      yield* verifySnapshots(storage, await listSnapshots(storage, server, verify.signal), keys, verify)
     },
     async read(id, path, read = {}) {
       const how = { unfinished: read.allowUnverified ?? false, onFallback, signal: read.signal }
@@ -139,6 +220,19 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
           throw error
         }
       })
+    },
+    prune(policy = DEFAULT_POLICY, { storage: at = storage, lease: how, ...prune } = {}) {
+      const { signal } = prune
+      const lease =
+        typeof how === 'object' || how === undefined ? () => acquireLease(at, server, { ...how, signal }) : how
+      return pruneSnapshots({ storage: at, server }, policy, { ...prune, lease: lease || undefined })
+    },
+    pin: (id, note, { signal } = {}) => pinSnapshot(storage, server, id, note, signal),
+    unpin: (id, { signal } = {}) => unpinSnapshot(storage, server, id, signal),
+    pins: ({ signal } = {}) => readPins(storage, server, signal),
+    async adopt(id, adopt = {}) {
+      const snapshot = await find(id, true, adopt.signal)
+      return leased(storage, snapshot, adopt.signal, () => adoptSnapshot(storage, snapshot, keys, adopt))
     },
     async close() {
       await closeOwn(opened)

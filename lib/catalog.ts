@@ -1,6 +1,15 @@
-import type { Storage } from '../adapters/storage.ts'
+import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import { BackupError } from './errors.ts'
-import { COMPANION_SUFFIX, checkServer, idTime, type ObjectName, objectBase, parseObjectBase } from './names.ts'
+import {
+  COMPANION_SUFFIX,
+  checkServer,
+  idTime,
+  LEASE_FOLDER,
+  type ObjectName,
+  objectBase,
+  PIN_SUFFIX,
+  parseObjectBase,
+} from './names.ts'
 
 /** One snapshot in a store, as its names and sizes tell; nothing of it has been opened. */
 export interface Snapshot extends ObjectName {
@@ -10,8 +19,34 @@ export interface Snapshot extends ObjectName {
   created: Date
   /** The object's size as stored, in bytes. */
   storedBytes: number
+  /** What the store's listing says of its content, where it says anything. */
+  version?: string
   /** Whether its companion is there: the object was written to its end and checked. */
   complete: boolean
+  /** Whether it is kept from `prune` until it is unpinned. */
+  pinned: boolean
+}
+
+/** A snapshot as a listing of the store gives it. */
+export interface ListedSnapshot extends Snapshot {
+  /** When the store took the object, in its own clock. */
+  modified: Date
+  /** The store's name of exactly these bytes; see `ObjectStat`. */
+  version?: string
+}
+
+/** All that a store has under one server, or under all. */
+export interface Survey {
+  /** By server, oldest first. */
+  snapshots: ListedSnapshot[]
+  /** Companions whose object is not there. */
+  orphans: ObjectStat[]
+  /** Keys of pins whose snapshot is not there. */
+  strayPins: string[]
+  /** What lies in a server's folder of leases. */
+  leases: ObjectStat[]
+  /** Keys of everything else, which is left alone. */
+  foreign: string[]
 }
 
 /**
@@ -19,32 +54,65 @@ export interface Snapshot extends ObjectName {
  * count; anything else in the store is left alone.
  * @throws StorageError when the listing fails: never a short list.
  */
-export async function listSnapshots(storage: Storage, server?: string, signal?: AbortSignal): Promise<Snapshot[]> {
+export async function listSnapshots(
+  storage: Storage,
+  server?: string,
+  signal?: AbortSignal,
+): Promise<ListedSnapshot[]> {
+  return (await surveyStore(storage, server, signal)).snapshots
+}
+
+/**
+ * Lists what is there of one server, or of all, and sorts it by what it is.
+ * @throws StorageError when the listing fails: never a part of it.
+ */
+export async function surveyStore(storage: Storage, server?: string, signal?: AbortSignal): Promise<Survey> {
   const prefix = server === undefined ? '' : `${checkServer(server)}/`
-  const found = new Map<string, Snapshot>()
-  const companions = new Set<string>()
+  const found = new Map<string, ListedSnapshot>()
+  const companions = new Map<string, ObjectStat>()
+  const pins = new Set<string>()
+  const leases: ObjectStat[] = []
+  const foreign: string[] = []
   for await (const object of storage.list(prefix, { signal })) {
-    const parts = object.key.split('/')
-    const [owner, base] = parts
-    if (parts.length !== 2 || owner === undefined || base === undefined || !isServer(owner)) continue
-    if (base.endsWith(COMPANION_SUFFIX)) {
-      companions.add(object.key.slice(0, -COMPANION_SUFFIX.length))
-      continue
-    }
-    const name = parseObjectBase(base)
-    if (!name) continue
-    const created = idTime(name.id) as Date
-    found.set(object.key, {
-      ...name,
-      server: owner,
-      key: object.key,
-      created,
-      storedBytes: object.size,
-      complete: false,
-    })
+    const { key } = object
+    const [owner = '', base = '', ...deeper] = key.split('/')
+    const name = deeper.length === 0 ? parseObjectBase(base) : null
+    if (!isServer(owner)) foreign.push(key)
+    else if (name) found.set(key, listed(owner, name, object))
+    else if (base === LEASE_FOLDER) leases.push(object)
+    else if (deeper.length === 0 && isOf(base, COMPANION_SUFFIX, parseObjectBase)) companions.set(key, object)
+    else if (deeper.length === 0 && isOf(base, PIN_SUFFIX, idTime)) pins.add(key)
+    else foreign.push(key)
   }
-  for (const snapshot of found.values()) snapshot.complete = companions.has(snapshot.key)
-  return [...found.values()].sort((a, b) => compare(a.server, b.server) || compare(a.id, b.id))
+  const pinned = new Set<string>()
+  for (const snapshot of found.values()) {
+    const pin = pinKey(snapshot.server, snapshot.id)
+    snapshot.complete = companions.delete(snapshot.key + COMPANION_SUFFIX)
+    snapshot.pinned = pins.has(pin)
+    pinned.add(pin)
+  }
+  return {
+    snapshots: [...found.values()].sort((a, b) => compare(a.server, b.server) || compare(a.id, b.id)),
+    orphans: [...companions.values()],
+    strayPins: [...pins].filter((key) => !pinned.has(key)),
+    leases,
+    foreign,
+  }
+}
+
+function listed(server: string, name: ObjectName, { key, size, modified, version }: ObjectStat): ListedSnapshot {
+  const created = idTime(name.id) as Date
+  const states = { complete: false, pinned: false }
+  return { ...name, server, key, created, storedBytes: size, ...states, modified, ...(version && { version }) }
+}
+
+function isOf(base: string, suffix: string, parse: (stem: string) => unknown): boolean {
+  return base.endsWith(suffix) && parse(base.slice(0, -suffix.length)) !== null
+}
+
+/** The key of the object that pins a snapshot. */
+export function pinKey(server: string, id: string): string {
+  return `${server}/${id}${PIN_SUFFIX}`
 }
 
 function isServer(name: string): boolean {
@@ -70,7 +138,7 @@ export function snapshotKey(server: string, name: ObjectName): string {
  * @param unfinished whether one without a companion may be given.
  * @throws BackupError NO_SNAPSHOT.
  */
-export function findSnapshot(snapshots: readonly Snapshot[], id: string, unfinished: boolean): Snapshot {
+export function findSnapshot<T extends Snapshot>(snapshots: readonly T[], id: string, unfinished: boolean): T {
   if (id === 'latest') {
     const newest = snapshots.findLast((snapshot) => snapshot.complete)
     if (newest) return newest

@@ -14,10 +14,12 @@ import {
 import type { ArchiveWarning } from './archive/entry.ts'
 import { type Snapshot, snapshotKey } from './catalog.ts'
 import { type DestinationResult, Destinations, describe } from './destinations.ts'
+import type { LeftOut, SelectionOptions } from './exclude.ts'
 import { type HookOptions, Hooks } from './hooks.ts'
 import type { LeaseOptions } from './lease.ts'
 import { idTime, newId } from './names.ts'
 import { freeChunk, run } from './pipe.ts'
+import { Hold, type QuiesceOutcome, type Quiescer } from './quiesce/quiescer.ts'
 import { type BackupSource, type Omissions, openSource } from './source.ts'
 
 export interface CreateProgress extends Progress {
@@ -34,7 +36,7 @@ export interface ServiceWarning {
   message: string
 }
 
-export interface CreateOptions {
+export interface CreateOptions extends SelectionOptions {
   /** zstd level, 1 to 22; 3 when left out. */
   level?: number | undefined
   /** Plaintext bytes a zstd frame; 4 MiB when left out. */
@@ -44,6 +46,12 @@ export interface CreateOptions {
   iterations?: number | undefined
   /** Back up a source that holds nothing. */
   allowEmpty?: boolean | undefined
+  /** Brings whoever writes to the source to rest while it is read. */
+  quiesce?: Quiescer | undefined
+  /** How long at most; 30 minutes when left out. After that the writer goes on, and the snapshot is a `live` one. */
+  quiesceLimitMs?: number | undefined
+  /** Called for each name in a folder that a pattern leaves out. */
+  onLeftOut?: ((left: LeftOut) => void) | undefined
   onProgress?: ((progress: CreateProgress) => void) | undefined
   onWarning?: ((warning: ArchiveWarning | ServiceWarning) => void) | undefined
   /** How the server's lease is taken, at each destination. false: without one; see `acquireLease`. */
@@ -63,9 +71,14 @@ export interface CreatedSnapshot extends Snapshot {
   files: number
   consistency: string
   omissions: Omissions
+  /** How the source was held; null when it was not. */
+  quiesce: QuiesceOutcome | null
   /** One for each destination, in the order given. */
   destinations: DestinationResult[]
-  /** Whether something is missing from it, or a destination or the hook after it failed: the command's exit code 3. */
+  /**
+   * Whether something is missing from it, it did not hold still as it should, or a destination or the hook after it
+   * failed: the command's exit code 3.
+   */
   incomplete: boolean
   elapsedMs: number
 }
@@ -133,64 +146,84 @@ async function writeSnapshot(
   options: CreateOptions,
 ): Promise<CreatedSnapshot> {
   const { server } = context
-  const { signal } = options
+  const { signal, quiesce, onWarning = () => {} } = options
   const begun = performance.now()
-  const id = newId(new Date())
-  const index = new IndexBuilder()
-  const opened = await openSource(source, {
-    index,
-    allowEmpty: options.allowEmpty ?? false,
-    onWarning: options.onWarning ?? (() => {}),
-    signal,
-  })
-  let plainBytes = 0
-  const compress = createZstdCompress({
-    level: options.level,
-    frameBytes: options.zstdFrameBytes,
-    threads: options.threads,
-    onConsumed: opened.kind === 'tar' ? freeChunk : undefined,
-    index({ bytes }) {
-      plainBytes = bytes
-      return index.finish(headOf(context, id, opened.kind, bytes, opened.summary()))
-    },
-  })
-  const name = { id, kind: opened.kind, encrypted: encrypt !== undefined }
-  const key = snapshotKey(server, name)
-  const tee = createHashTee()
-  const meters = metersOf(options, opened.expectedBytes)
-  const transforms = [meters.plain, compress, ...(encrypt ? [encrypt] : []), tee, meters.stored]
-  let sink: Writable
+  let hold: Hold | undefined
   try {
-    sink = destinations.open(key, expectedSize(opened.expectedBytes, opened.expectedEntries))
-  } catch (error) {
-    opened.stream.destroy()
-    for (const stream of transforms) stream.destroy()
-    throw error
+    const id = newId(new Date())
+    const index = new IndexBuilder()
+    const opened = await openSource(source, {
+      ...options,
+      index,
+      allowEmpty: options.allowEmpty ?? false,
+      onWarning,
+      hold: quiesce && holdSource,
+    })
+    let plainBytes = 0
+    const compress = createZstdCompress({
+      level: options.level,
+      frameBytes: options.zstdFrameBytes,
+      threads: options.threads,
+      onConsumed: opened.kind === 'tar' ? freeChunk : undefined,
+      index({ bytes }) {
+        plainBytes = bytes
+        return index.finish(headOf(context, id, opened.kind, bytes, opened.summary()))
+      },
+    })
+    const name = { id, kind: opened.kind, encrypted: encrypt !== undefined }
+    const key = snapshotKey(server, name)
+    const tee = createHashTee()
+    const meters = metersOf(options, opened.expectedBytes)
+    const transforms = [meters.plain, compress, ...(encrypt ? [encrypt] : []), tee, meters.stored]
+    let sink: Writable
+    try {
+      sink = destinations.open(key, expectedSize(opened.expectedBytes, opened.expectedEntries))
+    } catch (error) {
+      opened.stream.destroy()
+      for (const stream of transforms) stream.destroy()
+      throw error
+    }
+    try {
+      await run(opened.stream, transforms, sink, signal)
+    } catch (error) {
+      throw destinations.explain(error)
+    }
+    const summary = opened.summary()
+    await destinations.complete(key, tee.bytes, tee.digest, signal)
+    const results = destinations.results()
+    const version = results[0]?.version
+    const { special: _, excluded: __, ...missing } = summary.omissions
+    const held = hold?.outcome() ?? null
+    return {
+      ...name,
+      server,
+      key,
+      created: idTime(id) as Date,
+      storedBytes: tee.bytes,
+      ...(version === undefined ? {} : { version }),
+      complete: true,
+      pinned: false,
+      sha256: tee.digest,
+      bytes: plainBytes,
+      files: summary.files,
+      consistency: summary.consistency,
+      omissions: summary.omissions,
+      quiesce: held,
+      destinations: results,
+      incomplete:
+        Object.values(missing).some((count) => count > 0) ||
+        (held !== null && !(held.kept && held.resumed)) ||
+        results.some(({ ok }) => !ok),
+      elapsedMs: performance.now() - begun,
+    }
+  } finally {
+    // At the end of the source it was released already.
+    await hold?.release()
   }
-  try {
-    await run(opened.stream, transforms, sink, signal)
-  } catch (error) {
-    throw destinations.explain(error)
-  }
-  const summary = opened.summary()
-  await destinations.complete(key, tee.bytes, tee.digest, signal)
-  const results = destinations.results()
-  const { special: _, ...missing } = summary.omissions
-  return {
-    ...name,
-    server,
-    key,
-    created: idTime(id) as Date,
-    storedBytes: tee.bytes,
-    complete: true,
-    sha256: tee.digest,
-    bytes: plainBytes,
-    files: summary.files,
-    consistency: summary.consistency,
-    omissions: summary.omissions,
-    destinations: results,
-    incomplete: Object.values(missing).some((count) => count > 0) || results.some(({ ok }) => !ok),
-    elapsedMs: performance.now() - begun,
+
+  async function holdSource(): Promise<Hold> {
+    hold = await Hold.begin(quiesce as Quiescer, { limitMs: options.quiesceLimitMs, onWarning, signal })
+    return hold
   }
 }
 
@@ -215,6 +248,7 @@ function headOf(
   }
   if (mode !== undefined) head.mode = mode
   if (mtime !== undefined) head.mtime = mtime
+  if (summary.omissions.excluded > 0) head.excluded = summary.omissions.excluded
   return head
 }
 

@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream'
 import { StorageError } from '../adapters/errors.ts'
 import { isAbort } from '../adapters/retry.ts'
-import type { Storage } from '../adapters/storage.ts'
+import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import { createFanOut, type FanOut, TransformError } from '../transforms/index.ts'
 import { writeCompanion } from './companion.ts'
 import { BackupError } from './errors.ts'
@@ -18,6 +18,8 @@ export interface DestinationResult {
   destination: string
   ok: boolean
   error?: { code?: string; message: string }
+  /** The store's name of exactly these bytes, where it has one; see `ObjectStat`. */
+  version?: string
 }
 
 interface Destination {
@@ -25,6 +27,7 @@ interface Destination {
   readonly storage: Storage
   lease?: Lease
   sink?: Writable
+  version?: string | undefined
   error?: Error
 }
 
@@ -107,16 +110,20 @@ export class Destinations {
   async complete(key: string, bytes: number, digest: string, signal: AbortSignal | undefined): Promise<void> {
     this.#collect()
     await Promise.all(
-      this.#left.map((one) => this.#attempt(one, signal, (limit) => finish(one.storage, key, bytes, digest, limit))),
+      this.#left.map((one) =>
+        this.#attempt(one, signal, async (limit) => {
+          one.version = (await finish(one.storage, key, bytes, digest, limit)).version
+        }),
+      ),
     )
     this.#check()
   }
 
   results(): DestinationResult[] {
-    return this.#all.map(({ storage, error }) => ({
+    return this.#all.map(({ storage, error, version }) => ({
       destination: storage.location,
       ok: error === undefined,
-      ...(error ? { error: describe(error) } : {}),
+      ...(error ? { error: describe(error) } : version === undefined ? {} : { version }),
     }))
   }
 
@@ -196,7 +203,7 @@ async function finish(
   bytes: number,
   digest: string,
   signal?: AbortSignal,
-): Promise<void> {
+): Promise<ObjectStat> {
   const stat = await storage.stat(key, { signal })
   if (stat.size !== bytes) {
     throw new BackupError(
@@ -213,6 +220,7 @@ async function finish(
       { cause },
     )
   }
+  return stat
 }
 
 /** Frees a chunk when all have taken it. Once one has failed it never is: the failed one may still be sending it. */

@@ -17,6 +17,10 @@ export type BackupErrorCode =
   | 'NOT_ENCRYPTED'
   /** The object is stored and could not be marked complete. */
   | 'UNFINISHED'
+  /** The snapshot is being removed, or something else is at work on it. */
+  | 'IN_USE'
+  /** This machine's clock and the store's are far apart. */
+  | 'CLOCK'
   /** An archive entry that would leave the target. */
   | 'UNSAFE_ARCHIVE'
   /** Another run is at work on the server. */
@@ -27,6 +31,14 @@ export type BackupErrorCode =
   | 'DESTINATIONS'
   /** The command that had to succeed before the backup failed. */
   | 'HOOK'
+  /** The source could not be held still, or its server could not be told to go on. */
+  | 'QUIESCE'
+  /** Nothing listens where the source's server should. */
+  | 'SERVER_STOPPED'
+  /** The source's server takes connections and does not answer: it may be paused. */
+  | 'SERVER_SILENT'
+  /** Another backup holds the source's server still. */
+  | 'BUSY'
 
 /** The one error class of the service. Its message says what happened, to what, and what to do; never a secret. */
 export class BackupError extends Error {

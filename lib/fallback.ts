@@ -1,7 +1,7 @@
 import { StorageError } from '../adapters/errors.ts'
 import type { Storage } from '../adapters/storage.ts'
 import { TransformError } from '../transforms/index.ts'
-import { findSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
+import { findSnapshot, type ListedSnapshot, listSnapshots } from './catalog.ts'
 import { BackupError, type BackupErrorCode } from './errors.ts'
 
 /** A store that could not be used, where another one was used instead. */
@@ -21,7 +21,14 @@ export interface FallbackOptions<T> {
 }
 
 /** What another copy of the snapshot may not have. */
-const OF_ONE_COPY: BackupErrorCode[] = ['DAMAGED', 'MISPLACED', 'NOT_ENCRYPTED', 'UNSAFE_ARCHIVE', 'NO_SNAPSHOT']
+const OF_ONE_COPY: BackupErrorCode[] = [
+  'DAMAGED',
+  'MISPLACED',
+  'NOT_ENCRYPTED',
+  'UNSAFE_ARCHIVE',
+  'NO_SNAPSHOT',
+  'IN_USE',
+]
 
 /**
  * Uses the first store, in the order given, that has a snapshot complete and readable. `latest` is the newest complete
@@ -34,7 +41,7 @@ export async function useFirst<T>(
   server: string,
   id: string,
   options: FallbackOptions<T>,
-  use: (storage: Storage, snapshot: Snapshot) => Promise<T>,
+  use: (storage: Storage, snapshot: ListedSnapshot) => Promise<T>,
 ): Promise<T> {
   const { unfinished, signal, onFallback = () => {} } = options
   const [only] = storages as [Storage]
@@ -45,7 +52,7 @@ export async function useFirst<T>(
   const errors: unknown[] = []
   const pass = (storage: Storage, reason: string) => onFallback({ destination: storage.location, reason })
   const lists = await Promise.allSettled(storages.map((storage) => listSnapshots(storage, server, signal)))
-  const copies: { storage: Storage; snapshots: Snapshot[] }[] = []
+  const copies: { storage: Storage; snapshots: ListedSnapshot[] }[] = []
   for (const [index, list] of lists.entries()) {
     const storage = storages[index] as Storage
     if (list.status === 'fulfilled') copies.push({ storage, snapshots: list.value })
@@ -86,7 +93,7 @@ export async function listFirst(
   storages: readonly Storage[],
   server: string | undefined,
   options: Pick<FallbackOptions<never>, 'onFallback' | 'signal'>,
-): Promise<{ storage: Storage; snapshots: Snapshot[] }> {
+): Promise<{ storage: Storage; snapshots: ListedSnapshot[] }> {
   let first: unknown
   for (const storage of storages) {
     try {
@@ -101,8 +108,8 @@ export async function listFirst(
 }
 
 /** Each snapshot once, complete when it is so anywhere, oldest first. */
-function merge(lists: readonly Snapshot[][]): Snapshot[] {
-  const found = new Map<string, Snapshot>()
+function merge(lists: readonly ListedSnapshot[][]): ListedSnapshot[] {
+  const found = new Map<string, ListedSnapshot>()
   for (const snapshot of lists.flat()) {
     if (snapshot.complete || !found.has(snapshot.key)) found.set(snapshot.key, snapshot)
   }

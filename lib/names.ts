@@ -15,6 +15,9 @@ const SUFFIXES = [
 ] as const
 
 export const COMPANION_SUFFIX = '.sha256'
+export const PIN_SUFFIX = '.pin'
+/** What comes and goes beneath a server: leases and other marks. Nothing in it is a snapshot's. */
+export const LEASE_FOLDER = '.lease'
 
 export interface ObjectName {
   id: string

@@ -99,11 +99,13 @@ export async function openObject(
       seekable,
       head,
       createReadStream: () => readWhole(storage, stat, signal),
-      transforms: () =>
-        snapshot.encrypted
-          ? [createDecrypt(keys as ReadKeys), createZstdDecompress({ onConsumed: freeChunk })]
-          : // What comes straight from the store may be the store's own memory.
-            [createZstdDecompress()],
+      transforms() {
+        // What comes straight from the store may be the store's own memory.
+        const onStored = storage.ownedReads ? freeChunk : undefined
+        return snapshot.encrypted
+          ? [createDecrypt(keys as ReadKeys, { onConsumed: onStored }), createZstdDecompress({ onConsumed: freeChunk })]
+          : [createZstdDecompress({ onConsumed: onStored })]
+      },
       close() {
         seekable?.close()
         sealed?.close()
@@ -121,7 +123,7 @@ function readWhole(storage: Storage, { key, size, version }: ObjectStat, signal:
   const connections = Math.min(storage.parallelReads ?? 1, MAX_CONNECTIONS)
   if (connections === 1) return storage.createReadStream(key, pinned)
   const rangeBytes = Math.floor(WHOLE_READ_RING_BYTES / connections)
-  return readParallel(storage, key, { ...pinned, size, connections, rangeBytes })
+  return readParallel(storage, key, { ...pinned, size, connections, rangeBytes, grow: true })
 }
 
 /** A container does not authenticate its own name: its index head says whose it is. */

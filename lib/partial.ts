@@ -103,14 +103,16 @@ class RunReader {
   async *take(start: number, length: number): AsyncGenerator<Buffer> {
     const end = start + length
     while (this.#at < end) {
+      // Taken before the piece leaves: whoever writes it may give the memory of a whole chunk back.
+      const { length: chunkBytes } = this.#chunk
       const piece = this.#chunk.subarray(Math.max(0, start - this.#at), end - this.#at)
       if (piece.length > 0) yield piece
-      if (this.#at + this.#chunk.length > end) {
+      if (this.#at + chunkBytes > end) {
         this.#chunk = this.#chunk.subarray(end - this.#at)
         this.#at = end
         return
       }
-      this.#at += this.#chunk.length
+      this.#at += chunkBytes
       this.#chunk = Buffer.alloc(0)
       if (this.#at >= end) return
       const next = await this.#chunks.next()

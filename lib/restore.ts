@@ -1,26 +1,26 @@
-import { createWriteStream } from 'node:fs'
-import { chmod, mkdir, utimes } from 'node:fs/promises'
-import { resolve } from 'node:path'
-import type { Duplex, Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
+import { chmod, chown, stat, utimes } from 'node:fs/promises'
+import { StorageError } from '../adapters/errors.ts'
 import type { Storage } from '../adapters/storage.ts'
-import {
-  composeBytes,
-  createHashTee,
-  createMeter,
-  type IndexHead,
-  type Progress,
-  type ReadKeys,
-} from '../transforms/index.ts'
+import type { IndexHead, Progress, ReadKeys } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
-import { applyFolder, extractTar } from './archive/extract.ts'
+import { applyFolder } from './archive/extract.ts'
+import { defaultPortableNames, namePolicy, type PortableNames } from './archive/portable-names.ts'
+import { newMode, type Owner } from './archive/rights.ts'
+import { type Build, type Built, buildTree, contentBytes, unverified } from './building.ts'
 import type { Snapshot } from './catalog.ts'
 import { readCompanion } from './companion.ts'
 import { BackupError } from './errors.ts'
+import { checkMerge } from './merging.ts'
 import { type OpenObject, openObject } from './open-object.ts'
-import { cutArchive, needSeekable } from './partial.ts'
+import { needSeekable } from './partial.ts'
+import { checkTarget, findPlace, isThere, makeAround, type Place } from './place.ts'
+import { finishPlacing, type PlaceMode, putInPlace } from './placing.ts'
 import { selectEntries } from './select.ts'
-import { checkTarget, stage } from './staging.ts'
+import { checkSpace } from './space.ts'
+import { type Job, newStaging, type Staging, syncFolder, takeOver } from './staging.ts'
+
+/** What may be restored again after a machine that stopped, at most, beside the file it was at. */
+const CHECKPOINT_BYTES = 256 * 1024 * 1024
 
 export interface RestoreOptions {
   /**
@@ -30,14 +30,31 @@ export interface RestoreOptions {
   include?: readonly string[] | undefined
   /** Replace what is at the target; it is removed only when the restored one is whole. */
   overwrite?: boolean | undefined
+  /**
+   * Restore into a folder that stands: the snapshot's files replace those of their names, each by one rename, and
+   * others stay. What is of another type there is refused, unless `overwrite` is given too.
+   */
+  merge?: boolean | undefined
+  /** false: an interrupted restore to this target is not gone on with, but removed. Default true. */
+  resume?: boolean | undefined
+  /** false: do not ask the file system for room first. Default true. */
+  spaceCheck?: boolean | undefined
   /** Take a snapshot whose companion is missing or differs, as long as every frame authenticates. */
   allowUnverified?: boolean | undefined
   allowPlain?: boolean | undefined
   allowRenamed?: boolean | undefined
-  /** Restore numeric owners; when run as root if left out. */
-  owners?: boolean | undefined
+  /** Restore numeric owners; when run as root if left out. An owner that is given becomes everything's. */
+  owners?: boolean | Owner | undefined
+  /** false: files and folders get the modes that new ones get. Default true. */
+  modes?: boolean | undefined
+  /** Names that Windows cannot hold; refused on Windows, kept elsewhere, if left out. */
+  portableNames?: PortableNames | undefined
+  /** Bytes between two points that an interrupted restore goes on from. Default 256 MiB. */
+  checkpointBytes?: number | undefined
   onProgress?: ((progress: Progress) => void) | undefined
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
+  /** Called when the restore failed and left what can be gone on with, with that folder. */
+  onKept?: ((folder: string) => void) | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -47,17 +64,21 @@ export interface Restored {
   /** Bytes of the archive that were written out. */
   bytes: number
   files: number
+  /** Whether it went on with what an interrupted restore had left. */
+  resumed: boolean
   /**
-   * Whether the object's SHA-256 was the companion's. A restore of some files does not read the whole object: there it
-   * is whether the snapshot is complete; every byte restored was authenticated all the same.
+   * Whether the object's SHA-256 was the companion's. A restore of some files, or one that was resumed, does not read
+   * the whole object: there it is whether the snapshot is complete; every byte restored was authenticated all the same.
    */
   verified: boolean
   elapsedMs: number
 }
 
 /**
- * Restores a snapshot, or some of its files. It is built beside the target and renamed into place when everything has
- * been checked; until then the target is as it was.
+ * Restores a snapshot, or some of its files. It is built beside the target (inside it, where it is a mount point or
+ * its parent cannot be written), brought onto the disk and put in place when everything has been checked; until then
+ * the target is as it was. What an interrupted restore of the same left is gone on with, what others left at the
+ * target is removed.
  * @throws BackupError TARGET, DAMAGED, MISPLACED, NOT_ENCRYPTED, UNSAFE_ARCHIVE, USAGE; TransformError; StorageError.
  */
 export async function restoreSnapshot(
@@ -68,116 +89,206 @@ export async function restoreSnapshot(
   options: RestoreOptions,
 ): Promise<Restored> {
   const begun = performance.now()
-  const { overwrite = false, allowUnverified, include, signal } = options
-  if (!overwrite) await checkTarget(target)
-  const digest = await readCompanion(storage, snapshot.key, signal)
-  if (digest === null && !allowUnverified) unverified(snapshot, 'has no companion that fits it')
-  const object = await openObject(storage, snapshot, { ...options, keys })
+  const { allowUnverified = false, signal } = options
+  const place = await findPlace(target)
+  const found = await takeOver(place)
   try {
-    const restored = await stage(target, overwrite, (path) =>
-      include
-        ? restoreSome(object, snapshot, include, digest !== null, path, options)
-        : restoreAll(object, snapshot, digest, path, options),
-    )
-    return { id: snapshot.id, target: resolve(target), ...restored, elapsedMs: performance.now() - begun }
+    const finished: Job[] = []
+    for (const one of found) if (await finishPlacing(one, place)) finished.push(one.record.job)
+    const mode = await modeOf(place, snapshot, options)
+    if (mode === 'new' && finished.length === 0) await checkTarget(place)
+    const digest = await readCompanion(storage, snapshot.key, signal)
+    if (digest === null && !allowUnverified) unverified(snapshot, 'has no companion that fits it')
+    const object = await openObject(storage, snapshot, { ...options, keys })
+    try {
+      const job = jobOf(object, snapshot, options)
+      const result = { id: snapshot.id, target: place.path }
+      const elapsed = () => performance.now() - begun
+      if (object.head && finished.some((one) => isSame(one, job))) {
+        const { bytes, files } = object.head
+        return { ...result, bytes, files, resumed: true, verified: digest !== null, elapsedMs: elapsed() }
+      }
+      if (mode === 'new') await checkTarget(place)
+      const build = await prepare(object, snapshot, digest, options)
+      const staging = await pick(found, place, job, options)
+      const resumed = staging.record.mark > 0
+      const built = await work(build, staging, place, mode, options)
+      return { ...result, ...built, resumed, elapsedMs: elapsed() }
+    } finally {
+      object.close()
+    }
   } finally {
-    object.close()
+    for (const one of found) one.release()
   }
 }
 
-type Written = Pick<Restored, 'bytes' | 'files' | 'verified'>
+async function modeOf(place: Place, snapshot: Snapshot, { merge, overwrite }: RestoreOptions): Promise<PlaceMode> {
+  if (!merge) return overwrite ? 'overwrite' : 'new'
+  if (snapshot.kind === 'raw') {
+    throw new BackupError('USAGE', `Snapshot ${snapshot.id} is of one file: there is nothing to merge. Overwrite it.`)
+  }
+  if (!(await isThere(place.path))) return 'new'
+  if ((await stat(place.path)).isDirectory()) return 'merge'
+  throw new BackupError('TARGET', `The target ${place.path} is a file: a folder cannot be merged into it.`)
+}
 
-async function restoreAll(
+/** What a restore writes: two of the same write the same tree. */
+function jobOf({ stat, sealed }: OpenObject, { key }: Snapshot, options: RestoreOptions): Job {
+  const { include, owners, modes, portableNames, merge, overwrite } = options
+  return {
+    object: { key, size: stat.size, version: stat.version ?? null, modified: stat.modified },
+    // Each object's own, and what every frame of it is bound to.
+    header: sealed ? sealed.header.mac.toString('hex') : null,
+    include: include ?? null,
+    owners: owners ?? process.getuid?.() === 0,
+    modes: modes ?? true,
+    names: portableNames ?? defaultPortableNames(),
+    merge: merge ?? false,
+    overwrite: overwrite ?? false,
+  }
+}
+
+/** Whether the trees of two jobs are one; how they come to their place is another matter. */
+function isSame(one: Job, two: Job): boolean {
+  const tree = ({ merge: _, overwrite: __, ...rest }: Job) => JSON.stringify(rest)
+  return tree(one) === tree(two)
+}
+
+async function prepare(
   object: OpenObject,
   snapshot: Snapshot,
   digest: string | null,
-  path: string,
   options: RestoreOptions,
-): Promise<Written> {
-  const { head } = object
-  const tee = createHashTee()
-  const meter = createMeter({ total: object.stat.size, onProgress: options.onProgress ?? (() => {}) })
-  const plain = [tee, meter, ...object.transforms()]
-  const { bytes, files } = await pump(object.createReadStream(), plain, (stream) =>
-    write(stream, snapshot, path, options),
-  )
-  const same = tee.digest === digest
-  if (!same && !options.allowUnverified) unverified(snapshot, 'is not what its companion says')
-  if (head && head.bytes !== bytes) {
-    throw new BackupError('DAMAGED', `Snapshot ${snapshot.id} says ${head.bytes} bytes, and has ${bytes}.`)
-  }
-  if (head) await applyHead(path, head)
-  return { bytes, files: head?.files ?? files, verified: same }
-}
-
-async function restoreSome(
-  object: OpenObject,
-  snapshot: Snapshot,
-  include: readonly string[],
-  verified: boolean,
-  path: string,
-  options: RestoreOptions,
-): Promise<Written> {
-  const seekable = needSeekable(object, snapshot.id)
-  if (snapshot.kind !== 'tar') {
+): Promise<Build> {
+  const { include, owners, modes, portableNames = defaultPortableNames(), onWarning, signal } = options
+  if (include && snapshot.kind !== 'tar') {
     throw new BackupError('USAGE', `Snapshot ${snapshot.id} is of one file or stream: there is nothing to choose from.`)
   }
-  const { entries, files } = await selectEntries(seekable, include)
-  const total = entries.reduce((sum, { at, data, size }) => sum + data - at + size, 0)
-  const meter = createMeter({ total, onProgress: options.onProgress ?? (() => {}) })
-  const { bytes } = await pump(cutArchive(seekable, entries), [meter], (stream) =>
-    write(stream, snapshot, path, options),
-  )
-  return { bytes, files, verified }
-}
-
-/** Runs a source through transforms into a consumer, and gives what the consumer gives. */
-async function pump<T>(
-  source: Readable,
-  transforms: readonly Duplex[],
-  consume: (stream: Readable) => Promise<T>,
-): Promise<T> {
-  const plain = composeBytes(transforms)
-  const results = await Promise.allSettled([pipeline(source, plain), consume(plain).finally(() => plain.destroy())])
-  const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []))
-  // One end that fails takes the other along: what that one says is only an echo.
-  if (failures.length > 0) throw failures.find((error) => !isEcho(error)) ?? failures[0]
-  return (results[1] as PromiseFulfilledResult<T>).value
-}
-
-function isEcho(error: unknown): boolean {
-  const { code, name } = error as NodeJS.ErrnoException
-  return code === 'ERR_STREAM_PREMATURE_CLOSE' || name === 'AbortError'
-}
-
-async function write(
-  plain: Readable,
-  snapshot: Snapshot,
-  path: string,
-  options: RestoreOptions,
-): Promise<{ bytes: number; files: number }> {
-  const { signal, owners, onWarning } = options
-  if (snapshot.kind === 'tar') {
-    await mkdir(path, { mode: 0o700 })
-    const { archiveBytes, files } = await extractTar(plain, path, { owners, onWarning, signal })
-    return { bytes: archiveBytes, files }
+  return {
+    ...{ object, snapshot, digest, owners, modes, onWarning, signal },
+    selected: include ? await selectEntries(needSeekable(object, snapshot.id), include) : undefined,
+    mapPath: namePolicy(portableNames),
+    allowUnverified: options.allowUnverified ?? false,
+    // Read by ranges, nothing vouches for what is not encrypted: only its SHA-256 does, which takes all of it.
+    resumable: object.sealed !== undefined && object.seekable !== null && object.head !== null,
+    checkpointBytes: options.checkpointBytes ?? CHECKPOINT_BYTES,
+    onProgress: options.onProgress ?? (() => {}),
   }
-  const file = createWriteStream(path, { flags: 'wx', mode: 0o600, flush: true })
-  await pipeline(plain, file, { signal })
-  return { bytes: file.bytesWritten, files: 1 }
 }
 
-/** The mode and time of the folder, or the file, that was backed up. */
-async function applyHead(path: string, { kind, mode, mtime }: IndexHead): Promise<void> {
-  if (mode === undefined || mtime === undefined) return
-  if (kind === 'tar') return applyFolder(path, { mode, mtime })
+/** The staging folder to go on with, or a new one; the others are removed. */
+async function pick(found: Staging[], place: Place, job: Job, { resume = true }: RestoreOptions): Promise<Staging> {
+  let best: Staging | undefined
+  for (const one of found) {
+    const { phase, mark } = one.record
+    if (!(await isThere(one.path))) continue
+    const merging = phase === 'merging' && job.merge === true
+    const usable = resume && isSame(one.record.job, job) && (merging || (mark > 0 && phase === 'building'))
+    const better = usable && (phase === 'merging' || !best || best.record.mark < mark)
+    if (better && best?.record.phase !== 'merging') {
+      await best?.discard()
+      best = one
+    } else {
+      await one.discard()
+    }
+  }
+  if (!best) {
+    const staging = await newStaging(place, job)
+    found.push(staging)
+    return staging
+  }
+  await best.note({ job })
+  return best
+}
+
+async function work(
+  build: Build,
+  staging: Staging,
+  place: Place,
+  mode: PlaceMode,
+  options: RestoreOptions,
+): Promise<Built> {
+  try {
+    const built = staging.record.phase === 'merging' ? wholeOf(build) : await fill(build, staging, place, mode, options)
+    const head = options.include ? null : build.object.head
+    await putInPlace(staging, place, mode, head && build.modes !== false ? rootOf(head) : undefined)
+    return built
+  } catch (error) {
+    if (await isWorthKeeping(error, staging, build)) {
+      staging.release()
+      options.onKept?.(staging.path)
+    } else {
+      await staging.discard()
+    }
+    throw error
+  }
+}
+
+/** A merge that had begun has its tree whole, or what is left of it. */
+function wholeOf({ selected, object, digest }: Build): Built {
+  const { bytes = 0, files = 0 } = object.head ?? {}
+  const verified = digest !== null
+  return selected
+    ? { bytes: contentBytes(selected.entries), files: selected.files, verified }
+    : { bytes, files, verified }
+}
+
+async function fill(
+  build: Build,
+  staging: Staging,
+  place: Place,
+  mode: PlaceMode,
+  options: RestoreOptions,
+): Promise<Built> {
+  const { object, selected, snapshot } = build
+  if (mode === 'merge' && !options.overwrite && object.seekable && object.head) {
+    await checkMerge(place, mapped(build, selected?.entries ?? object.seekable.entries()))
+  }
+  if (options.spaceCheck !== false && object.head) {
+    await makeAround(place)
+    const { bytes, files } = object.head
+    const needed = selected
+      ? { bytes: contentBytes(selected.entries), files: selected.files }
+      : { bytes: bytes - staging.record.mark, files: staging.record.mark > 0 ? undefined : files }
+    await checkSpace(place.around, needed)
+  }
+  const built = await buildTree(build, staging)
+  if (object.head && !options.include) await applyHead(staging.tree, object.head, options)
+  if (snapshot.kind === 'tar') await syncFolder(staging.tree)
+  return built
+}
+
+async function* mapped(
+  { mapPath }: Build,
+  entries: AsyncIterable<{ path: string; type: string }> | Iterable<{ path: string; type: string }>,
+): AsyncGenerator<{ path: string; type: string }> {
+  for await (const { path, type } of entries) yield { path: mapPath(path), type }
+}
+
+/**
+ * What was cut off is worth keeping, what is wrong is not; and never is anything removed that was moved out of the
+ * target.
+ */
+async function isWorthKeeping(error: unknown, { record, old }: Staging, { resumable }: Build): Promise<boolean> {
+  if (await isThere(old)) return true
+  if (record.phase !== 'building') return record.phase === 'merging'
+  if (!resumable || record.mark === 0) return false
+  if ((error as Error).name === 'AbortError') return true
+  return error instanceof StorageError && !['CORRUPT', 'CONFLICT', 'NOT_FOUND', 'INVALID'].includes(error.code)
+}
+
+function rootOf({ mode, mtime }: IndexHead): { mode: number; mtime: number } | undefined {
+  return mode === undefined || mtime === undefined ? undefined : { mode, mtime }
+}
+
+/** The owner that was asked for, and the mode and time, of the folder or file that was backed up. */
+async function applyHead(path: string, head: IndexHead, { owners, modes }: RestoreOptions): Promise<void> {
+  if (typeof owners === 'object') await chown(path, owners.uid, owners.gid)
+  const { kind } = head
+  const root = rootOf(head)
+  if (!root) return
+  const mode = modes === false ? newMode(kind === 'tar' ? 'dir' : 'file') : root.mode
+  if (kind === 'tar') return applyFolder(path, { ...root, mode })
   await chmod(path, mode & 0o777)
-  await utimes(path, mtime / 1000, mtime / 1000)
-}
-
-function unverified(snapshot: Snapshot, what: string): never {
-  throw new BackupError(
-    'DAMAGED',
-    `The object of snapshot ${snapshot.id} ${what}. Verify it, use another snapshot, or allow unverified snapshots to restore what authenticates.`,
-  )
+  await utimes(path, root.mtime / 1000, root.mtime / 1000)
 }

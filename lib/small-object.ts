@@ -5,7 +5,7 @@ import type { CallOptions, Storage } from '../adapters/storage.ts'
 
 const SMALL_MAX_BYTES = 4096
 
-/** Writes an object of one short text. @throws StorageError CONFLICT with `ifAbsent`, when there is one. */
+/** Writes a short text as an object of its own: a companion, a pin, a mark, a claim. @throws StorageError CONFLICT with `ifAbsent`, when there is one. */
 export async function writeSmall(
   storage: Storage,
   key: string,
@@ -17,15 +17,24 @@ export async function writeSmall(
   await pipeline(Readable.from([bytes], { objectMode: false }), sink, { signal })
 }
 
-/** @returns the text of a small object; null when there is none, or it is too long to be one. */
-export async function readSmall(storage: Storage, key: string, { signal }: CallOptions = {}): Promise<string | null> {
+/**
+ * Reads a short text that may not be there, in one request: what is replaced meanwhile is read as it was or as it is.
+ * @param maxBytes what is longer is not what was looked for; 4096 when left out.
+ * @returns null when there is none, or it is longer.
+ * @throws StorageError when the store fails otherwise.
+ */
+export async function readSmall(
+  storage: Storage,
+  key: string,
+  { signal, maxBytes = SMALL_MAX_BYTES }: CallOptions & { maxBytes?: number } = {},
+): Promise<string | null> {
   try {
     const chunks: Buffer[] = []
     // One byte more shows that it is too long.
-    const stream = storage.createReadStream(key, { start: 0, end: SMALL_MAX_BYTES, ...(signal ? { signal } : {}) })
+    const stream = storage.createReadStream(key, { start: 0, end: maxBytes, ...(signal ? { signal } : {}) })
     for await (const chunk of stream) chunks.push(chunk)
     const bytes = Buffer.concat(chunks)
-    return bytes.length > SMALL_MAX_BYTES ? null : bytes.toString('utf8')
+    return bytes.length > maxBytes ? null : bytes.toString('utf8')
   } catch (error) {
     if (hasCode(error, 'NOT_FOUND')) return null
     throw error

@@ -6,8 +6,10 @@ import { Readable } from 'node:stream'
 import type { IndexBuilder } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { packFolder } from './archive/pack.ts'
-import { scanFolder } from './archive/scan.ts'
+import { type ScanOptions, type ScanResult, scanFolder } from './archive/scan.ts'
 import { BackupError } from './errors.ts'
+import { type LeftOut, openSelection, type Selection, type SelectionOptions } from './exclude.ts'
+import { consistencyOf, type Hold } from './quiesce/quiescer.ts'
 
 const READ_BYTES = 512 * 1024
 const STDERR_KEPT_BYTES = 4096
@@ -30,6 +32,8 @@ export interface Omissions {
   unreadable: number
   /** Files that changed while they were read, whose stored copy is of no one moment. */
   changed: number
+  /** Names that patterns left out; a folder counts once, with all in it. */
+  excluded: number
 }
 
 export interface SourceSummary {
@@ -51,7 +55,11 @@ export interface OpenedSource {
   summary(): SourceSummary
 }
 
-export interface OpenSourceOptions {
+export interface OpenSourceOptions extends SelectionOptions {
+  /** Brings the source to rest: called just before the first byte of it is read, and after all that takes its time. */
+  hold?: (() => Promise<Hold>) | undefined
+  /** Called for each name that a pattern left out. */
+  onLeftOut?: ((left: LeftOut) => void) | undefined
   index: IndexBuilder
   allowEmpty: boolean
   onWarning: (warning: ArchiveWarning) => void
@@ -61,12 +69,18 @@ export interface OpenSourceOptions {
 /**
  * Opens what is to be backed up.
  * @throws BackupError SOURCE when it is missing or cannot be read, EMPTY_SOURCE for a folder without entries or an
- * empty file, unless `allowEmpty`. The stream fails with EMPTY_SOURCE for a stream of 0 bytes.
+ * empty file, unless `allowEmpty`. The stream fails with EMPTY_SOURCE for a stream of 0 bytes. What `hold` throws; the
+ * hold is released at the stream's end, and whoever opened it releases it when anything fails.
  */
 export async function openSource(source: BackupSource, options: OpenSourceOptions): Promise<OpenedSource> {
   if (typeof source !== 'string') {
+    noSelection(options, 'stream')
+    const hold = await options.hold?.().catch((error) => {
+      if (source instanceof Readable) source.destroy()
+      throw error
+    })
     const stream = source instanceof Readable ? source : openCommand(source.command, options.signal)
-    return rawSource(notEmpty(stream, options.allowEmpty))
+    return rawSource(released(notEmpty(stream, options.allowEmpty), hold), hold)
   }
   let found: Awaited<ReturnType<typeof stat>>
   try {
@@ -79,26 +93,79 @@ export async function openSource(source: BackupSource, options: OpenSourceOption
   throw new BackupError('SOURCE', `The source ${JSON.stringify(source)} is neither a folder nor a file.`)
 }
 
+/** @throws BackupError USAGE when there is something to choose from what is one file. */
+function noSelection({ include, exclude }: SelectionOptions, what: string): void {
+  if (!include && !exclude?.length) return
+  throw new BackupError('USAGE', `The source is a ${what}: include and exclude patterns choose from a folder.`)
+}
+
+/** The source, and at its end whoever was held goes on, before anything is said of how it went. */
+function released(source: Readable, hold: Hold | undefined): Readable {
+  if (!hold) return source
+  async function* bytes() {
+    yield* source
+    await (hold as Hold).release()
+  }
+  const stream = Readable.from(bytes(), { objectMode: false, highWaterMark: READ_BYTES })
+  stream.once('close', () => source.destroy())
+  return stream
+}
+
+/** What packFolder and scanFolder ask; undefined where everything is taken. */
+function filterOf(selection: Selection, onLeftOut: (left: LeftOut) => void) {
+  if (!selection.any) return undefined
+  return (path: string, isFolder: boolean) => {
+    const left = selection.judge(path, isFolder)
+    if (left) onLeftOut(left)
+    return left === undefined
+  }
+}
+
+export interface FolderPlan {
+  selection: Selection
+  scan: ScanResult
+}
+
+/**
+ * Looks at what of a folder would be backed up.
+ * @throws BackupError SOURCE, USAGE; AbortError.
+ */
+export async function planFolder(
+  folder: string,
+  options: SelectionOptions & Pick<OpenSourceOptions, 'onLeftOut'> & Pick<ScanOptions, 'onWarning' | 'signal'>,
+): Promise<FolderPlan> {
+  const selection = await openSelection(folder, options)
+  const filter = filterOf(selection, options.onLeftOut ?? (() => {}))
+  return { selection, scan: await scanFolder(folder, { ...options, filter }) }
+}
+
 async function openFolder(folder: string, options: OpenSourceOptions): Promise<OpenedSource> {
-  const scan = await scanFolder(folder, { signal: options.signal })
+  const { selection, scan } = await planFolder(folder, { ...options, onLeftOut: undefined, onWarning: undefined })
   if (scan.entries === 0 && !options.allowEmpty) {
     throw new BackupError(
       'EMPTY_SOURCE',
       `The folder ${JSON.stringify(folder)} is empty: nothing was backed up. Check that it is the right one and mounted, or allow empty sources.`,
     )
   }
+  const hold = await options.hold?.()
+  let excluded = 0
+  const filter = filterOf(selection, (left) => {
+    excluded += 1
+    options.onLeftOut?.(left)
+  })
   const pack = await packFolder(folder, {
+    filter,
     onEntry: (entry) => options.index.add(entry),
     onWarning: options.onWarning,
     signal: options.signal,
   })
   return {
     kind: 'tar',
-    stream: pack.stream,
+    stream: released(pack.stream, hold),
     expectedBytes: scan.bytes,
     expectedEntries: scan.entries,
     summary() {
-      const { files, entries, folder: own, skipped, changed } = pack.result()
+      const { files, entries, folder: own, skipped, changed, reread } = pack.result()
       if (entries === 0 && !options.allowEmpty) {
         throw new BackupError(
           'EMPTY_SOURCE',
@@ -107,13 +174,14 @@ async function openFolder(folder: string, options: OpenSourceOptions): Promise<O
       }
       return {
         files,
-        consistency: changed === 0 ? 'live' : `live-changed ${changed}`,
+        consistency: consistencyOf(hold?.outcome(), changed, reread),
         ...own,
         omissions: {
           special: skipped.special,
           names: skipped.name,
           unreadable: skipped.unreadable + skipped.vanished,
           changed,
+          excluded,
         },
       }
     },
@@ -121,6 +189,8 @@ async function openFolder(folder: string, options: OpenSourceOptions): Promise<O
 }
 
 async function openFile(file: string, options: OpenSourceOptions): Promise<OpenedSource> {
+  noSelection(options, 'file')
+  const hold = await options.hold?.()
   let handle: FileHandle
   try {
     handle = await open(file, 'r')
@@ -154,27 +224,30 @@ async function openFile(file: string, options: OpenSourceOptions): Promise<Opene
   // A generator that was never begun has no `finally` to run.
   stream.once('close', () => void handle.close().catch(() => {}))
   return {
-    ...rawSource(stream),
+    ...rawSource(released(stream, hold), hold),
     expectedBytes: Number(before.size),
     summary: () => ({
       files: 1,
-      consistency: changed === 0 ? 'live' : 'live-changed 1',
+      consistency: consistencyOf(hold?.outcome(), changed, 0),
       mode: Number(before.mode) & 0o7777,
       mtime: Number(before.mtimeNs / 1_000_000n),
-      omissions: { special: 0, names: 0, unreadable: 0, changed },
+      omissions: { ...NO_OMISSIONS, changed },
     }),
   }
 }
 
-function rawSource(stream: Readable): OpenedSource {
+const NO_OMISSIONS: Omissions = { special: 0, names: 0, unreadable: 0, changed: 0, excluded: 0 }
+
+function rawSource(stream: Readable, hold: Hold | undefined): OpenedSource {
   return {
     kind: 'raw',
     stream,
     expectedEntries: 0,
     summary: () => ({
       files: 1,
-      consistency: 'unknown',
-      omissions: { special: 0, names: 0, unreadable: 0, changed: 0 },
+      // Of a stream nothing can be seen from here but what was done to its writer.
+      consistency: hold ? consistencyOf(hold.outcome(), 0, 0) : 'unknown',
+      omissions: NO_OMISSIONS,
     }),
   }
 }

@@ -325,7 +325,7 @@ export class Opener {
       throw new TransformError(
         'AUTH_FAILED',
         `Frame ${index} fails its authentication: the object was changed, cut or mixed up. Use another snapshot or copy.`,
-        { cause },
+        { cause, frame: index },
       )
     }
     return plain

@@ -44,18 +44,24 @@ export function createEncrypt(options: SealOptions): Transform {
   })
 }
 
+export interface DecryptOptions {
+  /** Told of each chunk that has been copied, so that its memory may be used again. */
+  onConsumed?: ((chunk: Buffer) => void) | undefined
+}
+
 /**
  * A stream that opens a version 1 container. A frame's plaintext leaves only after its tag verified; it holds one
  * frame. Every end that is not the writer's is an error.
  * @throws TransformError BAD_KEY at once. The stream fails with NOT_SEALED, UNSUPPORTED, BAD_HEADER, WRONG_KEY,
  * AUTH_FAILED or TRUNCATED.
  */
-export function createDecrypt(material: ReadKeys): Transform {
-  return new DecryptStream(material)
+export function createDecrypt(material: ReadKeys, options: DecryptOptions = {}): Transform {
+  return new DecryptStream(material, options.onConsumed)
 }
 
 class DecryptStream extends Transform {
   readonly #prepare: (header: ReturnType<typeof parseHeader>) => Promise<Opener>
+  readonly #onConsumed: ((chunk: Buffer) => void) | undefined
   #opener: Opener | undefined
   // The header first, then one sealed frame, reused: what leaves is always a buffer of its own.
   #hold = Buffer.alloc(HEADER_BYTES)
@@ -63,13 +69,14 @@ class DecryptStream extends Transform {
   #frame = 0
   #frameBytes = 0
 
-  constructor(material: ReadKeys) {
+  constructor(material: ReadKeys, onConsumed: ((chunk: Buffer) => void) | undefined) {
     super()
     this.#prepare = prepareOpener(material)
+    this.#onConsumed = onConsumed
   }
 
   override _transform(chunk: Buffer, _encoding: BufferEncoding, callback: TransformCallback): void {
-    if (this.#opener) settle(callback, () => this.#frames(chunk))
+    if (this.#opener) settle(callback, () => this.#frames(chunk, 0))
     else this.#header(chunk, callback)
   }
 
@@ -117,12 +124,12 @@ class DecryptStream extends Transform {
       this.#frameBytes = header.frameBytes + FRAME_OVERHEAD_BYTES
       this.#hold = Buffer.allocUnsafeSlow(this.#frameBytes)
       this.#held = 0
-      settle(callback, () => this.#frames(chunk.subarray(take)))
+      settle(callback, () => this.#frames(chunk, take))
     }, callback)
   }
 
-  #frames(chunk: Buffer): void {
-    let at = 0
+  #frames(chunk: Buffer, from: number): void {
+    let at = from
     while (at < chunk.length) {
       const take = Math.min(chunk.length - at, this.#frameBytes - this.#held)
       chunk.copy(this.#hold, this.#held, at, at + take)
@@ -130,6 +137,7 @@ class DecryptStream extends Transform {
       at += take
       if (this.#held === this.#frameBytes) this.#open()
     }
+    this.#onConsumed?.(chunk)
   }
 
   #open(): void {

@@ -29,9 +29,12 @@ export type TransformErrorCode =
 export class TransformError extends Error {
   override readonly name = 'TransformError'
   readonly code: TransformErrorCode
+  /** Of AUTH_FAILED in a version 1 container: the number of the frame, from 0. */
+  readonly frame: number | undefined
 
-  constructor(code: TransformErrorCode, message: string, options?: { cause?: unknown }) {
+  constructor(code: TransformErrorCode, message: string, options?: { cause?: unknown; frame?: number }) {
     super(message, options)
     this.code = code
+    this.frame = options?.frame
   }
 }

@@ -25,6 +25,8 @@ export interface IndexHead {
   /** The folder's own, for a tar. */
   mode?: number
   mtime?: number
+  /** Names that patterns left out, a folder with all in it counted once; none when it is not there. */
+  excluded?: number
 }
 
 /** One entry of the archive. */

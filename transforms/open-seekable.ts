@@ -30,7 +30,21 @@ export interface Seekable extends RangeSource {
    * covers touch are read best as one.
    */
   cover(start: number, end: number): { start: number; end: number }
+  /** Where a frame is, from 0: in the stream, and its content in all content. */
+  frame(index: number): FrameExtent
   close(): void
+}
+
+/** A frame of a seekable stream; offsets and lengths in bytes. */
+export interface FrameExtent {
+  /** Its offset in the zstd stream. */
+  at: number
+  /** Its length there. */
+  bytes: number
+  /** The offset of its content. */
+  contentAt: number
+  /** The length of its content; 0 for a skippable frame. */
+  contentBytes: number
 }
 
 /**
@@ -103,6 +117,12 @@ class SeekableFrames implements Seekable {
       start: this.#table.position(this.#table.frameAt(start)).decompressed,
       end: this.#table.position(last).decompressed + this.#table.decompressedBytes(last),
     }
+  }
+
+  frame(index: number): FrameExtent {
+    const { compressed, decompressed } = this.#table.position(index)
+    const [bytes, contentBytes] = [this.#table.compressedBytes(index), this.#table.decompressedBytes(index)]
+    return { at: compressed, bytes, contentAt: decompressed, contentBytes }
   }
 
   async read(offset: number, length: number): Promise<Buffer> {

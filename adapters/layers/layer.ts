@@ -28,6 +28,10 @@ export class StorageLayer implements Storage {
     return this.inner.parallelReads
   }
 
+  get ownedReads(): boolean | undefined {
+    return this.inner.ownedReads
+  }
+
   createWriteStream(key: string, options?: WriteOptions): Writable {
     return this.inner.createWriteStream(key, options)
   }

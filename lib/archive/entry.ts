@@ -27,8 +27,9 @@ export interface ArchiveEntry extends IndexEntry {
  * - `unreadable`, `vanished`: could not be opened or read to its end, or was gone or replaced
  * - `changed`: stored, but it did not hold still while it was read
  * - `link`: (extracting) a hard link whose content was not selected or not restored
+ * - `quiesce`: the source was not held still as it should have been; of no path
  */
-export type WarningKind = 'special' | 'name' | 'unreadable' | 'vanished' | 'changed' | 'link'
+export type WarningKind = 'special' | 'name' | 'unreadable' | 'vanished' | 'changed' | 'link' | 'quiesce'
 
 export interface ArchiveWarning {
   kind: WarningKind

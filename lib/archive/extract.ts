@@ -4,12 +4,25 @@ import { finished, type Readable } from 'node:stream'
 import { type Extract, extract, type Header } from 'tar-stream'
 import type { IndexEntry } from '../../transforms/index.ts'
 import { BackupError } from '../errors.ts'
-import { type ArchiveWarning, type EntryType, escapeBytes, nsToMs, paxToNs } from './entry.ts'
+import { ChunkLedger } from './chunks.ts'
+import {
+  type ArchiveWarning,
+  BLOCK_BYTES,
+  type EntryType,
+  escapeBytes,
+  nsToMs,
+  paxToNs,
+  roundToBlock,
+} from './entry.ts'
 import { abortError } from './io.ts'
+import { applyRights, type Owner, targetRights } from './rights.ts'
 import { TailWatch } from './tail.ts'
 import { type Meta, TargetFolder, targetError } from './target.ts'
 
 export { applyFolder } from './target.ts'
+
+/** What an entry without content counts for, between two marks: its headers. */
+const ENTRY_BYTES = 3 * BLOCK_BYTES
 
 /** Files up to this size are collected and written several at a time. */
 const SMALL_BYTES = 64 * 1024
@@ -17,15 +30,38 @@ const SMALL_BYTES = 64 * 1024
 /** An entry as the archive has it; times are ms, sizes bytes. */
 export type ExtractEntry = Omit<IndexEntry, 'at' | 'data' | 'changed' | 'superseded'>
 
+export interface Checkpoints {
+  /** Content between two marks, at least; none falls into a file. */
+  everyBytes: number
+  /**
+   * Told, in order, how far the disk is: all entries before the offset in the tar stream, which are this many, are on
+   * it with their content.
+   */
+  onMark: (offset: number, entries: number) => Promise<void>
+}
+
 export interface ExtractOptions {
-  /** Set the numeric owners and the setuid, setgid and sticky bits. The default is whether it runs as root. */
-  owners?: boolean
+  /**
+   * Set the numeric owners and the setuid, setgid and sticky bits. The default is whether it runs as root. An owner
+   * given here is set on everything instead; the three bits are not, since they would give away other rights.
+   */
+  owners?: boolean | Owner | undefined
+  /** false: files and folders get the modes that new ones get. */
+  modes?: boolean | undefined
+  /** Under which path an entry is written; what it throws fails the restore. */
+  mapPath?: ((path: string) => string) | undefined
+  /** Make sure that what is restored is on the disk when it is done, and before each mark. */
+  checkpoints?: Checkpoints | undefined
+  /** Called with the folder before the first entry. */
+  before?: ((target: TargetFolder) => Promise<void>) | undefined
   /** Which entries to restore; by default all. Of a hard link, the entry it links to is asked for again. */
   filter?: (entry: ExtractEntry) => boolean
   /** Called for every entry that was restored, in stream order (symlinks before they are made). */
   onEntry?: (entry: ExtractEntry) => void
-  onWarning?: (warning: ArchiveWarning) => void
-  signal?: AbortSignal
+  onWarning?: ((warning: ArchiveWarning) => void) | undefined
+  /** Told of each chunk of the source of which everything has been written, so that its memory may be used again. */
+  onConsumed?: (chunk: Buffer) => void
+  signal?: AbortSignal | undefined
 }
 
 export interface ExtractResult {
@@ -125,23 +161,56 @@ function metaOf(headers: TarHeaders): Meta {
 class Extraction {
   readonly result: ExtractResult = { files: 0, entries: 0, bytes: 0, archiveBytes: 0, skipped: 0 }
   readonly tail = new TailWatch()
+  readonly chunks: ChunkLedger
   readonly target: TargetFolder
   readonly #options: ExtractOptions
   // Paths that were left out with a warning.
   readonly #absent = new Set<string>()
+  #taken = 0
+  #unmarked = 0
+  #marking: Promise<void> = Promise.resolve()
 
   constructor(root: string, options: ExtractOptions) {
     this.#options = options
-    this.target = new TargetFolder(root, options.owners ?? process.getuid?.() === 0)
+    this.chunks = new ChunkLedger(options.onConsumed)
+    this.target = new TargetFolder(root, targetRights(options), options.checkpoints !== undefined)
   }
 
   async take(entry: Entry): Promise<void> {
     const headers = entry.header as unknown as TarHeaders
     const size = headers.size
     this.tail.entry(headers.byteOffset, headers.type === 'directory' ? 0 : size)
+    this.chunks.consumed(headers.byteOffset)
     const wanted = await this.#place(headers, entry)
     // Content that nobody took (of a link, or left out) has to pass.
     if (!wanted) for await (const _ of contentOf(entry));
+    this.#taken += 1
+    const { checkpoints } = this.#options
+    if (!checkpoints) return
+    this.#unmarked += ENTRY_BYTES + size
+    if (this.#unmarked >= checkpoints.everyBytes) await this.#mark(checkpoints, headers.byteOffset + roundToBlock(size))
+  }
+
+  /** Starts to bring all that was restored so far onto the disk; one such work at a time. */
+  async #mark(checkpoints: Checkpoints, offset: number): Promise<void> {
+    this.#unmarked = 0
+    const entries = this.#taken
+    await this.#marking
+    await this.target.drain()
+    const synced = this.target.sync()
+    this.#marking = synced.then(() => checkpoints.onMark(offset, entries))
+    // It is awaited at the next mark, or at the end.
+    this.#marking.catch(() => {})
+  }
+
+  async finish(): Promise<void> {
+    await this.#marking
+    await this.target.finish()
+  }
+
+  async settle(): Promise<void> {
+    await this.target.settle()
+    await this.#marking.catch(() => {})
   }
 
   /** @returns whether the entry's content was read */
@@ -158,7 +227,7 @@ class Extraction {
       this.#skipSpecial(path, headers)
       return false
     }
-    const meta = metaOf(headers)
+    const meta = applyRights(metaOf(headers), type, this.#options)
     if (path === '') {
       if (type !== 'dir') throw new BackupError('UNSAFE_ARCHIVE', 'An archive entry would replace the folder itself')
       this.result.folder = { mode: meta.mode, mtime: nsToMs(meta.mtimeNs) }
@@ -180,7 +249,7 @@ class Extraction {
       entry.link = type === 'link' ? safePath(link) : link
     }
     if (!this.#wants(entry)) return false
-    const done = await this.#write(entry, meta, content)
+    const done = await this.#write(this.#mapped(entry), meta, content)
     if (done) {
       this.#absent.delete(path)
       this.result.entries++
@@ -189,6 +258,13 @@ class Extraction {
       this.#options.onEntry?.(entry)
     }
     return type === 'file'
+  }
+
+  #mapped(entry: ExtractEntry): ExtractEntry {
+    const { mapPath } = this.#options
+    if (!mapPath) return entry
+    const mapped = { ...entry, path: mapPath(entry.path) }
+    return entry.type === 'link' ? { ...mapped, link: mapPath(entry.link ?? '') } : mapped
   }
 
   async #write(entry: ExtractEntry, meta: Meta, content: Entry): Promise<boolean> {
@@ -201,14 +277,27 @@ class Extraction {
     } else if (type === 'link') {
       return await this.#writeLink(entry, link)
     } else if (size <= SMALL_BYTES) {
-      const chunks: Buffer[] = []
-      if (size > 0) for await (const chunk of contentOf(content)) chunks.push(chunk)
+      const data = Buffer.allocUnsafe(size)
+      let held = 0
+      // Copied: it is written later, and the chunk it came in may be given back by then.
+      if (size > 0) for await (const chunk of contentOf(content)) held += chunk.copy(data, held)
       else content.resume()
-      await this.target.smallFile(path, meta, chunks)
+      await this.target.smallFile(path, meta, [data])
     } else {
-      await this.target.largeFile(path, meta, contentOf(content))
+      await this.target.largeFile(path, meta, this.#pieces(content))
     }
     return true
+  }
+
+  /** An entry's content, of which each piece is done with when the next one is asked for. */
+  async *#pieces(content: Entry): AsyncGenerator<Buffer, void, void> {
+    let offset = (content.header as unknown as TarHeaders).byteOffset
+    for await (const chunk of contentOf(content)) {
+      const { length } = chunk
+      yield chunk
+      offset += length
+      this.chunks.consumed(offset)
+    }
   }
 
   #wants(entry: ExtractEntry): boolean {
@@ -243,7 +332,7 @@ class Extraction {
 }
 
 /** Feeds the source into extract; settles when all is taken, or rejects with the source's own error. */
-async function feed(source: Readable, tar: Extract, tail: TailWatch): Promise<void> {
+async function feed(source: Readable, tar: Extract, { tail, chunks }: Extraction): Promise<void> {
   let wake = (): void => {}
   tar.on('drain', () => wake())
   tar.on('close', () => wake())
@@ -252,6 +341,7 @@ async function feed(source: Readable, tar: Extract, tail: TailWatch): Promise<vo
     const data = typeof chunk === 'string' ? Buffer.from(chunk) : (chunk as Buffer)
     if (data.length === 0) continue
     tail.push(data)
+    chunks.feed(data)
     if (tar.write(data)) continue
     if (tar.destroyed) return
     await new Promise<void>((resolve) => {
@@ -277,6 +367,7 @@ export async function extractTar(
   options: ExtractOptions = {},
 ): Promise<ExtractResult> {
   const { signal } = options
+  // Nothing may be fed before somebody listens for entries: tar-stream would lose the first.
   const run = await start(source, targetDir, options)
   // Plain names as bytes: decoded as UTF-8 by tar-stream, two broken names could become one.
   const tar = extract({ filenameEncoding: 'latin1' } as Parameters<typeof extract>[0])
@@ -289,7 +380,7 @@ export async function extractTar(
     tarFailure = error
   })
   let sourceFailure: { error: unknown } | undefined
-  const fed = feed(source, tar, run.tail).catch((error: unknown) => {
+  const fed = feed(source, tar, run).catch((error: unknown) => {
     sourceFailure = { error }
     tar.destroy(error as Error)
   })
@@ -297,7 +388,7 @@ export async function extractTar(
     for await (const entry of tar) await run.take(entry)
     await fed
     run.tail.finish()
-    await run.target.finish()
+    await run.finish()
     run.result.archiveBytes = run.tail.total
     return run.result
   } catch (error) {
@@ -312,7 +403,7 @@ export async function extractTar(
   } finally {
     signal?.removeEventListener('abort', stop)
     tar.destroy(null)
-    await run.target.settle()
+    await run.settle()
     await destroyed(source)
     await fed
   }
@@ -324,7 +415,9 @@ async function start(source: Readable, targetDir: string, options: ExtractOption
     await mkdir(targetDir, { recursive: true })
     const root = await realpath(targetDir)
     if (!(await lstat(root)).isDirectory()) throw new BackupError('TARGET', `${targetDir} is not a folder`)
-    return new Extraction(root, options)
+    const run = new Extraction(root, options)
+    await options.before?.(run.target)
+    return run
   } catch (error) {
     await destroyed(source)
     throw targetError(targetDir, error)

@@ -60,6 +60,10 @@ export function fchown(fd: number, uid: number, gid: number): Promise<void> {
   return new Promise((resolve, reject) => fs.fchown(fd, uid, gid, (error) => (error ? reject(error) : resolve())))
 }
 
+export function fsync(fd: number): Promise<void> {
+  return new Promise((resolve, reject) => fs.fsync(fd, (error) => (error ? reject(error) : resolve())))
+}
+
 export function futimes(fd: number, time: number | Date): Promise<void> {
   return new Promise((resolve, reject) => fs.futimes(fd, time, time, (error) => (error ? reject(error) : resolve())))
 }

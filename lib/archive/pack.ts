@@ -21,7 +21,7 @@ import {
   settledStat,
 } from './read.ts'
 import { SLAB_BYTES, SlabWriter } from './slab.ts'
-import { sourceError, Walker, type WalkItem } from './walk.ts'
+import { sourceError, Walker, type WalkFilter, type WalkItem } from './walk.ts'
 
 /** Items that are opened and read ahead, at the same time: with SMALL_BYTES each, 1 MiB. */
 const LOOKAHEAD = 32
@@ -39,6 +39,8 @@ export interface PackProgress {
 }
 
 export interface PackOptions {
+  /** What is archived; everything when left out. A folder is left out with all in it. */
+  filter?: WalkFilter | undefined
   /** Called in stream order, after the entry's last byte was produced; a promise is waited for. */
   onEntry?: (entry: ArchiveEntry) => void | Promise<void>
   onWarning?: (warning: ArchiveWarning) => void
@@ -382,7 +384,7 @@ export async function packFolder(root: string, options: PackOptions = {}): Promi
   }
   if (!stat.isDirectory()) throw new BackupError('SOURCE', `${root} is not a folder`)
   let packer: FolderPacker | undefined
-  const walker = await Walker.open(folder, (warning) => packer?.leaveOut(warning))
+  const walker = await Walker.open(folder, (warning) => packer?.leaveOut(warning), options.filter)
   packer = new FolderPacker(walker, stat, options)
   const made = packer
   const stream = Readable.from(made.produce(), { objectMode: false, highWaterMark: SLAB_BYTES })

@@ -1,9 +1,9 @@
 import { opendir, stat as statFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupError } from '../errors.ts'
-import { BLOCK_BYTES, roundToBlock, TRAILER_BYTES } from './entry.ts'
-import { abortError, lstat } from './io.ts'
-import { DIRECTORY_BATCH, decodeName, sourceError } from './walk.ts'
+import { type ArchiveWarning, BLOCK_BYTES, escapeBytes, roundToBlock, TRAILER_BYTES } from './entry.ts'
+import { abortError, explain, lstat } from './io.ts'
+import { DIRECTORY_BATCH, decodeName, sourceError, type WalkFilter } from './walk.ts'
 
 export interface ScanResult {
   /**
@@ -15,6 +15,14 @@ export interface ScanResult {
   files: number
   /** Everything that gets an entry. */
   entries: number
+}
+
+export interface ScanOptions {
+  /** As packFolder's. */
+  filter?: WalkFilter | undefined
+  /** Called for what will be left out because it cannot be archived, as far as that shows without reading files. */
+  onWarning?: ((warning: ArchiveWarning) => void) | undefined
+  signal?: AbortSignal | undefined
 }
 
 /** Stats under way at the same time. */
@@ -29,7 +37,13 @@ class Scan {
   readonly result: ScanResult = { bytes: TRAILER_BYTES, files: 0, entries: 0 }
   readonly #inodes = new Set<string>()
 
-  async add(path: string, relativeBytes: number): Promise<void> {
+  readonly #warn: (warning: ArchiveWarning) => void
+
+  constructor(warn: (warning: ArchiveWarning) => void = () => {}) {
+    this.#warn = warn
+  }
+
+  async add(path: string, relative: string): Promise<void> {
     let stat: Awaited<ReturnType<typeof lstat>>
     try {
       stat = await lstat(path)
@@ -37,8 +51,13 @@ class Scan {
       return
     }
     const isFile = stat.isFile()
-    if (!isFile && !stat.isDirectory() && !stat.isSymbolicLink()) return
+    if (!isFile && !stat.isDirectory() && !stat.isSymbolicLink()) {
+      const message = `${relative} is a socket, fifo or device; it is left out`
+      this.#warn({ kind: 'special', path: relative, message })
+      return
+    }
     const { result } = this
+    const relativeBytes = Buffer.byteLength(relative) + 1
     result.entries++
     if (isFile) result.files++
     const first = !isFile || stat.nlink === 1n || this.#see(`${stat.dev}:${stat.ino}`)
@@ -61,9 +80,9 @@ class Scan {
  * counted; packFolder warns of it.
  * @throws BackupError SOURCE when the root is missing, not a folder, or cannot be listed; AbortError
  */
-export async function scanFolder(root: string, options: { signal?: AbortSignal } = {}): Promise<ScanResult> {
-  const { signal } = options
-  const scan = new Scan()
+export async function scanFolder(root: string, options: ScanOptions = {}): Promise<ScanResult> {
+  const { signal, filter, onWarning } = options
+  const scan = new Scan(onWarning)
   const pending: string[] = ['']
   try {
     if (!(await statFile(root)).isDirectory()) throw new BackupError('SOURCE', `${root} is not a folder`)
@@ -76,15 +95,22 @@ export async function scanFolder(root: string, options: { signal?: AbortSignal }
       for await (const entry of await opendir(join(root, folder), LISTING)) {
         if (signal?.aborted) throw abortError(signal)
         const name = decodeName(entry.name)
-        if (name === undefined) continue
+        if (name === undefined) {
+          const shown = escapeBytes(Buffer.from(folder && `${folder}/`).toString('latin1') + entry.name)
+          onWarning?.({ kind: 'name', path: shown, message: `The name ${shown} is not UTF-8; it is left out` })
+          continue
+        }
         const path = folder === '' ? name : `${folder}/${name}`
+        if (filter && !filter(path, entry.isDirectory())) continue
         if (entry.isDirectory()) pending.push(path)
-        batch.push(scan.add(join(root, path), Buffer.byteLength(path) + 1))
+        batch.push(scan.add(join(root, path), path))
         if (batch.length === PARALLEL_STATS) await Promise.all(batch.splice(0))
       }
     } catch (cause) {
       if (signal?.aborted) throw abortError(signal)
       if (folder === '') throw sourceError(root, cause)
+      const message = explain(`Cannot list the folder ${folder}, its content is left out`, cause)
+      onWarning?.({ kind: 'unreadable', path: folder, message, cause })
     }
     await Promise.all(batch)
   }

@@ -1,5 +1,5 @@
 import fs from 'node:fs'
-import { lchown, link, lutimes, mkdir, rmdir, symlink, unlink } from 'node:fs/promises'
+import { chmod, lchown, link, lutimes, mkdir, rmdir, symlink, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupError } from '../errors.ts'
 import { msToNs, nsToTimeArgument } from './entry.ts'
@@ -11,11 +11,14 @@ import {
   FOLDER_FLAGS,
   fchmod,
   fchown,
+  fsync,
   futimes,
   lstat,
   open,
+  READ_FLAGS,
   writeAll,
 } from './io.ts'
+import type { TargetRights } from './rights.ts'
 
 export interface Meta {
   mode: number
@@ -31,6 +34,9 @@ interface DeferredSymlink {
 
 /** Small files that are written at the same time. */
 const PARALLEL_FILES = 16
+
+/** Files that are brought onto the disk at the same time. */
+const PARALLEL_SYNCS = 8
 
 /** The error of a path that cannot be written. */
 export function targetError(path: string, cause: unknown): unknown {
@@ -59,7 +65,10 @@ function* parentsOf(path: string): Generator<string> {
  */
 export class TargetFolder {
   readonly #root: string
-  readonly #owners: boolean
+  readonly #rights: TargetRights
+  readonly #durable: boolean
+  /** Files that may not be on the disk yet. */
+  #unsynced: string[] = []
   readonly #known = new Set<string>()
   readonly #folders = new Map<string, Meta>()
   readonly #symlinks = new Map<string, DeferredSymlink>()
@@ -67,10 +76,14 @@ export class TargetFolder {
   #freed = (): void => {}
   #failure: { error: unknown } | undefined
 
-  /** @param owners - set numeric owners and setuid, setgid and sticky bits, which needs root */
-  constructor(root: string, owners: boolean) {
+  /**
+   * @param rights - owners, and setuid, setgid and sticky bits, need root
+   * @param durable - bring all that is written onto the disk, by `sync` and by `finish`
+   */
+  constructor(root: string, rights: TargetRights, durable = false) {
     this.#root = root
-    this.#owners = owners
+    this.#rights = rights
+    this.#durable = durable
   }
 
   /** Makes a folder; its mode and time are set by finish. */
@@ -84,9 +97,13 @@ export class TargetFolder {
         await mkdir(absolute, 0o700)
       } catch (error) {
         if (errnoOf(error) !== 'EEXIST') throw error
-        if (!(await lstat(absolute)).isDirectory()) {
+        const stat = await lstat(absolute)
+        if (!stat.isDirectory()) {
           await unlink(absolute)
           await mkdir(absolute, 0o700)
+        } else if ((stat.mode & 0o700n) !== 0o700n) {
+          // It has its last mode already, and is to be filled.
+          await chmod(absolute, 0o700)
         }
       }
       this.#known.add(path)
@@ -168,14 +185,39 @@ export class TargetFolder {
     while (this.#writing.size > 0) await Promise.all(this.#writing.values())
   }
 
+  /** Brings the files that were written since the last call onto the disk. None may be under way. */
+  async sync(): Promise<void> {
+    const paths = this.#unsynced
+    this.#unsynced = []
+    const work = async (): Promise<void> => {
+      for (let path = paths.pop(); path !== undefined; path = paths.pop()) await this.#syncFile(path)
+    }
+    await Promise.all(Array.from({ length: PARALLEL_SYNCS }, work))
+  }
+
+  async #syncFile(path: string): Promise<void> {
+    try {
+      const fd = await open(join(this.#root, path), READ_FLAGS)
+      try {
+        await fsync(fd)
+      } finally {
+        await close(fd)
+      }
+    } catch (error) {
+      // A later entry of its path replaced it.
+      if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ELOOP') throw targetError(path, error)
+    }
+  }
+
   /** Makes the symlinks, then gives the folders their modes and times. */
   async finish(): Promise<void> {
     await this.drain()
+    await this.sync()
     for (const [path, deferred] of this.#symlinks) await this.#makeSymlink(path, deferred)
     const deepestFirst = [...this.#folders].sort(([a], [b]) => (a < b ? 1 : -1))
     for (const [path, meta] of deepestFirst) {
       try {
-        await setFolder(join(this.#root, path), meta, this.#owners)
+        await setFolder(join(this.#root, path), meta, this.#rights, this.#durable)
       } catch (error) {
         throw targetError(path, error)
       }
@@ -190,7 +232,7 @@ export class TargetFolder {
         if (!(await lstat(join(this.#root, parent))).isDirectory()) throw unsafe(path, `stands behind ${parent}`)
       }
       await this.#replacing(path, () => symlink(target, absolute))
-      if (this.#owners) await lchown(absolute, meta.uid, meta.gid)
+      if (this.#rights.owners) await lchown(absolute, meta.uid, meta.gid)
       const time = nsToTimeArgument(meta.mtimeNs)
       await lutimes(absolute, time, time)
     } catch (error) {
@@ -262,7 +304,12 @@ export class TargetFolder {
       made = true
       if (Array.isArray(chunks)) for (const chunk of chunks) await writeAll(fd, chunk)
       else for await (const chunk of chunks) await writeAll(fd, chunk)
-      await setOpen(fd, meta, this.#owners)
+      await setOpen(fd, meta, this.#rights)
+      if (this.#durable) {
+        // What its owner may not read cannot be opened again.
+        if (meta.mode & 0o400) this.#unsynced.push(path)
+        else await fsync(fd)
+      }
       const done = fd
       fd = undefined
       // Some file systems report a full disk only now.
@@ -280,16 +327,17 @@ export class TargetFolder {
 }
 
 /** Owner before mode (chown clears setuid), time last. */
-async function setOpen(fd: number, meta: Meta, owners: boolean): Promise<void> {
+async function setOpen(fd: number, meta: Meta, { owners, specialBits }: TargetRights): Promise<void> {
   if (owners) await fchown(fd, meta.uid, meta.gid)
-  await fchmod(fd, meta.mode & (owners ? 0o7777 : 0o777))
+  await fchmod(fd, meta.mode & (specialBits ? 0o7777 : 0o777))
   await futimes(fd, nsToTimeArgument(meta.mtimeNs))
 }
 
-async function setFolder(absolute: string, meta: Meta, owners: boolean): Promise<void> {
+async function setFolder(absolute: string, meta: Meta, rights: TargetRights, durable: boolean): Promise<void> {
   const fd = await open(absolute, FOLDER_FLAGS)
   try {
-    await setOpen(fd, meta, owners)
+    await setOpen(fd, meta, rights)
+    if (durable) await fsync(fd)
   } finally {
     await close(fd)
   }

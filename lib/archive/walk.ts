@@ -25,6 +25,9 @@ export interface WalkItem {
   kind: WalkKind
 }
 
+/** Whether something is archived. Asked once for each name; what is in a folder that is not is never asked for. */
+export type WalkFilter = (path: string, isFolder: boolean) => boolean
+
 type Warn = (warning: ArchiveWarning & { kind: 'name' | 'unreadable' | 'vanished' }) => void
 
 /** Names as bytes, one char each: one-byte strings sort bytewise, and take a tenth of a Buffer's memory. */
@@ -95,20 +98,22 @@ export function sourceError(root: string, cause: unknown): BackupError {
 export class Walker {
   readonly root: string
   readonly #warn: Warn
+  readonly #filter: WalkFilter | undefined
   readonly #levels: { prefix: string; listing: Listing; next: number }[] = []
   // The folder that was named last: its content is next.
   #folder: string | undefined
 
-  private constructor(root: string, listing: Listing, warn: Warn) {
+  private constructor(root: string, listing: Listing, warn: Warn, filter: WalkFilter | undefined) {
     this.root = root
     this.#warn = warn
+    this.#filter = filter
     this.#levels.push({ prefix: '', listing, next: 0 })
   }
 
   /** Reads the root's listing. Throws BackupError SOURCE when that fails. */
-  static async open(root: string, warn: Warn): Promise<Walker> {
+  static async open(root: string, warn: Warn, filter?: WalkFilter): Promise<Walker> {
     try {
-      return new Walker(root, await readListing(root), warn)
+      return new Walker(root, await readListing(root), warn, filter)
     } catch (cause) {
       throw sourceError(root, cause)
     }
@@ -136,6 +141,7 @@ export class Walker {
         continue
       }
       const path = level.prefix + name
+      if (this.#filter && !this.#filter(path, kind === 'dir')) continue
       if (kind === 'dir') this.#folder = path
       return { path, kind }
     }

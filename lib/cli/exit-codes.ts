@@ -13,6 +13,8 @@ export const EXIT = {
   REFUSED: 5,
   /** The newest snapshot is too old, or there is none. */
   TOO_OLD: 6,
+  /** Deletes that a lock of the store refuses for now. */
+  DEFERRED: 7,
 } as const
 
 const BACKUP_CODES: Record<BackupErrorCode, number> = {
@@ -25,11 +27,17 @@ const BACKUP_CODES: Record<BackupErrorCode, number> = {
   DAMAGED: EXIT.DAMAGED,
   NOT_ENCRYPTED: EXIT.REFUSED,
   UNFINISHED: EXIT.INCOMPLETE,
+  IN_USE: EXIT.REFUSED,
+  CLOCK: EXIT.REFUSED,
   UNSAFE_ARCHIVE: EXIT.DAMAGED,
   LEASE_HELD: EXIT.REFUSED,
   LEASE_LOST: EXIT.FAILED,
   DESTINATIONS: EXIT.FAILED,
   HOOK: EXIT.FAILED,
+  QUIESCE: EXIT.FAILED,
+  SERVER_STOPPED: EXIT.FAILED,
+  SERVER_SILENT: EXIT.FAILED,
+  BUSY: EXIT.REFUSED,
 }
 
 /** The exit code that an error is worth. */

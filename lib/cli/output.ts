@@ -24,7 +24,7 @@ export class Output {
     process.stdout.write(this.json ? `${JSON.stringify({ event, ...fields })}\n` : `${text}\n`)
   }
 
-  warning = (warning: { kind: string; path: string; message: string }): void => {
+  warning = (warning: { kind: string; path: string; message: string; cause?: unknown }): void => {
     this.#warnings += 1
     if (this.json) {
       const { kind, path, message } = warning
@@ -34,6 +34,16 @@ export class Output {
     if (this.#warnings > WARNINGS_SHOWN) return
     this.#bar?.clear()
     process.stderr.write(`Warning: ${printable(warning.message)}\n`)
+  }
+
+  /** What changes no result and is worth knowing. */
+  notice = (message: string): void => {
+    if (this.json) {
+      process.stdout.write(`${JSON.stringify({ event: 'notice', message })}\n`)
+      return
+    }
+    this.#bar?.clear()
+    process.stderr.write(`Note: ${printable(message)}\n`)
   }
 
   progress = (shown: Shown): void => {

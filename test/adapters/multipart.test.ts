@@ -408,6 +408,70 @@ describe('MultipartWritable', () => {
     })
   }
 
+  it('T9: destroy while a write waits for room is no error', async () => {
+    const store = new ScriptedStore({ concurrency: 1 })
+    store.next('putPart', untilAborted)
+    const stream = writer(store)
+    stream.write(noise(35))
+    while (store.count('putPart') === 0) await new Promise((resolve) => setImmediate(resolve))
+    const close = closeOf(stream)
+    stream.destroy()
+    await close
+    assert.equal(stream.errored, null)
+    assertNothingLeft(store)
+  })
+
+  describe('over a store that keeps the old object beside the new one', () => {
+    class KeepingStore extends ScriptedStore {
+      removals = 0
+      fails = 0
+      onRemoval: () => void = () => {}
+
+      async secure(): Promise<void> {
+        this.removals++
+        this.onRemoval()
+        if (this.removals <= this.fails) throw failure('UNAVAILABLE', 'removeOld')
+      }
+    }
+
+    it('the old one goes once the new one is verified', async () => {
+      for (const size of [5, 35]) {
+        const store = new KeepingStore()
+        store.fails = 2
+        store.onRemoval = () => assert.equal(store.calls.at(-1)?.step, 'find')
+        await pipeline(Readable.from([noise(size)]), writer(store))
+        assert.equal(store.removals, 3)
+        assert.ok(store.object?.bytes.equals(noise(size)))
+      }
+    })
+
+    it('the old one stays where the new one is destroyed, or is not what was sent', async () => {
+      const store = new KeepingStore()
+      const stream = writer(store)
+      const close = closeOf(stream)
+      store.next('find', async () => void stream.destroy())
+      stream.end(noise(35))
+      await close
+      assert.equal(store.removals, 0)
+      assertNothingLeft(store)
+      store.next('find', () => {
+        store.object = { bytes: noise(3), owner: 'us' }
+      })
+      await assert.rejects(pipeline(Readable.from([noise(5)]), writer(store)), { code: 'CORRUPT' })
+      assert.equal(store.removals, 0)
+    })
+
+    it('the new one goes where the old one cannot', async () => {
+      const store = new KeepingStore()
+      store.fails = 100
+      const stream = writer(store)
+      const close = closeOf(stream)
+      await assert.rejects(pipeline(Readable.from([noise(35)]), stream), { operation: 'removeOld' })
+      await close
+      assertNothingLeft(store)
+    })
+  })
+
   it('a clean-up that fails leaves the first error as it is, with its own beside it', async () => {
     const store = new ScriptedStore()
     store.next('putPart', () => Promise.reject(failure('QUOTA', 'putPart')))

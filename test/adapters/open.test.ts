@@ -30,6 +30,8 @@ describe('openStorage', () => {
   it('reads URLs', () => {
     assert.deepEqual(parseStorageUrl('file:///srv/my%20backups'), { provider: 'filesystem', root: '/srv/my backups' })
     assert.deepEqual(parseStorageUrl('s3://bucket'), { provider: 's3', bucket: 'bucket', prefix: '' })
+    const locked = parseStorageUrl('s3://bucket/?objectLock=COMPLIANCE:30') as { objectLock?: object }
+    assert.deepEqual(locked.objectLock, { mode: 'COMPLIANCE', days: 30 })
     assert.deepEqual(
       parseStorageUrl('s3://my.Bucket/a/b%20c?endpoint=https://s3.example:9000&region=eu-1&forcePathStyle=false'),
       {
@@ -56,6 +58,7 @@ describe('openStorage', () => {
       `s3://bucket/?endpoint=https://key:${SECRET}@host`,
       's3://bucket/?endpoint=ftp://host',
       's3://bucket/?forcePathStyle=perhaps',
+      's3://bucket/?objectLock=30',
       's3://bucket/%ff',
       's3://bucket/a/../../b//c',
     ]) {

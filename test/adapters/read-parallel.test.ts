@@ -128,6 +128,20 @@ describe('readParallel', () => {
     }
   })
 
+  it('grows to several requests where the reader waits for the store, and stays at one where it does not', async () => {
+    // Ranges well above what a stream holds by itself: below that, a reader always waits.
+    const options = { connections: 4, rangeBytes: 1_000_000, grow: true }
+    const bytes = sample(12_000_000)
+    const slow = await wireWith(bytes, { latencyMs: () => 50, chunkBytes: 100_000 })
+    assert.ok((await buffer(readParallel(slow.storage, KEY, options))).equals(bytes))
+    assert.equal(slow.maxOpen, 4)
+    const [first, second] = slow.requests
+    assert.deepEqual([first?.end, second?.start], [999_999, 1_000_000])
+    const quick = await wireWith(bytes, { chunkBytes: 100_000 })
+    assert.ok((await sip(readParallel(quick.storage, KEY, options), 20)).equals(bytes))
+    assert.ok(quick.maxOpen <= 2, `${quick.maxOpen} at once`)
+  })
+
   it('asks once for what fits a range, and for nothing before it is read', async () => {
     const wire = await wireWith(sample(5000))
     const idle = readParallel(wire.storage, KEY, { rangeBytes: 1000 })

@@ -208,7 +208,9 @@ export function readingTests(run: ContractRun): void {
       const { checksum } = await run.storage.stat(small)
       if (!checksum) return
       assert.match(checksum.value, /^[0-9a-f]+$/)
-      assert.equal(checksum.value, createHash(checksum.algorithm).update(noise(1234, 5)).digest('hex'))
+      const own = run.contract.digests?.[checksum.algorithm]
+      const expected = own?.(noise(1234, 5)) ?? createHash(checksum.algorithm).update(noise(1234, 5)).digest('hex')
+      assert.equal(checksum.value, expected)
     })
 
     it('what is not there is NOT_FOUND', async () => {

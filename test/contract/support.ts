@@ -33,6 +33,8 @@ export interface StorageContract {
   keyMaxBytes?: number
   /** The longest key of an object in parts, where that is shorter. What a longer one gives is not tested. */
   keyMaxBytesInParts?: number
+  /** Digests that node:crypto has not, by the name that `checksum.algorithm` gives them: hex in lower case. */
+  digests?: Record<string, (bytes: Buffer) => string>
   /** The largest object in bytes: a `size` above it has to be INVALID at once. Default: the store has no limit. */
   maxObjectBytes?: number
 }

@@ -7,6 +7,7 @@ import { StorageError } from '../../adapters/errors.ts'
 import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { type Fallback, openBackups, type ServiceWarning } from '../../lib/index.ts'
+import { markRemoval } from '../../lib/read-lease.ts'
 import { scratch } from '../support/cli.ts'
 import { overriding } from '../support/storage.ts'
 import { feed, sample } from '../support/streams.ts'
@@ -74,7 +75,7 @@ for (const how of ['fail', 'hang'] as const) {
     })
     assert.equal(made.incomplete, true)
     const [b, a] = made.destinations
-    assert.deepEqual(a, { destination: 'a:', ok: true })
+    assert.deepEqual(a, { destination: 'a:', ok: true, version: (await good.stat(made.key)).version })
     assert.equal(b?.ok, false)
     assert.match(b?.error?.message ?? '', how === 'fail' ? /The plug was pulled/ : /b: took nothing for/)
     assert.deepEqual(
@@ -174,6 +175,59 @@ test('T28: what reads falls back to the next store, and says so', async (t) => {
   const none = await openBackups({ storage: damaged, mirrors: [lost], server: 'survival', key })
   await assert.rejects(none.restore('latest', join(folder, 'none')))
   assert.equal((await none.verify(made.id)).status, 'damaged')
+})
+
+test('what a snapshot says of itself is known of each store that took it', async (t) => {
+  const stateFolder = await scratch(t)
+  const stores = ['a:', 'b:', 'c:']
+  const [a, b, c] = await Promise.all(stores.map(async (location) => at(location, await openMemory())))
+  const broken = at('b:', b as Storage, breaking(b as Storage, 'fail', 100))
+  const mirrors = [broken, c as Storage]
+  const backups = await openBackups({ storage: a as Storage, mirrors, server: 'survival', key, stateFolder })
+  const made = await backups.create(feed(DATA, 1_000_000))
+  for (const storage of [a, c] as Storage[]) {
+    const alone = await openBackups({ storage, server: 'survival', key, stateFolder })
+    assert.deepEqual(
+      (await alone.describe()).map(({ id, known }) => [id, known?.bytes]),
+      [[made.id, DATA.length]],
+    )
+  }
+  assert.equal(made.version, (await (a as Storage).stat(made.key)).version)
+  assert.deepEqual(
+    made.destinations.map(({ ok }) => ok),
+    [true, false, true],
+  )
+})
+
+test('a verification tells of each copy that it looked at', async () => {
+  const [first, second] = [await openMemory(), await openMemory()]
+  const both = await openBackups({ storage: first, mirrors: [second], server: 'survival', key })
+  const made = await both.create(feed(DATA, 1_000_000))
+  await first.delete(`${made.key}.sha256`)
+  const seen: [Storage, string][] = []
+  const onCopy = (storage: Storage, snapshot: { id: string }, { status }: { status: string }) => {
+    assert.equal(snapshot.id, made.id)
+    seen.push([storage, status])
+  }
+  await second.delete(`${made.key}.sha256`)
+  assert.equal((await both.verify(made.id, { onCopy })).status, 'unverified')
+  assert.deepEqual(seen, [
+    [first, 'unverified'],
+    [second, 'unverified'],
+  ])
+})
+
+test('a copy that a prune is removing is passed over for another store’s', async (t) => {
+  const [first, second] = [await openMemory(), await openMemory()]
+  const fallbacks: Fallback[] = []
+  const onFallback = (fallback: Fallback) => fallbacks.push(fallback)
+  const both = await openBackups({ storage: first, mirrors: [second], server: 'survival', key, onFallback })
+  const made = await both.create(feed(DATA, 1_000_000))
+  const marks = await markRemoval(first, 'survival', [made.id])
+  const target = join(await scratch(t), 'out')
+  assert.equal((await both.restore('latest', target)).id, made.id)
+  assert.match(fallbacks.map(({ reason }) => reason).join(), /being removed/)
+  for (const mark of marks) await mark.release()
 })
 
 test('latest is the newest snapshot of all stores', async (t) => {

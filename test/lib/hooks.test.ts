@@ -73,8 +73,12 @@ test('a hook that is out of time is ended with all that it started', async (t) =
   const running = runHook(`(${command})`, { event: 'before', server: 's' }, { timeoutMs: 600 })
   await assert.rejects(running, hasCode('HOOK'))
   const pid = Number(await readFile(file, 'utf8'))
-  // A process that has been killed may be listed until it is reaped.
-  const state = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
+  // A process that has been killed may be listed until it has ended and is reaped; left alone it would sleep for long.
+  let state = ' '
+  for (let tries = 0; tries < 200 && !/^$|\) Z /.test(state); tries++) {
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    state = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
+  }
   assert.match(state, /^$|\) Z /)
 })
 

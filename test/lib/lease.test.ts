@@ -4,7 +4,10 @@ import { test } from 'node:test'
 import { StorageError } from '../../adapters/errors.ts'
 import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
+import { surveyStore } from '../../lib/catalog.ts'
 import { acquireLease, type Lease, type LeaseOptions } from '../../lib/index.ts'
+import { holdMark, parseMark } from '../../lib/marks.ts'
+import { markRemoval } from '../../lib/read-lease.ts'
 import { clockedStore, HeldClock, withoutConditions } from '../support/lease-clock.ts'
 import { overriding } from '../support/storage.ts'
 
@@ -160,6 +163,29 @@ for (const conditional of [true, false]) {
     await first.release()
     await thief.confirm()
     await thief.release()
+    assert.deepEqual(await keysOf(storage), [])
+  })
+
+  test(`a restore that reads and a prune that removes do not keep a backup from starting (${where})`, async () => {
+    const { clock, storage, take } = await place(conditional)
+    const id = '2025-11-24T10-29-00.000Z-bbbb'
+    const marks = [
+      await holdMark(storage, 'survival', `read-${id}`, { reads: id }),
+      ...(await markRemoval(storage, 'survival', [id])),
+    ]
+    assert.equal(marks.length, 2)
+    const begun = clock.now()
+    const lease = await take()
+    assert.ok(clock.now() - begun < 5_000)
+    // The other way round too: nothing of the election is a mark, or something that prune does not know.
+    const { leases, foreign } = await surveyStore(storage, 'survival')
+    assert.deepEqual(foreign, [])
+    const kinds = leases.map(({ key }) => parseMark(key)?.kind ?? null)
+    assert.deepEqual(kinds.filter((kind) => kind !== null).sort(), ['prune', 'read'])
+    assert.equal(kinds.length, conditional ? 5 : 4)
+    await lease.release()
+    assert.equal((await keysOf(storage)).length, 2)
+    for (const mark of marks) await mark.release()
     assert.deepEqual(await keysOf(storage), [])
   })
 

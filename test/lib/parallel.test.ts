@@ -31,7 +31,8 @@ async function fixture(t: TestContext, habits: Habits = {}, parallelReads: numbe
 }
 
 test('a whole restore and a full verify read by several requests at once where the store advises it', async (t) => {
-  const { folder, wire, storage, open, target } = await fixture(t)
+  // So slow that the reader waits, on a busy machine too.
+  const { folder, wire, storage, open, target } = await fixture(t, { latencyMs: () => 200 })
   const backups = await open(storage)
   assert.equal((await backups.verify('latest')).status, 'ok')
   assert.ok(wire.maxOpen > 1 && wire.maxOpen <= 4, `${wire.maxOpen} at once`)

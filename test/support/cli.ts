@@ -1,4 +1,5 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,6 +7,11 @@ import type { TestContext } from 'node:test'
 
 export const BIN = join(import.meta.dirname, '../../lib/cli/bin.ts')
 export const PASSWORD = 'correct horse battery staple'
+
+/** Where the command keeps its state in these tests, and not in the home of whoever runs them. */
+export const STATE_FOLDER = mkdtempSync(join(tmpdir(), 'millrace-state-'))
+process.env.MILLRACE_STATE_DIR = STATE_FOLDER
+process.on('exit', () => rmSync(STATE_FOLDER, { recursive: true, force: true }))
 
 export interface CliResult {
   code: number | null
@@ -23,9 +29,17 @@ export interface CliOptions {
 
 /** Runs the command as a process of its own, with a password in its environment unless `env` says otherwise. */
 export function millrace(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+  return startMillrace(args, options).result
+}
+
+/** The same, while it runs: for whoever has to stop it half-way. */
+export function startMillrace(
+  args: readonly string[],
+  options: CliOptions = {},
+): { child: ChildProcess; result: Promise<CliResult> } {
   const child = spawn(process.execPath, [BIN, ...args], {
     cwd: options.cwd,
-    env: { ...process.env, MILLRACE_PASSWORD: PASSWORD, ...options.env },
+    env: { ...process.env, MILLRACE_PASSWORD: PASSWORD, MILLRACE_STATE_DIR: STATE_FOLDER, ...options.env },
     stdio: 'pipe',
   })
   const out: Buffer[] = []
@@ -34,7 +48,7 @@ export function millrace(args: readonly string[], options: CliOptions = {}): Pro
   child.stderr.on('data', (chunk) => err.push(chunk))
   child.stdin.on('error', () => {})
   child.stdin.end(options.input ?? '')
-  return new Promise((resolve, reject) => {
+  const result = new Promise<CliResult>((resolve, reject) => {
     child.on('error', reject)
     child.on('close', (code) => {
       const stdout = Buffer.concat(out)
@@ -52,6 +66,7 @@ export function millrace(args: readonly string[], options: CliOptions = {}): Pro
       })
     })
   })
+  return { child, result }
 }
 
 /** A folder that is removed when the test ends. */

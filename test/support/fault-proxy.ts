@@ -39,6 +39,8 @@ export interface ArrivedRequest {
   /** With the query. */
   url: string
   headers: http.IncomingHttpHeaders
+  /** Of JSON of at most 64 KiB, once it has come: what of it arrived. */
+  json?: string
 }
 
 export interface SeenRequest extends ArrivedRequest {
@@ -47,6 +49,8 @@ export interface SeenRequest extends ArrivedRequest {
   bodyBytes: number
   /** Of what of the body arrived. */
   bodySha256: string
+  /** How the body begins, for a protocol that names its objects there. */
+  bodyHead: string
   /** Which fault befell it. */
   fault?: Fault['kind']
   /** Whether all of it was passed on to the server. */
@@ -87,8 +91,10 @@ export interface FaultProxyOptions {
   hashBodies?: boolean
 }
 
+const HEAD_BYTES = 1000
 /** A stalled connection is read again after this time, or nobody would see that the other side has closed it. */
 const STALL_MS = 10_000
+const JSON_MAX_BYTES = 64 * 1024
 
 /**
  * Stands on loopback between a client and a real HTTP server, and fails as networks and servers fail. The Host header
@@ -127,15 +133,20 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
     facts: ArrivedRequest & { index: number },
   ): SeenRequest {
     const hash = options.hashBodies === false ? undefined : createHash('sha256')
-    const entry: SeenRequest = { ...facts, bodyBytes: 0, bodySha256: '', reached: false }
+    const entry: SeenRequest = { ...facts, bodyBytes: 0, bodySha256: '', bodyHead: '', reached: false }
+    const { 'content-type': type = '', 'content-length': length } = facts.headers
+    if (type.startsWith('application/json') && Number(length) <= JSON_MAX_BYTES) entry.json = ''
     request.on('data', (chunk: Buffer) => {
+      if (entry.json !== undefined) entry.json += chunk.toString('latin1')
       hash?.update(chunk)
+      if (entry.bodyBytes === 0) entry.bodyHead = chunk.toString('utf8', 0, HEAD_BYTES)
       entry.bodyBytes += chunk.length
     })
     let isOver = false
     const end = () => {
       if (isOver) return
       isOver = true
+      if (entry.json !== undefined) entry.json = Buffer.from(entry.json, 'latin1').toString()
       entry.bodySha256 = hash?.copy().digest('hex') ?? ''
       seen.push(entry)
     }

@@ -28,6 +28,8 @@ export interface TrialOptions {
   pendingUploads(): Promise<number>
   /** From where on the adapter sends parts; sizes lie around it. */
   partBytes: number
+  /** How often the adapter, as opened here, tries a request that settles something; see {@link couldNotSettle}. */
+  attempts?: number
   /** The share of uploads that are larger than a part. Default 0.35. */
   multipartShare?: number
   /** What a request is to the adapter; see {@link RequestKind}. The rules of what may be left behind stand on it. */
@@ -68,6 +70,7 @@ export interface TrialContext {
   direct: Storage
   partBytes: number
   idleMs: number
+  attempts?: number | undefined
   /** The log of the proxy about one key, from the moment that this is called. */
   follow(key: string): () => LoggedRequest[]
 }
@@ -132,6 +135,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
       storage,
       direct,
       partBytes,
+      attempts: options.attempts,
       idleMs: options.idleMs,
       follow(key) {
         const from = proxy.arrived
@@ -208,15 +212,22 @@ export function isAnswered({ answered, fault }: Pick<SeenRequest, 'answered' | '
 /**
  * Whether the log proves that the adapter could not clear up: the server took a begin or a commit, and either was at it
  * for longer than the adapter waits for any answer, or else the requests of the kind that the adapter tried last to
- * settle with have all met faults since.
+ * settle with have all met faults since. An adapter that also makes them for other ends, and had answers then, has used
+ * up its `attempts` when as many of the last ones met faults.
  */
-export function couldNotSettle(log: LoggedRequest[], idleMs: number): boolean {
+export function couldNotSettle(
+  log: LoggedRequest[],
+  { idleMs, attempts = Infinity }: Pick<TrialContext, 'idleMs' | 'attempts'>,
+): boolean {
   const made = log.findLast(({ role, reached }) => (role === 'begin' || role === 'commit') && reached)
   if (!made) return false
   if (made.serverStatus === undefined || (made.serverMs ?? 0) >= idleMs) return true
   const settling = log.filter(({ role, index }) => role === 'settle' && index > made.index)
   const last = settling.at(-1)
-  return last !== undefined && settling.every((entry) => entry.kind !== last.kind || !isAnswered(entry))
+  if (last === undefined) return false
+  const alike = settling.filter(({ kind }) => kind === last.kind)
+  const tail = alike.slice(-Math.min(attempts, alike.length))
+  return tail.every((entry) => !isAnswered(entry))
 }
 
 /** Whether a failure is one that an adapter may report. */

@@ -10,6 +10,9 @@ function runs(command: string, args: readonly string[]): boolean {
 /** For a test's `skip`. */
 export const NO_ZSTD = runs('zstd', ['--version']) ? false : 'the zstd command is not installed'
 
+/** For a test's `skip`. */
+export const NO_RCLONE = runs('rclone', ['version']) ? false : 'rclone is not installed'
+
 // A distribution's own Python has the distribution's packages; another one may come first in the PATH.
 const python = ['python3', '/usr/bin/python3'].find((one) => runs(one, ['-c', 'import cryptography']))
 

@@ -93,7 +93,7 @@ export async function tryUpload(context: TrialContext, plan: UploadPlan): Promis
   else assert.equal(fate, 'destroy', 'it neither committed nor failed')
   if (error instanceof StorageError) assertFits(error, plan)
   // More than one at most: each begin that the server took may be pending when no cancelling got through.
-  const mayPend = couldNotSettle(log, context.idleMs) ? 1 : 0
+  const mayPend = couldNotSettle(log, context) ? 1 : 0
   const said = error instanceof StorageError ? `failed ${error.code}` : 'aborted'
   if (found === (old && sha256(old))) return { outcome: said, mayPend }
   const didCommit = log.some(({ role, reached }) => role === 'commit' && reached)

@@ -139,7 +139,11 @@ async function readSnapshot(vector: Vector, bytes: Buffer, readRange: ReadRange)
   } as unknown as Storage
   const keys = keysOf(vector)
   const snapshot = { id, kind, encrypted: keys !== undefined, server, key, created: new Date(0) } as const
-  const object = await openObject(storage, { ...snapshot, storedBytes: bytes.length, complete: true }, { keys })
+  const object = await openObject(
+    storage,
+    { ...snapshot, storedBytes: bytes.length, complete: true, pinned: false },
+    { keys },
+  )
   try {
     return object.seekable ? await readSeekable(object.seekable) : { whole: true }
   } finally {

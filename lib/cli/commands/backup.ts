@@ -1,18 +1,24 @@
 import { basename, resolve } from 'node:path'
-import { openBackups } from '../../backups.ts'
-import type { CreateOptions } from '../../create.ts'
+import { type Backups, openBackups } from '../../backups.ts'
+import type { CreatedSnapshot, CreateOptions } from '../../create.ts'
+import { parseDuration } from '../../duration.ts'
 import { BackupError } from '../../errors.ts'
 import type { MetricValues } from '../../metrics.ts'
 import { checkServer } from '../../names.ts'
+import type { RetentionPolicy } from '../../retention.ts'
 import type { BackupSource, Omissions } from '../../source.ts'
-import { parseDuration } from '../duration.ts'
+import { defaultStateFolder } from '../../state.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate, formatRatio } from '../format.ts'
+import { type KeepOptions, policyOf, pruneExitCode } from '../keep-options.ts'
 import type { Invocation } from '../main.ts'
+import { holdLimitMs, type QuiesceCliOptions, quiescerOf, resumeLeft } from '../quiesce.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
 import { nowSeconds, reportMetrics, storesOf } from '../stores.ts'
+import { dryRun } from './dry-run.ts'
+import { showPrune } from './prune.ts'
 
-interface BackupOptions extends SecretOptions {
+interface BackupOptions extends SecretOptions, KeepOptions, QuiesceCliOptions {
   to: string[]
   server?: string
   fromCommand?: boolean
@@ -28,51 +34,78 @@ interface BackupOptions extends SecretOptions {
   hookFailure?: string
   hookTimeout?: string
   metricsFile?: string
+  prune?: boolean
+  include?: string[]
+  exclude?: string[]
+  /** false after `--no-default-excludes`. */
+  defaultExcludes?: boolean
+  dryRun?: boolean
 }
 
 export async function backupCommand(
   words: readonly string[],
   options: BackupOptions,
-  { output, signal }: Invocation,
+  invocation: Invocation,
 ): Promise<number> {
+  const { output, signal } = invocation
   const source = sourceOf(words, options.fromCommand === true)
   const server = options.server ?? defaultServer(source)
   checkServer(server)
+  const policy = prunePolicy(options)
+  const { include, exclude, defaultExcludes } = options
+  const selection = { include, exclude, defaultExcludes }
+  if (options.dryRun) return dryRun(source, selection, invocation)
+  const stateFolder = defaultStateFolder()
+  const quiesceLimitMs = holdLimitMs(options)
+  const quiesce = await quiescerOf(options, server, stateFolder)
+  await resumeLeft(options, server, stateFolder, output)
   const encryption = options.encryption !== false
   const keys = encryption ? await findKeys(options, 'write') : {}
   const around = aroundOf(options)
-  const backups = await openBackups({ ...storesOf(options.to), server, encryption, ...keys })
+  const backups = await openBackups({ ...storesOf(options.to), server, encryption, ...keys, stateFolder })
   const { storages } = backups
   const report = (values: (destination: string) => MetricValues) =>
     reportMetrics(options.metricsFile, server, storages, output, values)
   try {
     const { level, allowEmpty } = options
-    const made = await backups.create(source, {
-      level,
-      allowEmpty,
-      ...around,
-      signal,
-      onProgress: output.progress,
-      onWarning: output.warning,
-    })
+    const made = await backups
+      .create(source, {
+        level,
+        allowEmpty,
+        ...selection,
+        ...around,
+        quiesce,
+        quiesceLimitMs,
+        signal,
+        onProgress: output.progress,
+        onWarning: output.warning,
+      })
+      .catch(async (error) => {
+        await report(() => ({ lastFailure: nowSeconds() }))
+        throw error
+      })
     const { id, files, bytes, storedBytes, elapsedMs, incomplete } = made
     const text = [
       `Backed up ${made.kind === 'tar' ? formatCount(files, 'file') : 'the stream'} of ${server} as ${id}`,
       `  ${formatBytes(bytes)} -> ${formatBytes(storedBytes)} (ratio ${formatRatio(bytes, storedBytes)}) in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}`,
       ...made.destinations.map(({ destination, ok }) => `  ${ok ? '' : 'FAILED '}${destination} ${made.key}`),
+      `  consistency: ${made.consistency}`,
       ...omissionLines(made.omissions),
     ].join('\n')
     output.result('snapshot', made, text)
     const seconds = elapsedMs / 1000
-    await report((destination) =>
-      made.destinations.some((one) => one.ok && one.destination === destination)
-        ? { bytes, storedBytes, seconds, bytesPerSecond: bytes / seconds }
-        : { lastFailure: nowSeconds() },
-    )
-    return incomplete ? EXIT.INCOMPLETE : EXIT.GOOD
-  } catch (error) {
-    await report(() => ({ lastFailure: nowSeconds() }))
-    throw error
+    let code: number = EXIT.GOOD
+    try {
+      if (policy) code = await pruneAfter(backups, policy, made, options.lease, invocation)
+    } finally {
+      // The counts are of what the prune has left.
+      await report((destination) =>
+        made.destinations.some((one) => one.ok && one.destination === destination)
+          ? { bytes, storedBytes, seconds, bytesPerSecond: bytes / seconds }
+          : { lastFailure: nowSeconds() },
+      )
+    }
+    return incomplete ? EXIT.INCOMPLETE : code
   } finally {
     await backups.close()
   }
@@ -87,6 +120,53 @@ function aroundOf(options: BackupOptions): Pick<CreateOptions, 'lease' | 'stallM
     stallMs: ms(options.stallTimeout),
     hooks: { before, after, failure, timeoutMs: ms(options.hookTimeout) },
   }
+}
+
+/** Looked at before anything is backed up. @throws BackupError USAGE. */
+function prunePolicy(options: BackupOptions): RetentionPolicy | undefined {
+  if (options.prune) return policyOf(options)
+  if (Object.keys(options).some((name) => name.startsWith('keep')) || options.minimum !== undefined) {
+    throw new BackupError('USAGE', 'What to keep was given without --prune. Add it, or leave the --keep options out.')
+  }
+  return undefined
+}
+
+/**
+ * Prunes each store that has taken the snapshot.
+ * @param lease false after `--no-lease`.
+ * @returns the exit code that the prunes are worth; the backup itself is good.
+ */
+async function pruneAfter(
+  backups: Backups,
+  policy: RetentionPolicy,
+  { omissions, destinations }: CreatedSnapshot,
+  lease: boolean | undefined,
+  { output, signal }: Invocation,
+): Promise<number> {
+  if (omissions.names + omissions.unreadable > 0) {
+    output.notice('Nothing was pruned: what is missing from this snapshot may be in the older ones.')
+    return EXIT.INCOMPLETE
+  }
+  const codes: number[] = []
+  for (const [index, storage] of backups.storages.entries()) {
+    if (!destinations[index]?.ok) continue
+    try {
+      const report = await backups.prune(policy, { storage, lease: lease === false ? false : undefined, signal })
+      showPrune(report, output, { all: false, at: destinations.length > 1 ? storage.location : undefined })
+      const code = pruneExitCode(report)
+      codes.push(code === EXIT.FAILED ? EXIT.INCOMPLETE : code)
+    } catch (error) {
+      if (signal.aborted) throw error
+      const where = destinations.length > 1 ? ` of ${storage.location}` : ''
+      output.error(
+        new Error(`The backup is good; the prune${where} after it failed: ${(error as Error).message}`),
+        EXIT.INCOMPLETE,
+      )
+      codes.push(EXIT.INCOMPLETE)
+    }
+  }
+  if (codes.includes(EXIT.INCOMPLETE)) return EXIT.INCOMPLETE
+  return codes.includes(EXIT.DEFERRED) ? EXIT.DEFERRED : EXIT.GOOD
 }
 
 function sourceOf(words: readonly string[], program: boolean): BackupSource {
@@ -116,8 +196,9 @@ function defaultServer(source: BackupSource): string {
   }
 }
 
-function omissionLines({ special, names, unreadable, changed }: Omissions): string[] {
+function omissionLines({ special, names, unreadable, changed, excluded }: Omissions): string[] {
   const lines: string[] = []
+  if (excluded > 0) lines.push(`  left out by patterns: ${formatCount(excluded, 'name')} (--dry-run shows them)`)
   if (special > 0)
     lines.push(`  left out: ${formatCount(special, 'socket, fifo or device', 'sockets, fifos or devices')}`)
   if (names > 0) lines.push(`  left out: ${formatCount(names, 'name')} not in UTF-8`)

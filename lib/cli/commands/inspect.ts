@@ -1,7 +1,8 @@
 import type { IndexEntry } from '../../../transforms/index.ts'
 import { openBackups } from '../../backups.ts'
+import { defaultStateFolder } from '../../state.ts'
 import { EXIT } from '../exit-codes.ts'
-import { formatBytes, formatRatio, printable } from '../format.ts'
+import { formatBytes, formatCount, formatRatio, printable } from '../format.ts'
 import type { Invocation } from '../main.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
 
@@ -21,7 +22,13 @@ export async function inspectCommand(
   const encryption = options.encryption !== false
   const keys = encryption ? await findKeys(options, 'read') : {}
   const { allowPlain, allowRenamed } = options
-  const backups = await openBackups({ storage: options.from, server: options.server, encryption, ...keys })
+  const backups = await openBackups({
+    storage: options.from,
+    server: options.server,
+    encryption,
+    ...keys,
+    stateFolder: defaultStateFolder(),
+  })
   try {
     const {
       snapshot,
@@ -48,6 +55,7 @@ export async function inspectCommand(
           `${formatBytes(head.bytes)} in ${head.files} files, ratio ${formatRatio(head.bytes, snapshot.storedBytes)}`,
         ],
         ['consistency', head.consistency],
+        ['left out', head.excluded ? `${formatCount(head.excluded, 'name')} by patterns` : 'nothing by patterns'],
         ['written by', head.tool],
       )
     }

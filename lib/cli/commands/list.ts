@@ -1,31 +1,51 @@
 import { openStorage } from '../../../adapters/open.ts'
 import type { Storage } from '../../../adapters/storage.ts'
-import type { Snapshot } from '../../catalog.ts'
+import { BackupError } from '../../errors.ts'
 import { listFirst } from '../../fallback.ts'
+import { HeadCache } from '../../head-cache.ts'
+import { describeSnapshots, type KnownSnapshot } from '../../known.ts'
+import { defaultStateFolder } from '../../state.ts'
+import { type Remembered, VerifyNotes } from '../../verify-notes.ts'
 import { EXIT } from '../exit-codes.ts'
-import { formatAge, formatBytes, formatTable } from '../format.ts'
+import { formatAge, formatBytes, formatTable, printable } from '../format.ts'
 import type { Invocation } from '../main.ts'
+import { findKeys, type SecretOptions } from '../secrets.ts'
 import { fallbackTo } from '../stores.ts'
 
-interface ListOptions {
+interface ListOptions extends SecretOptions {
   from: string[]
   server?: string
+  long?: boolean
+  allowPlain?: boolean
 }
 
 export async function listCommand(options: ListOptions, { output, signal }: Invocation): Promise<number> {
+  const { long = false, allowPlain, passwordFile, keyFile } = options
+  if (!long && (passwordFile || keyFile)) {
+    throw new BackupError('USAGE', 'A password or key is of use with --long only: nothing is opened without it.')
+  }
+  const keys = long && options.encryption !== false ? await findKeys(options, 'read') : undefined
+  const stateFolder = defaultStateFolder()
   const storages: Storage[] = []
   try {
     for (const url of options.from) storages.push(await openStorage(url))
     const onFallback = fallbackTo(output)
-    const { storage, snapshots } = await listFirst(storages, options.server, { onFallback, signal })
+    const { storage, snapshots: listed } = await listFirst(storages, options.server, { onFallback, signal })
+    const cache = new HeadCache(stateFolder, storage.location)
+    for (const [server, all] of Map.groupBy(listed, (one) => one.server)) await cache.keepOnly(server, all)
+    const fetch = long ? { keys, allowPlain } : undefined
+    const snapshots = await describeSnapshots(storage, listed, { stateFolder, fetch, signal })
+    const verified = await new VerifyNotes(stateFolder, storage.location).verified(listed)
     if (output.json) {
-      for (const snapshot of snapshots) output.result('snapshot', snapshot, '')
+      for (const snapshot of snapshots) {
+        output.result('snapshot', { ...snapshot, verified: verified.get(snapshot.key) ?? null }, '')
+      }
     } else {
       output.result(
         'list',
         {},
         snapshots.length > 0
-          ? table(snapshots)
+          ? table(snapshots, verified, long)
           : `No snapshots in ${storage.location}${options.server ? ` of ${options.server}` : ''}.`,
       )
     }
@@ -35,18 +55,35 @@ export async function listCommand(options: ListOptions, { output, signal }: Invo
   }
 }
 
-function table(snapshots: readonly Snapshot[]): string {
+function table(snapshots: readonly KnownSnapshot[], verified: ReadonlyMap<string, Remembered>, long: boolean): string {
   const now = Date.now()
   return formatTable(
-    ['SERVER', 'SNAPSHOT', 'AGE', 'STORED', 'KIND', 'STATE'],
+    ['SERVER', 'SNAPSHOT', 'AGE', 'STORED', 'KIND', 'CONSISTENCY', ...(long ? LONG_COLUMNS : []), 'STATE', 'VERIFIED'],
     snapshots.map((one) => [
       one.server,
       one.id,
       formatAge(now - one.created.getTime()),
       formatBytes(one.storedBytes),
       one.kind === 'tar' ? 'folder' : 'file',
-      `${one.complete ? 'complete' : 'unfinished'}${one.encrypted ? '' : ', not encrypted'}`,
+      printable(one.known?.consistency ?? '-'),
+      ...(long ? longCells(one) : []),
+      `${one.complete ? 'complete' : 'unfinished'}${one.pinned ? ', pinned' : ''}${one.encrypted ? '' : ', not encrypted'}${one.problem ? `, ${printable(one.problem)}` : ''}`,
+      lastVerified(verified.get(one.key), now),
     ]),
-    [3],
+    long ? [3, 6, 7, 8] : [3],
   )
+}
+
+function lastVerified(last: Remembered | undefined, now: number): string {
+  if (!last) return '-'
+  const { status, mode, at } = last
+  const age = now - at < 1000 ? 'now' : `${formatAge(now - at)} ago`
+  return `${status === 'ok' ? '' : `${status}, `}${age}${mode === 'full' ? '' : ` (${mode})`}`
+}
+
+const LONG_COLUMNS = ['FILES', 'CONTENT', 'LEFT OUT']
+
+function longCells({ known }: KnownSnapshot): string[] {
+  if (!known) return ['-', '-', '-']
+  return [String(known.files), formatBytes(known.bytes), String(known.excluded)]
 }

@@ -1,4 +1,8 @@
+import type { PortableNames } from '../../archive/portable-names.ts'
+import type { Owner } from '../../archive/rights.ts'
 import { openBackups } from '../../backups.ts'
+import { BackupError } from '../../errors.ts'
+import type { RestoreOptions as Options, Restored } from '../../restore.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate } from '../format.ts'
 import type { Invocation } from '../main.ts'
@@ -11,6 +15,13 @@ interface RestoreOptions extends SecretOptions {
   target: string
   include?: string[]
   overwrite?: boolean
+  merge?: boolean
+  resume?: boolean
+  spaceCheck?: boolean
+  /** `uid:gid`; false with --no-owner, true when neither is given. */
+  owner?: string | boolean
+  mode?: boolean
+  portableNames?: PortableNames
   allowUnverified?: boolean
   allowPlain?: boolean
   allowRenamed?: boolean
@@ -23,36 +34,46 @@ export async function restoreCommand(
 ): Promise<number> {
   const encryption = options.encryption !== false
   const keys = encryption ? await findKeys(options, 'read') : {}
-  const { overwrite, allowUnverified, allowPlain, allowRenamed } = options
-  const onFallback = fallbackTo(output)
+  const chosen = chosenOptions(options)
+  const { allowUnverified, allowPlain, allowRenamed } = options
   const backups = await openBackups({
     ...storesOf(options.from),
     server: options.server,
     encryption,
-    onFallback,
     ...keys,
+    onFallback: fallbackTo(output),
+    onNotice: output.notice,
   })
   try {
     let warnings = 0
-    const restored = await backups.restore(id, options.target, {
-      include: options.include,
-      overwrite,
-      allowUnverified,
-      allowPlain,
-      allowRenamed,
-      signal,
-      onProgress: output.progress,
-      onWarning(warning) {
-        warnings += 1
-        output.warning(warning)
-      },
-    })
+    let kept: string | undefined
+    const restored = await backups
+      .restore(id, options.target, {
+        include: options.include,
+        ...chosen,
+        allowUnverified,
+        allowPlain,
+        allowRenamed,
+        signal,
+        onProgress: output.progress,
+        onWarning(warning) {
+          warnings += 1
+          output.warning(warning)
+        },
+        onKept(folder) {
+          kept = folder
+        },
+      })
+      .catch((error: Error) => {
+        if (kept === undefined) throw error
+        throw stopped(error, kept)
+      })
     const { files, bytes, target, elapsedMs, verified } = restored
     output.result(
       'restored',
       { ...restored, warnings },
       `Restored ${formatCount(files, 'file')} of ${restored.id} into ${target}\n` +
-        `  ${formatBytes(bytes)} in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}; ${howChecked(options, verified)}`,
+        `  ${formatBytes(bytes)} in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}; ${howChecked(options, restored)}`,
     )
     return warnings > 0 || !verified ? EXIT.INCOMPLETE : EXIT.GOOD
   } finally {
@@ -60,7 +81,33 @@ export async function restoreCommand(
   }
 }
 
-function howChecked({ include }: RestoreOptions, verified: boolean): string {
+function howChecked({ include }: RestoreOptions, { verified, resumed }: Restored): string {
   if (!verified) return 'NOT verified: no companion fits'
+  if (resumed) return 'resumed; every frame that was read is authentic'
   return include ? 'every frame that was read is authentic' : 'SHA-256 as its companion says'
+}
+
+function chosenOptions(options: RestoreOptions): Options {
+  const { overwrite, merge, resume, spaceCheck, mode, portableNames } = options
+  return { overwrite, merge, resume, spaceCheck, modes: mode, portableNames, owners: ownersOf(options.owner) }
+}
+
+function ownersOf(owner: string | boolean | undefined): Owner | false | undefined {
+  if (typeof owner !== 'string') return owner === false ? false : undefined
+  const found = /^(\d{1,10}):(\d{1,10})$/.exec(owner)
+  if (found) return { uid: Number(found[1]), gid: Number(found[2]) }
+  throw new BackupError(
+    'USAGE',
+    `--owner ${JSON.stringify(owner)} is not uid:gid, two numbers. \`id NAME\` shows them.`,
+  )
+}
+
+/** The failure of a restore that can be gone on with. */
+function stopped(error: Error, folder: string): Error {
+  if (error.name === 'AbortError') {
+    const rest = `What was restored is kept in ${folder}: the same command goes on with it.`
+    return new Error(`Interrupted. ${rest}`, { cause: error })
+  }
+  error.message += ` What was restored is kept in ${folder}: the same command goes on with it.`
+  return error
 }

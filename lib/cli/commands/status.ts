@@ -1,7 +1,7 @@
 import { openStorage } from '../../../adapters/open.ts'
 import type { Storage } from '../../../adapters/storage.ts'
+import { parseDuration } from '../../duration.ts'
 import { readStatus, type Status } from '../../status.ts'
-import { parseDuration } from '../duration.ts'
 import { EXIT, exitCodeOf } from '../exit-codes.ts'
 import { formatAge, formatDuration, formatTable } from '../format.ts'
 import type { Invocation } from '../main.ts'

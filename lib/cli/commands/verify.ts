@@ -1,30 +1,53 @@
-import { openBackups } from '../../backups.ts'
+import type { Storage } from '../../../adapters/storage.ts'
+import { type Backups, openBackups } from '../../backups.ts'
+import { listSnapshots, type Snapshot } from '../../catalog.ts'
+import type { Damage } from '../../damage.ts'
+import { BackupError } from '../../errors.ts'
 import type { Fallback } from '../../fallback.ts'
-import { EXIT } from '../exit-codes.ts'
-import { formatBytes, formatDuration } from '../format.ts'
+import { defaultStateFolder } from '../../state.ts'
+import type { Verification, VerificationOrError, VerifyOptions } from '../../verify.ts'
+import { VerifyNotes } from '../../verify-notes.ts'
+import { EXIT, exitCodeOf } from '../exit-codes.ts'
+import { formatBytes, formatCount, formatDuration } from '../format.ts'
 import type { Invocation } from '../main.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
 import { fallbackTo, nowSeconds, reportMetrics, storesOf } from '../stores.ts'
 
-interface VerifyOptions extends SecretOptions {
+interface CommandOptions extends SecretOptions {
   from: string[]
   server: string
+  all?: boolean
   quick?: boolean
   metricsFile?: string
+  /** A share, as `5%` or `0.05`. */
+  sample?: string
+  seed?: string
+  restoreTest?: boolean
+  scratch?: string
   allowPlain?: boolean
   allowRenamed?: boolean
 }
 
 const EXIT_OF = { ok: EXIT.GOOD, unverified: EXIT.INCOMPLETE, damaged: EXIT.DAMAGED }
+/** What one of several is worth, the gravest last. */
+const GRAVITY: number[] = [EXIT.GOOD, EXIT.INCOMPLETE, EXIT.REFUSED, EXIT.USAGE, EXIT.FAILED, EXIT.DAMAGED]
 
 export async function verifyCommand(
-  id: string,
-  options: VerifyOptions,
-  { output, signal }: Invocation,
+  id: string | undefined,
+  options: CommandOptions,
+  invocation: Invocation,
 ): Promise<number> {
+  const { all, quick, seed, restoreTest, scratch, allowPlain, allowRenamed } = options
+  if (all && id !== undefined) throw new BackupError('USAGE', 'Name one snapshot, or --all: not both.')
+  if (all && options.from.length > 1) {
+    throw new BackupError('USAGE', '--all verifies the snapshots of one store. Run it once for each, with one --from.')
+  }
+  const { output, signal } = invocation
+  const verify: VerifyOptions = { quick, seed, restoreTest, scratch, allowPlain, allowRenamed, signal }
+  verify.sample = options.sample === undefined ? undefined : shareOf(options.sample)
+  verify.onProgress = output.progress
   const encryption = options.encryption !== false
-  const keys = encryption && !options.quick ? await findKeys(options, 'read') : {}
-  const { quick, allowPlain, allowRenamed } = options
+  const keys = encryption && !quick ? await findKeys(options, 'read') : {}
   let fallbacks = 0
   const fallBack = (fallback: Fallback) => {
     fallbacks += 1
@@ -34,27 +57,112 @@ export async function verifyCommand(
     ...storesOf(options.from),
     onFallback: fallBack,
     server: options.server,
-    encryption: encryption && !options.quick,
+    encryption: encryption && !quick,
     ...keys,
+    onNotice: output.notice,
   })
-  try {
-    const found = await backups.verify(id, { quick, allowPlain, allowRenamed, signal, onProgress: output.progress })
-    const { status, reason, storedBytes, elapsedMs } = found
-    const what = quick ? 'its companion, header and size were looked at' : `all ${formatBytes(storedBytes)} were read`
-    const text = `${found.id}: ${status}${reason ? `. ${reason}` : ''} (${what}, ${formatDuration(elapsedMs)})`
-    if (status === 'damaged') {
-      output.result('verification', found, text)
-      if (!output.json) process.stderr.write(`millrace: snapshot ${found.id} is damaged; use another one\n`)
-    } else {
-      output.result('verification', found, text)
-    }
-    const lastVerified = status === 'ok' && !quick ? nowSeconds() : undefined
-    await reportMetrics(options.metricsFile, options.server, backups.storages.slice(0, 1), output, () =>
-      fallbacks === 0 ? { lastVerified } : {},
+  const report = (good: boolean) =>
+    reportMetrics(options.metricsFile, options.server, backups.storages.slice(0, 1), output, () =>
+      good && !quick ? { lastVerified: nowSeconds() } : {},
     )
+  try {
+    if (all) {
+      const code = await verifyAll(backups, options.server, verify, invocation)
+      await report(code === EXIT.GOOD)
+      return code
+    }
+    const onCopy = (storage: Storage, snapshot: Snapshot, one: Verification) =>
+      remember(storage, snapshot, one, invocation)
+    const found = await backups.verify(id ?? 'latest', { ...verify, onCopy })
+    output.result('verification', found, textOf(found))
+    if (found.status === 'damaged' && !output.json) {
+      process.stderr.write(`millrace: snapshot ${found.id} is damaged; use another one\n`)
+    }
+    await report(found.status === 'ok' && fallbacks === 0)
     // One copy is good, and another one is not.
-    return status === 'ok' && fallbacks > 0 ? EXIT.INCOMPLETE : EXIT_OF[status]
+    return found.status === 'ok' && fallbacks > 0 ? EXIT.INCOMPLETE : EXIT_OF[found.status]
   } finally {
     await backups.close()
   }
+}
+
+async function verifyAll(
+  backups: Backups,
+  server: string,
+  options: VerifyOptions,
+  invocation: Invocation,
+): Promise<number> {
+  const { output } = invocation
+  const snapshots = await listSnapshots(backups.storage, server, options.signal)
+  const counts = { ok: 0, unverified: 0, damaged: 0, failed: 0 }
+  let code: number = EXIT.GOOD
+  for await (const found of backups.verifyAll(options)) {
+    counts[found.status] += 1
+    code = graver(code, found.status === 'failed' ? exitCodeOf(found.error) : EXIT_OF[found.status])
+    const snapshot = snapshots.find((one) => one.id === found.id)
+    if (found.status !== 'failed' && snapshot) await remember(backups.storage, snapshot, found, invocation)
+    output.result('verification', fieldsOf(found), textOf(found))
+  }
+  const said = Object.entries(counts).filter(([status, count]) => count > 0 || status === 'ok')
+  const all = Object.values(counts).reduce((sum, count) => sum + count, 0)
+  output.result(
+    'summary',
+    { snapshots: all, ...counts },
+    `${formatCount(all, 'snapshot')}: ${said.map(([status, count]) => `${count} ${status}`).join(', ')}`,
+  )
+  return code
+}
+
+function graver(one: number, two: number): number {
+  return GRAVITY.indexOf(two) > GRAVITY.indexOf(one) ? two : one
+}
+
+function fieldsOf(found: VerificationOrError): object {
+  if (found.status !== 'failed') return found
+  const { code } = found.error as { code?: unknown }
+  return { id: found.id, status: 'failed', reason: found.error.message, ...(code === undefined ? {} : { code }) }
+}
+
+/** What was found is still good when it cannot be noted. */
+async function remember(storage: Storage, snapshot: Snapshot, found: Verification, { output }: Invocation) {
+  try {
+    await new VerifyNotes(defaultStateFolder(), storage.location).remember(snapshot, found)
+  } catch (error) {
+    if (output.json) return
+    process.stderr.write(`Note: the result could not be noted for \`millrace list\`: ${(error as Error).message}\n`)
+  }
+}
+
+function textOf(found: VerificationOrError): string {
+  if (found.status === 'failed') return `${found.id}: not verified. ${found.error.message}`
+  const { id, status, reason, damage, elapsedMs } = found
+  const why = reason ? `. ${reason}` : ''
+  return `${id}: ${status}${why} (${howOf(found)}, ${formatDuration(elapsedMs)})${damage ? `\n${placeOf(damage)}` : ''}`
+}
+
+function howOf({ mode, status, storedBytes, frames, compared }: Verification): string {
+  if (mode === 'quick') return 'its companion, header and size were looked at'
+  if (status === 'damaged' && frames === undefined && compared === undefined) return 'reading ended there'
+  if (frames) return `${frames.read} of ${formatCount(frames.of, 'frame')} were read, seed ${frames.seed}`
+  if (compared !== undefined) return `restored, and ${compared} entries compared with the index`
+  return `all ${formatBytes(storedBytes)} were read`
+}
+
+function placeOf({ layer, frame, offset, bytes, files, moreFiles }: Damage): string {
+  const where = frame === null ? 'the header' : `frame ${frame} of the ${layer}`
+  const more = moreFiles > 0 ? ` and ${moreFiles} more` : ''
+  const whose =
+    files === null
+      ? ''
+      : files.length === 0
+        ? '; no file is there'
+        : `; there are ${files.map((one) => JSON.stringify(one)).join(', ')}${more}`
+  return `  first damaged: ${where}, ${bytes} bytes from ${offset}${whose}`
+}
+
+function shareOf(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(%?)$/.exec(text)
+  const share = match ? Number(match[1]) / (match[2] ? 100 : 1) : Number.NaN
+  if (share > 0 && share <= 1) return share
+  throw new BackupError('USAGE', `--sample ${JSON.stringify(text)} is no share of the frames. Say 5%, or 0.05.`)
 }

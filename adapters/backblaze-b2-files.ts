@@ -1,0 +1,118 @@
+import type { B2CallOptions, B2Connection, Run } from './backblaze-b2-client.ts'
+import { ADAPTER } from './backblaze-b2-errors.ts'
+import type { FileVersion, UnfinishedFiles } from './backblaze-b2-sdk.ts'
+import { StorageError } from './errors.ts'
+import { quoteKey } from './keys.ts'
+
+/** Versions in one page of one name's; more than one is rare, and other names fill the rest. */
+const VERSIONS_PAGE = 10
+/** https://www.backblaze.com/apidocs/b2-list-unfinished-large-files */
+const UNFINISHED_PAGE_MAX = 100
+
+/** What a listing said that cannot be. */
+export function listFault(bucket: string, what: string): StorageError {
+  const message = `B2: the listing of the bucket "${bucket}" ${what}.`
+  return new StorageError(message, { code: 'CORRUPT', adapter: ADAPTER, operation: 'list' })
+}
+
+/**
+ * Asks for the file that readers see under a name.
+ * @returns undefined where there is none, or its newest version is a hide marker.
+ */
+export async function liveFile(run: Run, fullName: string, options: B2CallOptions): Promise<FileVersion | undefined> {
+  const names = { startFileName: fullName, prefix: fullName, maxFileCount: 1 }
+  const { data } = await run(
+    'stat',
+    ({ b2, bucketId, override }) => b2.listFileNames({ ...names, bucketId, axiosOverride: override() }),
+    options,
+  )
+  return data.files.find(({ fileName }) => fileName === fullName)
+}
+
+/**
+ * Lists what there is of one name, newest first: files and hide markers, and no unfinished uploads.
+ * Its first one is what readers see, unless that is a hide marker.
+ */
+export async function versionsOf(run: Run, fullName: string, options: B2CallOptions): Promise<FileVersion[]> {
+  const versions: FileVersion[] = []
+  let from: string | undefined
+  for (;;) {
+    const at = from === undefined ? {} : { startFileId: from }
+    const { data } = await run(
+      'versions',
+      ({ b2, bucketId, override }) =>
+        b2.listFileVersions({
+          ...at,
+          bucketId,
+          startFileName: fullName,
+          maxFileCount: VERSIONS_PAGE,
+          // The package takes no prefix, and a key that is restricted to one has to send it.
+          axiosOverride: override({ data: { prefix: fullName } }),
+        }),
+      options,
+    )
+    const own = data.files.filter(({ fileName }) => fileName === fullName)
+    versions.push(...own.filter(({ action }) => action === 'upload' || action === 'hide'))
+    if (own.length < data.files.length || data.nextFileName !== fullName || data.nextFileId === null) return versions
+    if (data.nextFileId === from)
+      throw new StorageError(`B2: the listing of the versions of ${quoteKey(fullName)} does not end.`, {
+        code: 'CORRUPT',
+        adapter: ADAPTER,
+        operation: 'versions',
+      })
+    from = data.nextFileId
+  }
+}
+
+/** Deletes one version; one that is gone already is success. */
+export async function deleteVersion(run: Run, version: FileVersion, options: B2CallOptions): Promise<void> {
+  const { fileName, fileId } = version
+  try {
+    await run(
+      'delete',
+      ({ b2, override }) => b2.deleteFileVersion({ fileName, fileId, axiosOverride: override() }),
+      options,
+    )
+  } catch (error) {
+    if (!(error instanceof StorageError && error.code === 'NOT_FOUND')) throw error
+  }
+}
+
+/** Large files under a prefix of names that were begun and neither finished nor cancelled, oldest first. */
+export async function* unfinishedFiles(
+  connection: B2Connection,
+  run: Run,
+  namePrefix: string,
+  options: B2CallOptions,
+): AsyncGenerator<FileVersion> {
+  const maxFileCount = Math.min(connection.config.pageSize ?? UNFINISHED_PAGE_MAX, UNFINISHED_PAGE_MAX)
+  let startFileId: string | undefined
+  do {
+    const at = startFileId === undefined ? {} : { startFileId }
+    // The package has the method, which rejects with a string: "Feature not yet implemented".
+    const page: UnfinishedFiles = await run(
+      'unfinished',
+      ({ post, bucketId }) => post('b2_list_unfinished_large_files', { ...at, bucketId, namePrefix, maxFileCount }),
+      options,
+    )
+    yield* page.files
+    if (page.nextFileId === startFileId) throw listFault(connection.config.bucket, 'of unfinished uploads does not end')
+    startFileId = page.nextFileId ?? undefined
+  } while (startFileId !== undefined)
+}
+
+/**
+ * Cancels the upload of a large file, and with it its parts.
+ * @returns whether it was there to be cancelled: if not, it may have been finished.
+ */
+export async function cancelUpload(run: Run, fileId: string, options: B2CallOptions): Promise<boolean> {
+  try {
+    await run('abort', ({ b2, override }) => b2.cancelLargeFile({ fileId, axiosOverride: override() }), options)
+    return true
+  } catch (error) {
+    // 400 with one text or another, https://www.backblaze.com/apidocs/b2-cancel-large-file: "an error if there is no
+    // active upload with the given file ID".
+    if (error instanceof StorageError && (error.code === 'NOT_FOUND' || error.code === 'INVALID')) return false
+    throw error
+  }
+}

@@ -1,0 +1,118 @@
+import { openBackups } from '../../backups.ts'
+import type { PruneOutcome, PruneReport } from '../../prune.ts'
+import { formatAge, formatBytes, formatCount, formatTable, printable } from '../format.ts'
+import { type KeepOptions, policyOf, pruneExitCode } from '../keep-options.ts'
+import type { Invocation } from '../main.ts'
+import type { Output } from '../output.ts'
+
+interface PruneCommandOptions extends KeepOptions {
+  from: string
+  server: string
+  dryRun?: boolean
+  /** false after `--no-lease`. */
+  lease?: boolean
+  stateDir?: string
+}
+
+const WORDS: Record<PruneOutcome, string> = {
+  kept: 'keep',
+  planned: 'would remove',
+  removed: 'removed',
+  'in-use': 'in use',
+  deferred: 'locked',
+  failed: 'FAILED',
+}
+
+export async function pruneCommand(options: PruneCommandOptions, { output, signal }: Invocation): Promise<number> {
+  const policy = policyOf(options)
+  const { from, server, dryRun, stateDir } = options
+  const lease = options.lease === false ? false : undefined
+  // Nothing is opened, so no password is needed.
+  const backups = await openBackups({ storage: from, server, encryption: false })
+  try {
+    const report = await backups.prune(policy, { dryRun, lease, stateDir, signal })
+    showPrune(report, output, { all: true })
+    return pruneExitCode(report)
+  } finally {
+    await backups.close()
+  }
+}
+
+/**
+ * @param how.all whether those that stay are named too.
+ * @param how.at the store's location, where there are several.
+ */
+export function showPrune(
+  report: PruneReport,
+  output: Output,
+  { all, at }: { all: boolean; at?: string | undefined },
+): void {
+  const where = at === undefined ? {} : { destination: at }
+  const { server, dryRun, removedBytes, orphans, strayPins, foreign, cancelledUploads, problems, notes } = report
+  const shown = all ? report.snapshots : report.snapshots.filter(({ action }) => action === 'remove')
+  if (output.json) {
+    for (const { snapshot, action, outcome, reasons } of shown) {
+      output.result('decision', { ...where, ...snapshot, action, outcome, reasons }, '')
+    }
+    for (const problem of problems) output.result('problem', { ...where, ...problem }, '')
+  } else if (shown.length > 0) {
+    output.result('decisions', {}, table(shown))
+  }
+  const counts = Object.fromEntries(
+    Object.keys(WORDS).map((name) => [name, report.snapshots.filter(({ outcome }) => outcome === name).length]),
+  ) as Record<PruneOutcome, number>
+  const unfinished = report.snapshots.filter(({ snapshot, action }) => !snapshot.complete && action === 'keep').length
+  const fields = {
+    server,
+    ...where,
+    dryRun,
+    counts,
+    removedBytes,
+    unfinished,
+    orphans,
+    strayPins,
+    foreign,
+    cancelledUploads,
+    notes,
+  }
+  output.result('prune', fields, summary(report, counts, unfinished, at))
+  if (!output.json) for (const { message } of problems) process.stderr.write(`millrace: ${printable(message)}\n`)
+}
+
+function table(shown: PruneReport['snapshots']): string {
+  const now = Date.now()
+  return formatTable(
+    ['SNAPSHOT', 'AGE', 'STORED', 'WHAT', 'BECAUSE'],
+    shown.map(({ snapshot, outcome, reasons }) => [
+      snapshot.id,
+      formatAge(now - snapshot.created.getTime()),
+      formatBytes(snapshot.storedBytes),
+      WORDS[outcome],
+      reasons.join('; '),
+    ]),
+    [2],
+  )
+}
+
+function summary(
+  report: PruneReport,
+  counts: Record<PruneOutcome, number>,
+  unfinished: number,
+  at: string | undefined,
+): string {
+  const { server, dryRun, removedBytes, orphans, strayPins, foreign, cancelledUploads, notes } = report
+  const gone = dryRun ? counts.planned : counts.removed
+  const lines = [
+    `${server}${at === undefined ? '' : ` in ${at}`}: ${dryRun ? 'would remove' : 'removed'} ${formatCount(gone, 'snapshot')} (${formatBytes(removedBytes)}), kept ${counts.kept}`,
+  ]
+  if (counts['in-use'] > 0) lines.push(`  in use, so left for the next prune: ${counts['in-use']}`)
+  if (counts.deferred > 0) lines.push(`  locked by the store, so left for a later prune: ${counts.deferred}`)
+  if (counts.failed > 0) lines.push(`  could not be removed: ${counts.failed}`)
+  if (unfinished > 0)
+    lines.push(`  unfinished, not touched: ${unfinished} (\`millrace adopt ID\` reads one and makes it complete)`)
+  if (orphans.length > 0) lines.push(`  ${formatCount(orphans.length, 'companion')} without an object`)
+  if (cancelledUploads > 0) lines.push(`  ${formatCount(cancelledUploads, 'unfinished upload')} cancelled`)
+  if (strayPins.length > 0) lines.push(`  ${formatCount(strayPins.length, 'pin')} without a snapshot`)
+  if (foreign.length > 0) lines.push(`  ${formatCount(foreign.length, 'other object')} left alone`)
+  return [...lines, ...notes.map((note) => `  ${printable(note)}`)].join('\n')
+}

@@ -1,0 +1,18 @@
+import { BackupError } from './errors.ts'
+
+const UNIT_MS: Record<string, number> = { w: 604_800_000, d: 86_400_000, h: 3_600_000, m: 60_000, s: 1000 }
+
+/**
+ * Reads a length of time: whole numbers with w, d, h, m or s, the largest first, such as `14d` or `1d12h`.
+ * @returns milliseconds.
+ * @throws BackupError USAGE for anything else, and for no time at all.
+ */
+export function parseDuration(text: string): number {
+  const parts = /^(?:\d+w)?(?:\d+d)?(?:\d+h)?(?:\d+m)?(?:\d+s)?$/.test(text) ? (text.match(/\d+[wdhms]/g) ?? []) : []
+  const ms = parts.reduce((sum, part) => sum + Number(part.slice(0, -1)) * (UNIT_MS[part.slice(-1)] as number), 0)
+  if (ms > 0 && Number.isSafeInteger(ms)) return ms
+  throw new BackupError(
+    'USAGE',
+    `${JSON.stringify(text)} is not a length of time. Write whole numbers with w, d, h, m or s, such as 14d or 1d12h.`,
+  )
+}

@@ -1,0 +1,205 @@
+import { constants } from 'node:fs'
+import { open, readdir, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import picomatch from 'picomatch'
+import { BackupError } from './errors.ts'
+import { matchPaths } from './select.ts'
+
+/*
+ * What of a folder is backed up. The patterns are a subset of .gitignore's, told in docs/guides/live-worlds.md: one a
+ * line, `#` begins a comment, `!` takes back in, a slash at the end means folders only, a slash anywhere else binds the
+ * pattern to the source's root, `*`, `?` and `[a-z]` stay within a name, `**` does not. The last pattern that matches
+ * decides. A folder that is left out is not looked into, so nothing in it can be taken back in.
+ */
+
+export const IGNORE_FILE = '.millraceignore'
+const IGNORE_MAX_BYTES = 1024 * 1024
+
+/** Why something is left out. */
+export interface LeftOut {
+  /** Relative to the source's root; a folder stands for all in it. */
+  path: string
+  folder: boolean
+  /** The pattern that decided, as it was written; `include` when no include pattern takes it. */
+  pattern: string
+  /** Where the pattern is from: `.millraceignore:3`, `exclude`, `include`, or the game whose default it is. */
+  origin: string
+}
+
+interface Rule {
+  pattern: string
+  origin: string
+  negated: boolean
+  folderOnly: boolean
+  matches: (path: string) => boolean
+}
+
+export interface SelectionOptions {
+  /** Only what these globs take: as those of a restore. A folder's name takes all beneath it. */
+  include?: readonly string[] | undefined
+  /** Patterns as in .millraceignore, which come after it and so have the last word. */
+  exclude?: readonly string[] | undefined
+  /** false: nothing is left out by default; see `GAME_DEFAULTS`. */
+  defaultExcludes?: boolean | undefined
+}
+
+/** What of one folder is backed up. */
+export interface Selection {
+  /** The game that the folder was recognised as, whose defaults count; null for none, or when they are turned off. */
+  game: string | null
+  /** Whether anything could be left out at all. */
+  any: boolean
+  /** Why something is left out, or undefined when it is backed up. */
+  judge(path: string, isFolder: boolean): LeftOut | undefined
+}
+
+/** A kind of folder that is known, and what in it is made anew by its game and of no use in a backup. */
+export interface GameDefaults {
+  game: string
+  exclude: readonly string[]
+  /** Whether a folder is one, by the names in its root. */
+  recognise(folder: string, names: ReadonlySet<string>): Promise<boolean> | boolean
+}
+
+/** What is left out by default, and only where the folder is what its files say it is. The first that fits counts. */
+export const GAME_DEFAULTS: readonly GameDefaults[] = [
+  {
+    game: 'Minecraft world',
+    // The running server's lock: three bytes, written anew at each start.
+    exclude: ['/session.lock'],
+    recognise: (_folder, names) => names.has('level.dat'),
+  },
+  {
+    game: 'Minecraft server',
+    // cache/ is what the server's jar downloads; logs/ change all the time and hold the players' addresses.
+    exclude: ['/*/session.lock', '/logs/', '/cache/'],
+    recognise: async (folder, names) => names.has('server.properties') && (await hasWorld(folder, names)),
+  },
+]
+
+async function hasWorld(folder: string, names: ReadonlySet<string>): Promise<boolean> {
+  for (const name of names) if (await exists(join(folder, name, 'level.dat'))) return true
+  return false
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  )
+}
+
+/**
+ * Reads what of a folder is to be backed up: the defaults of its game, its `.millraceignore`, then the options.
+ * @throws BackupError USAGE for a pattern that cannot be used, SOURCE when the ignore file is there and cannot be read.
+ */
+export async function openSelection(folder: string, options: SelectionOptions): Promise<Selection> {
+  const { include, exclude = [], defaultExcludes = true } = options
+  const game = defaultExcludes ? await recogniseGame(folder) : undefined
+  const rules = [
+    ...(game?.exclude ?? []).map((pattern) => parseRule(pattern, game?.game as string)),
+    ...(await readIgnoreFile(folder)),
+    ...exclude.map((pattern) => parseRule(pattern, 'exclude')),
+  ].filter((rule) => rule !== undefined)
+  const included = include && includeTest(include)
+  return {
+    game: game?.game ?? null,
+    any: rules.length > 0 || included !== undefined,
+    judge(path, isFolder) {
+      const rule = rules.findLast((one) => (isFolder || !one.folderOnly) && one.matches(path))
+      if (rule && !rule.negated) return { path, folder: isFolder, pattern: rule.pattern, origin: rule.origin }
+      if (included && !included(path, isFolder))
+        return { path, folder: isFolder, pattern: 'include', origin: 'include' }
+      return undefined
+    },
+  }
+}
+
+async function recogniseGame(folder: string): Promise<GameDefaults | undefined> {
+  const names = new Set(await readdir(folder).catch(() => []))
+  for (const one of GAME_DEFAULTS) if (await one.recognise(folder, names)) return one
+  return undefined
+}
+
+async function readIgnoreFile(folder: string): Promise<(Rule | undefined)[]> {
+  const file = join(folder, IGNORE_FILE)
+  let bytes: Buffer
+  try {
+    // A fifo in its place would wait for somebody who writes to it.
+    const handle = await open(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
+    try {
+      const found = await handle.stat()
+      if (!found.isFile()) throw new BackupError('SOURCE', `${file} is no file.`)
+      if (found.size > IGNORE_MAX_BYTES) {
+        throw new BackupError('SOURCE', `${file} is larger than 1 MiB: it is no list of patterns.`)
+      }
+      bytes = await handle.readFile()
+    } finally {
+      await handle.close()
+    }
+  } catch (cause) {
+    if (cause instanceof BackupError) throw cause
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return []
+    // Going on without it would back up what was to be left out.
+    throw new BackupError('SOURCE', `${file} cannot be read: ${(cause as Error).message}.`, { cause })
+  }
+  let text: string
+  try {
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch (cause) {
+    throw new BackupError('SOURCE', `${file} is not UTF-8 text.`, { cause })
+  }
+  return text.split(/\r?\n/).map((line, at) => parseRule(line, `${IGNORE_FILE}:${at + 1}`))
+}
+
+/** One line; undefined for an empty one and for a comment. */
+function parseRule(line: string, origin: string): Rule | undefined {
+  // A space at the end counts only behind a backslash, as git has it.
+  const pattern = line.replace(/(?<!\\)\s+$/, '')
+  if (pattern === '' || pattern.startsWith('#')) return undefined
+  const negated = pattern.startsWith('!')
+  let glob = negated ? pattern.slice(1) : pattern
+  const folderOnly = glob.endsWith('/')
+  glob = glob.replace(/\/+$/, '')
+  const anchored = glob.includes('/')
+  glob = glob.replace(/^\/+/, '')
+  if (glob === '' || glob.split('/').some((part) => part === '' || part === '.' || part === '..')) {
+    throw new BackupError(
+      'USAGE',
+      `The pattern ${JSON.stringify(pattern)} (${origin}) matches nothing: give names relative to the source, without empty parts, "." or "..".`,
+    )
+  }
+  // All in a folder is not the folder itself.
+  if (glob.endsWith('/**')) glob += '/*'
+  // Told to leave braces alone, picomatch still hands them to its regular expression.
+  glob = glob.replace(/\\.|[{}()|+@]/g, (found) => (found.length > 1 ? found : `\\${found}`))
+  const matches = picomatch(anchored ? glob : `**/${glob}`, GLOB_OPTIONS)
+  return { pattern, origin, negated, folderOnly, matches }
+}
+
+/** git knows no braces, no `+(…)` and no `!` within. */
+const GLOB_OPTIONS = { dot: true, nobrace: true, noextglob: true, nonegate: true, strictSlashes: true } as const
+
+/** Takes what the globs do, and the folders on the way there. */
+function includeTest(include: readonly string[]): (path: string, isFolder: boolean) => boolean {
+  const takes = matchPaths(include)
+  const ways = include.map((pattern) => {
+    const parts = pattern
+      .replace(/^(\.\/)+/, '')
+      .replace(/\/+$/, '')
+      .split('/')
+    // Braces and the like may reach over a slash: then every folder may be on the way.
+    if (/[{(]/.test(pattern)) return () => true
+    return (path: string) => {
+      const names = path.split('/')
+      for (const [at, name] of names.entries()) {
+        const part = parts[at]
+        if (part === undefined) return false
+        if (part === '**') return true
+        if (part !== name && !picomatch.isMatch(name, part, { dot: true })) return false
+      }
+      return names.length < parts.length
+    }
+  })
+  return (path, isFolder) => takes(path) || (isFolder && ways.some((leads) => leads(path)))
+}

@@ -1,0 +1,31 @@
+import { statfs } from 'node:fs/promises'
+import { BackupError } from './errors.ts'
+
+/**
+ * Checks that a file system has room, before anything is written.
+ * @param folder on that file system.
+ * @param needed bytes to come, and how many files and folders; undefined: unknown, not checked.
+ * @throws BackupError TARGET with both numbers.
+ */
+export async function checkSpace(folder: string, needed: { bytes: number; files?: number | undefined }): Promise<void> {
+  const { bavail, bsize, files, ffree } = await statfs(folder)
+  const free = bavail * bsize
+  if (free < needed.bytes) {
+    throw new BackupError(
+      'TARGET',
+      `There is not enough room at ${folder}: ${showBytes(needed.bytes)} are needed, and ${showBytes(free)} are free. Make room, name another target, or skip the check (--no-space-check).`,
+    )
+  }
+  // Some file systems count no inodes, and say 0 of 0.
+  if (files > 0 && needed.files !== undefined && ffree < needed.files) {
+    throw new BackupError(
+      'TARGET',
+      `There are not enough inodes at ${folder}: ${needed.files} files are to be written, and ${ffree} inodes are free. Name another target, or skip the check (--no-space-check).`,
+    )
+  }
+}
+
+/** A size as errors say it: exact, and in MiB where it is large. */
+function showBytes(bytes: number): string {
+  return bytes < 2 ** 20 ? `${bytes} bytes` : `${bytes} bytes (${(bytes / 2 ** 20).toFixed(1)} MiB)`
+}

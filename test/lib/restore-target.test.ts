@@ -1,0 +1,351 @@
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import fs from 'node:fs'
+import { mkdir, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { openMemory } from '../../adapters/memory.ts'
+import { namePolicy } from '../../lib/archive/portable-names.ts'
+import { type Backups, openBackups } from '../../lib/index.ts'
+import { findPlace } from '../../lib/place.ts'
+import { takeOver } from '../../lib/staging.ts'
+import { millrace, scratch } from '../support/cli.ts'
+import { sample } from '../support/streams.ts'
+import { diffTrees, makeTree, snapshotTree } from '../support/tree.ts'
+
+const KEY = Buffer.alloc(32, 4)
+const MTIME = 1_600_000_000_000
+const NO_MOUNT = canMount() ? false : 'a tmpfs cannot be mounted here'
+
+function canMount(): boolean {
+  if (process.platform !== 'linux' || process.getuid?.() !== 0) return false
+  const folder = fs.mkdtempSync('/tmp/millrace-mount-')
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', folder], { stdio: 'ignore' })
+    execFileSync('umount', [folder])
+    return true
+  } catch {
+    return false
+  } finally {
+    fs.rmdirSync(folder)
+  }
+}
+
+/** Works with a file system of a size in MiB at a folder. */
+async function mounted(folder: string, mib: number, work: () => Promise<void>): Promise<void> {
+  fs.mkdirSync(folder, { recursive: true })
+  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${mib}m`, 'tmpfs', folder])
+  // Before the test's own end, which removes the folder.
+  await work().finally(() => execFileSync('umount', [folder]))
+}
+
+interface Stage {
+  folder: string
+  world: string
+  target: string
+  backups: Backups
+}
+
+/** A world, its backup, and a target that does not exist. */
+async function stage(t: TestContext): Promise<Stage> {
+  const folder = await scratch(t)
+  const world = join(folder, 'world')
+  await makeTree(world, [
+    { path: 'region', type: 'dir', mode: 0o750, mtime: MTIME },
+    { path: 'region/r.0.mca', type: 'file', content: sample(900_000), mode: 0o640, mtime: MTIME },
+    { path: 'region/r.1.mca', type: 'file', content: sample(700_000, 2), mtime: MTIME },
+    { path: 'level.dat', type: 'file', content: 'new', mode: 0o600, mtime: MTIME },
+    { path: 'level.dat_old', type: 'link', target: 'level.dat' },
+    { path: 'current', type: 'symlink', target: 'level.dat', mtime: MTIME },
+    { path: 'empty', type: 'dir', mtime: MTIME },
+  ])
+  const backups = await openBackups({ storage: await openMemory(), server: 'world', key: KEY })
+  await backups.create(world)
+  await mkdir(join(folder, 'place'))
+  return { folder, world, target: join(folder, 'place/target'), backups }
+}
+
+const hasCode = (code: string) => (error: unknown) => (error as { code: string }).code === code
+
+test('T24: a merge replaces what the snapshot has, by renames, and leaves the rest', async (t) => {
+  const { world, target, backups } = await stage(t)
+  await makeTree(target, [
+    { path: 'region', type: 'dir' },
+    { path: 'region/r.0.mca', type: 'file', content: 'old and short' },
+    { path: 'region/r.9.mca', type: 'file', content: 'mine' },
+    { path: 'level.dat', type: 'file', content: 'old and longer than the new one' },
+    { path: 'mods', type: 'dir' },
+    { path: 'mods/a.jar', type: 'file', content: 'mine' },
+  ])
+  const old = fs.openSync(join(target, 'level.dat'), 'r')
+  await backups.restore('latest', target, { merge: true })
+  assert.equal(fs.readFileSync(old, 'utf8'), 'old and longer than the new one', 'whoever has it open reads the old one')
+  fs.closeSync(old)
+  assert.deepEqual((await readdir(target)).sort(), [...(await readdir(world)), 'mods'].sort())
+  assert.equal(await readFile(join(target, 'region/r.9.mca'), 'utf8'), 'mine')
+  assert.equal(await readFile(join(target, 'mods/a.jar'), 'utf8'), 'mine')
+  fs.rmSync(join(target, 'region/r.9.mca'))
+  fs.rmSync(join(target, 'mods'), { recursive: true })
+  assert.deepEqual(diffTrees(world, target, ['mtime']), [])
+  assert.deepEqual(await readdir(join(target, '..')), ['target'])
+})
+
+test('T24: a merge of other types is refused before anything is fetched or changed, unless it may overwrite', async (t) => {
+  const { world, target, backups } = await stage(t)
+  for (const [path, type] of [
+    ['region', 'file'],
+    ['level.dat', 'dir'],
+    ['current', 'file'],
+    ['empty', 'symlink'],
+  ] as const) {
+    fs.rmSync(target, { recursive: true, force: true })
+    await makeTree(target, [
+      { path: 'mine', type: 'file', content: 'mine' },
+      type === 'symlink' ? { path, type, target: '/tmp' } : { path, type },
+    ])
+    if (type === 'dir') await writeFile(join(target, path, 'inner'), 'mine')
+    const before = snapshotTree(target)
+    await assert.rejects(backups.restore('latest', target, { merge: true }), hasCode('TARGET'), path)
+    assert.deepEqual(snapshotTree(target), before)
+    await backups.restore('latest', target, { merge: true, overwrite: true })
+    assert.equal(await readFile(join(target, 'mine'), 'utf8'), 'mine')
+    fs.rmSync(join(target, 'mine'))
+    assert.deepEqual(diffTrees(world, target, ['mtime']), [])
+    assert.deepEqual(await readdir(join(target, '..')), ['target'])
+  }
+})
+
+test('T33: a merge writes nothing through the symlinks that stand in the target', async (t) => {
+  const { folder, target, backups } = await stage(t)
+  const outside = join(folder, 'outside')
+  await makeTree(outside, [
+    { path: 'r.0.mca', type: 'file', content: 'theirs' },
+    { path: 'level.dat', type: 'file', content: 'theirs' },
+  ])
+  await mkdir(target)
+  await symlink(outside, join(target, 'region'))
+  await symlink(join(outside, 'level.dat'), join(target, 'level.dat'))
+  await assert.rejects(backups.restore('latest', target, { merge: true }), hasCode('TARGET'))
+  for (const overwrite of [false, true]) {
+    const include = overwrite ? undefined : ['region/r.1.mca']
+    await backups.restore('latest', target, { merge: true, overwrite, include }).catch(() => {})
+    assert.deepEqual((await readdir(outside)).sort(), ['level.dat', 'r.0.mca'])
+    for (const name of await readdir(outside)) assert.equal(await readFile(join(outside, name), 'utf8'), 'theirs')
+  }
+  assert.ok(fs.lstatSync(join(target, 'region')).isDirectory())
+  assert.equal(await readFile(join(target, 'level.dat'), 'utf8'), 'new')
+})
+
+test('T25: in place, a longer old file becomes as long as the new one', async (t) => {
+  const { folder, world, target, backups } = await stage(t)
+  await makeTree(target, [{ path: 'level.dat', type: 'file', content: 'x'.repeat(5_000_000) }])
+  await backups.restore('latest', target, { merge: true, include: ['level.dat'] })
+  assert.equal((await stat(join(target, 'level.dat'))).size, 3)
+  await writeFile(join(target, 'level.dat'), 'x'.repeat(5_000_000))
+  await backups.restore('latest', target, { overwrite: true })
+  assert.deepEqual(diffTrees(world, target), [])
+  const raw = await backups.create(join(world, 'level.dat'))
+  const file = join(folder, 'place/file')
+  await writeFile(file, 'x'.repeat(5_000_000))
+  await assert.rejects(backups.restore(raw.id, file), hasCode('TARGET'))
+  await backups.restore(raw.id, file, { overwrite: true })
+  assert.equal(await readFile(file, 'utf8'), 'new')
+  await assert.rejects(backups.restore(raw.id, file, { merge: true }), hasCode('USAGE'))
+  assert.deepEqual((await readdir(join(folder, 'place'))).sort(), ['file', 'target'])
+})
+
+test('T24: an overwrite that died between its two renames is finished by the next run', async (t) => {
+  const { folder, world, target, backups } = await stage(t)
+  const built = join(folder, 'built')
+  await backups.restore('latest', built)
+  await makeTree(target, [{ path: 'mine', type: 'file', content: 'mine' }])
+  await leave(target, 'placing', async (staging) => {
+    await rename(built, join(staging, 'tree'))
+    await rename(target, join(staging, 'old'))
+  })
+  // Whatever the next restore is of: first there is a world again.
+  await assert.rejects(backups.restore('latest', target), hasCode('TARGET'))
+  assert.deepEqual(diffTrees(world, target), [])
+  assert.deepEqual(await readdir(join(target, '..')), ['target'])
+})
+
+test('T24: where something new stands after such a death, neither it nor what was kept is touched', async (t) => {
+  const { folder, target, backups } = await stage(t)
+  await backups.restore('latest', join(folder, 'built'))
+  await makeTree(target, [{ path: 'mine', type: 'file', content: 'old' }])
+  await leave(target, 'placing', async (staging) => {
+    await rename(join(folder, 'built'), join(staging, 'tree'))
+    await rename(target, join(staging, 'old'))
+  })
+  await makeTree(target, [{ path: 'level.dat', type: 'file', content: 'a server made it' }])
+  await assert.rejects(backups.restore('latest', target, { overwrite: true }), /something new stands there/)
+  assert.equal(await readFile(join(target, 'level.dat'), 'utf8'), 'a server made it')
+  const left = (await readdir(join(target, '..'))).find((name) => name !== 'target') as string
+  assert.equal(await readFile(join(target, '..', left, 'old/mine'), 'utf8'), 'old')
+})
+
+/** Makes the staging folder of a process that is gone. */
+async function leave(target: string, phase: string, fill: (staging: string) => Promise<void>): Promise<void> {
+  const { around, prefix } = await findPlace(target)
+  const staging = join(around, `${prefix}0123456789ab`)
+  await mkdir(staging)
+  await fill(staging)
+  // No process has this number: they end at 2^22.
+  const record = {
+    v: 1,
+    host: (await import('node:os')).hostname(),
+    pid: 2 ** 22 + 1,
+    born: null,
+    job: {},
+    phase,
+    mark: 0,
+  }
+  await writeFile(join(staging, 'restore.json'), JSON.stringify(record))
+}
+
+test('what a dead restore of another snapshot left is removed; a live one is not', async (t) => {
+  const { target, backups } = await stage(t)
+  await leave(target, 'building', (staging) => mkdir(join(staging, 'tree')))
+  await backups.restore('latest', target)
+  assert.deepEqual(await readdir(join(target, '..')), ['target'])
+  fs.rmSync(target, { recursive: true })
+  await leave(target, 'building', async () => {})
+  const held = await takeOver(await findPlace(target))
+  assert.equal(held.length, 1)
+  await assert.rejects(backups.restore('latest', target), /is at work/)
+  await held[0]?.discard()
+  await backups.restore('latest', target)
+  assert.deepEqual(await readdir(join(target, '..')), ['target'])
+})
+
+test('a mount point is restored inside, and keeps what is the file system’s own', { skip: NO_MOUNT }, async (t) => {
+  const { world, target, backups } = await stage(t)
+  await mounted(target, 16, async () => {
+    await mkdir(join(target, 'lost+found'))
+    await backups.restore('latest', target)
+    assert.deepEqual((await readdir(target)).sort(), [...(await readdir(world)), 'lost+found'].sort())
+    assert.equal((await stat(target)).mode, (await stat(world)).mode)
+    await writeFile(join(target, 'mine'), 'mine')
+    await assert.rejects(backups.restore('latest', target), hasCode('TARGET'))
+    await backups.restore('latest', target, { overwrite: true })
+    assert.deepEqual((await readdir(target)).sort(), [...(await readdir(world)), 'lost+found'].sort())
+    // Died while the old was moved aside, and while the new was put in place.
+    await backups.restore('latest', join(target, '../built'))
+    await leave(target, 'placing', async (staging) => {
+      await mkdir(join(staging, 'tree'))
+      await rename(join(target, 'level.dat'), join(staging, 'tree/level.dat'))
+      await mkdir(join(staging, 'old'))
+      await writeFile(join(staging, 'old/mine'), 'old')
+    })
+    await assert.rejects(backups.restore('latest', target), hasCode('TARGET'))
+    fs.rmdirSync(join(target, 'lost+found'))
+    assert.deepEqual(diffTrees(world, target, ['mtime']), [])
+  })
+})
+
+test('T23: a disk that fills up leaves the live world as it was, and nothing of the new one', {
+  skip: NO_MOUNT,
+}, async (t) => {
+  const { folder, backups, world } = await stage(t)
+  const disk = join(folder, 'disk')
+  await mounted(disk, 1, async () => {
+    const target = join(disk, 'world')
+    await makeTree(target, [{ path: 'level.dat', type: 'file', content: 'live' }])
+    const free = fs.statfsSync(disk).bfree
+    const refused = await backups.restore('latest', target, { overwrite: true }).catch((error) => error)
+    assert.equal(refused.code, 'TARGET')
+    assert.match(refused.message, /not enough room .*: \d+ bytes .* are needed, and \d+ bytes.* are free/)
+    for (const options of [{ overwrite: true }, { merge: true }]) {
+      await assert.rejects(
+        backups.restore('latest', target, { ...options, spaceCheck: false, checkpointBytes: 10_000 }),
+        /the disk is full/,
+      )
+      assert.deepEqual(await readdir(disk), ['world'])
+      assert.equal(await readFile(join(target, 'level.dat'), 'utf8'), 'live')
+      assert.equal(fs.statfsSync(disk).bfree, free)
+    }
+    const raw = await backups.create(join(world, 'region/r.0.mca'))
+    await writeFile(join(disk, 'fill'), Buffer.alloc(500_000))
+    await assert.rejects(backups.restore(raw.id, join(disk, 'raw'), { spaceCheck: false }), /the disk is full/)
+    assert.deepEqual((await readdir(disk)).sort(), ['fill', 'world'])
+  })
+})
+
+test('owners and modes as told', { skip: process.getuid?.() === 0 ? false : 'only root sets owners' }, async (t) => {
+  const { world, target, backups } = await stage(t)
+  fs.chmodSync(join(world, 'region/r.1.mca'), 0o4755)
+  fs.lchownSync(join(world, 'region/r.1.mca'), 1234, 1235)
+  fs.chmodSync(join(world, 'region/r.1.mca'), 0o4755)
+  await backups.create(world)
+  const of = (path: string) => {
+    const { uid, gid, mode } = fs.lstatSync(join(target, path))
+    return `${uid}:${gid} ${(mode & 0o7777).toString(8)}`
+  }
+  await backups.restore('latest', target)
+  assert.equal(of('region/r.1.mca'), '1234:1235 4755')
+  await backups.restore('latest', target, { overwrite: true, owners: { uid: 77, gid: 78 } })
+  assert.deepEqual([of('region/r.1.mca'), of('region'), of('')], ['77:78 755', '77:78 750', '77:78 755'])
+  assert.match(of('current'), /^77:78 /)
+  await backups.restore('latest', target, { overwrite: true, owners: false, modes: false })
+  assert.deepEqual([of('region/r.1.mca'), of('region')], ['0:0 644', '0:0 755'])
+  await backups.restore('latest', target, { merge: true, include: ['region'], owners: { uid: 5, gid: 6 } })
+  assert.deepEqual([of('region/r.0.mca'), of('region'), of('level.dat')], ['5:6 640', '5:6 750', '0:0 644'])
+})
+
+test('names that Windows cannot hold are kept, refused, or mapped so that no two become one', async (t) => {
+  const folder = await scratch(t)
+  const world = join(folder, 'world')
+  const names = ['CON', 'con.txt', 'a:b', 'dot.', 'space ', 'a%3Ab', 'ok', '100%', 'back\\slash', 'LPT1', 'COM¹.x']
+  await makeTree(world, [
+    { path: 'aux', type: 'dir' },
+    ...names.map((name) => ({ path: `aux/${name}`, type: 'file' as const, content: name })),
+    { path: 'aux/zlink', type: 'link', target: 'aux/CON' },
+  ])
+  const backups = await openBackups({ storage: await openMemory(), server: 'world', key: KEY })
+  await backups.create(world)
+  const target = join(folder, 'place/target')
+  await assert.rejects(backups.restore('latest', target, { portableNames: 'refuse' }), /cannot be written on Windows/)
+  assert.deepEqual(await readdir(join(folder, 'place')), [])
+  await backups.restore('latest', target, { portableNames: 'map' })
+  const written = await readdir(join(target, '%61ux'))
+  assert.deepEqual(
+    written.sort(),
+    [
+      '%43ON',
+      '%63on.txt',
+      'a%3Ab',
+      'dot%2E',
+      'space%20',
+      'a%253Ab',
+      'ok',
+      '100%',
+      'back%5Cslash',
+      '%4CPT1',
+      '%43OM¹.x',
+      'zlink',
+    ].sort(),
+  )
+  assert.equal(await readFile(join(target, '%61ux/a%253Ab'), 'utf8'), 'a%3Ab')
+  const same = namePolicy('map')
+  for (const name of written) assert.doesNotThrow(() => namePolicy('refuse')(name))
+  assert.equal(same('region/r.0.0.mca'), 'region/r.0.0.mca')
+})
+
+test('the command: overwrite, merge, owners, and what it refuses', async (t) => {
+  const { folder, world, target } = await stage(t)
+  const url = `file://${folder}/store`
+  assert.equal((await millrace(['backup', world, '--to', url])).code, 0)
+  const restore = (...more: string[]) =>
+    millrace(['restore', 'latest', '--from', url, '--server', 'world', '--target', target, ...more])
+  assert.equal((await restore()).code, 0)
+  assert.equal((await restore()).code, 5)
+  assert.equal((await restore('--owner', 'root')).code, 2)
+  assert.equal((await restore('--portable-names', 'some')).code, 2)
+  await writeFile(join(target, 'mine'), 'mine')
+  const merged = await restore('--merge', '--no-owner', '--no-mode', '--no-resume', '--no-space-check', '--json')
+  assert.equal(merged.code, 0, merged.stderr)
+  assert.equal(merged.events().at(-1)?.resumed, false)
+  assert.ok(fs.existsSync(join(target, 'mine')))
+  assert.equal((await restore('--overwrite')).code, 0)
+  assert.deepEqual(diffTrees(world, target), [])
+})

@@ -6,8 +6,10 @@ import { type Adopted, type AdoptOptions, adoptSnapshot } from './adopt.ts'
 import { findSnapshot, type ListedSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
 import { type CreatedSnapshot, type CreateOptions, createSnapshot } from './create.ts'
 import { BackupError } from './errors.ts'
+import { type Fallback, listFirst, useFirst } from './fallback.ts'
 import { HeadCache, type KnownHead, knownOf } from './head-cache.ts'
 import { describeSnapshots, type KnownSnapshot } from './known.ts'
+import { acquireLease, type LeaseOptions } from './lease.ts'
 import { checkServer } from './names.ts'
 import { openObject } from './open-object.ts'
 import { readEntry } from './partial.ts'
@@ -29,6 +31,10 @@ import { VERSION } from './version.ts'
 export interface BackupsOptions extends ReadKeys {
   /** An open store, or what `openStorage` takes. A store that is opened here is closed by `close`. */
   storage: Storage | StorageConfig | string
+  /** More stores: `create` writes to all in one pass, and what reads uses the first that has the snapshot readable. */
+  mirrors?: readonly (Storage | StorageConfig | string)[] | undefined
+  /** Told of each store that could not be used for reading, where another one was. */
+  onFallback?: ((fallback: Fallback) => void) | undefined
   /** Whose backups: `[a-z0-9][a-z0-9._-]*`. Each server is alone under its own prefix. */
   server: string
   /** false: write and read without encryption. Otherwise a password or a key is needed; the first is written with. */
@@ -68,10 +74,24 @@ export interface ReadOptions {
   signal?: AbortSignal | undefined
 }
 
-/** The backups of one server in one store. */
+export interface ServerVerifyOptions extends VerifyOptions {
+  /** Told what was found of each copy that was looked at: more than one where the first is not good. */
+  onCopy?: ((storage: Storage, snapshot: ListedSnapshot, found: Verification) => void | Promise<void>) | undefined
+}
+
+export interface ServerPruneOptions extends Omit<PruneOptions, 'lease'> {
+  /** Which of `storages`; the first when left out. */
+  storage?: Storage | undefined
+  /** How the server's lease is taken; see `acquireLease`. A function takes it itself; false: without one. */
+  lease?: Omit<LeaseOptions, 'signal'> | PruneOptions['lease'] | false
+}
+
+/** The backups of one server in one store, or in several that hold the same. */
 export interface Backups {
   readonly server: string
   readonly storage: Storage
+  /** All stores: `storage`, then the mirrors. */
+  readonly storages: readonly Storage[]
   /** Backs a folder, a file, a stream or a program's output up. See `createSnapshot`. */
   create(source: BackupSource, options?: CreateOptions): Promise<CreatedSnapshot>
   /** All snapshots, oldest first; nothing is opened. */
@@ -81,12 +101,12 @@ export interface Backups {
    * @param options.fetch open those of which nothing is known.
    */
   describe(options?: { fetch?: boolean | undefined; signal?: AbortSignal | undefined }): Promise<KnownSnapshot[]>
-  /** Reads what a snapshot says of itself. `id` may be `latest`. */
+  /** Reads what a snapshot says of itself, in the first store. `id` may be `latest`. */
   inspect(id: string, options?: InspectOptions): Promise<Inspection>
   /** Restores a snapshot so that `target` becomes the folder (or file) that was backed up. */
   restore(id: string, target: string, options?: RestoreOptions): Promise<Restored>
-  verify(id: string, options?: VerifyOptions): Promise<Verification>
-  /** Verifies all snapshots, oldest first. One that cannot be read is `failed`, and the others go on. */
+  verify(id: string, options?: ServerVerifyOptions): Promise<Verification>
+  /** Verifies all snapshots of the first store, oldest first. One that cannot be read is `failed`, and the others go on. */
   verifyAll(options?: VerifyOptions): AsyncGenerator<VerificationOrError>
   /**
    * Reads one file of a snapshot by ranges: only the frames that hold it are fetched. `path` is relative to the folder
@@ -94,13 +114,16 @@ export interface Backups {
    * byte of it is authenticated first.
    */
   read(id: string, path: string | undefined, options?: ReadOptions): Promise<Readable>
-  /** Removes what a policy does not keep: 24 hourly, 14 daily and 8 weekly ones when none is given. See `pruneSnapshots`. */
-  prune(policy?: RetentionPolicy, options?: PruneOptions): Promise<PruneReport>
-  /** Keeps a snapshot from `prune` until it is unpinned. `id` may be `latest`; `note` is for people. */
+  /**
+   * Removes from one store what a policy does not keep: 24 hourly, 14 daily and 8 weekly ones when none is given. It is
+   * done under the server's lease where that is free. See `pruneSnapshots`.
+   */
+  prune(policy?: RetentionPolicy, options?: ServerPruneOptions): Promise<PruneReport>
+  /** Keeps a snapshot of the first store, as `unpin` and `pins` do, from `prune` until it is unpinned. `id` may be `latest`; `note` is for people. */
   pin(id: string, note?: string, options?: CallOptions): Promise<Pin>
   unpin(id: string, options?: CallOptions): Promise<void>
   pins(options?: CallOptions): Promise<Pin[]>
-  /** Makes an unfinished snapshot complete, once all of it has been read and authenticates. See `adoptSnapshot`. */
+  /** Makes an unfinished snapshot of the first store complete, once all of it has been read and authenticates. See `adoptSnapshot`. */
   adopt(id: string, options?: AdoptOptions): Promise<Adopted>
   close(): Promise<void>
 }
@@ -112,29 +135,37 @@ export interface Backups {
 export async function openBackups(options: BackupsOptions): Promise<Backups> {
   const server = checkServer(options.server)
   const keys = readKeysOf(options)
-  const { storage: given, stateFolder } = options
-  const own = typeof given === 'string' || 'provider' in given
-  const storage = own ? await openStorage(given) : given
-  const leased = <T>(snapshot: Snapshot, signal: AbortSignal | undefined, read: () => Promise<T>) =>
-    withReadLease(storage, snapshot, { onNotice: options.onNotice, signal }, read)
+  const { onFallback, stateFolder } = options
+  const opened = await openAll([options.storage, ...(options.mirrors ?? [])])
+  const storages = opened.map(({ storage }) => storage)
+  const [storage, ...mirrors] = storages as [Storage, ...Storage[]]
+  const tool = `millrace/${VERSION}`
+  const leased = <T>(from: Storage, snapshot: Snapshot, signal: AbortSignal | undefined, read: () => Promise<T>) =>
+    withReadLease(from, snapshot, { onNotice: options.onNotice, signal }, read)
   const find = async (id: string, unfinished: boolean, signal?: AbortSignal) =>
     findSnapshot(await listSnapshots(storage, server, signal), id, unfinished)
-  const cache = stateFolder === undefined ? undefined : new HeadCache(stateFolder, storage.location)
-  const remember = async (snapshot: Snapshot, head: KnownHead) => cache?.write(server, [[snapshot, head]])
+  const remember = async (at: Storage, snapshot: Snapshot, head: KnownHead) => {
+    if (stateFolder !== undefined) await new HeadCache(stateFolder, at.location).write(server, [[snapshot, head]])
+  }
   return {
     server,
     storage,
+    storages,
     async create(source, create = {}) {
-      const context = { storage, server, key: keys && writeKeyOf(keys), tool: `millrace/${VERSION}` }
+      const context = { storage, mirrors, server, key: keys && writeKeyOf(keys), tool }
       const made = await createSnapshot(context, source, create)
-      const { consistency, files, bytes, omissions } = made
-      await remember(made, { consistency, files, bytes, excluded: omissions.excluded })
+      const { version: _, consistency, files, bytes, omissions, ...snapshot } = made
+      for (const [index, { ok, version }] of made.destinations.entries()) {
+        if (!ok) continue
+        const copy = version === undefined ? snapshot : { ...snapshot, version }
+        await remember(storages[index] as Storage, copy, { consistency, files, bytes, excluded: omissions.excluded })
+      }
       return made
     },
-    list: ({ signal } = {}) => listSnapshots(storage, server, signal),
+    list: async ({ signal } = {}) => (await listFirst(storages, server, { onFallback, signal })).snapshots,
     async describe({ fetch, signal } = {}) {
-      const snapshots = await listSnapshots(storage, server, signal)
-      return describeSnapshots(storage, snapshots, { stateFolder, fetch: fetch ? { keys } : undefined, signal })
+      const { storage: from, snapshots } = await listFirst(storages, server, { onFallback, signal })
+      return describeSnapshots(from, snapshots, { stateFolder, fetch: fetch ? { keys } : undefined, signal })
     },
     async inspect(id, inspect = {}) {
       const snapshot = await find(id, true, inspect.signal)
@@ -145,7 +176,7 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
         }
         const { sealed, seekable, head } = object
         // What stands under another's name is not what a list should say of it.
-        if (head && head.id === snapshot.id && head.server === server) await remember(snapshot, knownOf(head))
+        if (head && head.id === snapshot.id && head.server === server) await remember(storage, snapshot, knownOf(head))
         return {
           snapshot,
           head,
@@ -157,41 +188,80 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       }
     },
     async restore(id, target, restore = {}) {
-      const snapshot = await find(id, restore.allowUnverified ?? false, restore.signal)
-      return leased(snapshot, restore.signal, () => restoreSnapshot(storage, snapshot, keys, target, restore))
+      const unfinished = restore.allowUnverified ?? false
+      const { signal } = restore
+      return useFirst(storages, server, id, { unfinished, onFallback, signal }, (from, snapshot) =>
+        leased(from, snapshot, signal, () => restoreSnapshot(from, snapshot, keys, target, restore)),
+      )
     },
-    async verify(id, verify = {}) {
-      const snapshot = await find(id, true, verify.signal)
-      const read = () => verifySnapshot(storage, snapshot, keys, verify)
-      return verify.quick ? read() : leased(snapshot, verify.signal, read)
+    async verify(id, { onCopy, ...verify } = {}) {
+      const { signal } = verify
+      const isBad = ({ status, reason }: Verification) => (status === 'ok' ? undefined : `${status}: ${reason}`)
+      return useFirst(storages, server, id, { unfinished: true, onFallback, isBad, signal }, async (from, snapshot) => {
+        const read = () => verifySnapshot(from, snapshot, keys, verify)
+        const found = await (verify.quick ? read() : leased(from, snapshot, signal, read))
+        await onCopy?.(from, snapshot, found)
+        return found
+      })
     },
     async *verifyAll(verify = {}) {
       yield* verifySnapshots(storage, await listSnapshots(storage, server, verify.signal), keys, verify)
     },
     async read(id, path, read = {}) {
-      const snapshot = await find(id, read.allowUnverified ?? false, read.signal)
-      const object = await openObject(storage, snapshot, { ...read, keys })
-      try {
-        const stream = await readEntry(object, snapshot.id, path)
-        stream.once('close', () => object.close())
-        return read.signal ? addAbortSignal(read.signal, stream) : stream
-      } catch (error) {
-        object.close()
-        throw error
-      }
+      const how = { unfinished: read.allowUnverified ?? false, onFallback, signal: read.signal }
+      return useFirst(storages, server, id, how, async (from, snapshot) => {
+        const object = await openObject(from, snapshot, { ...read, keys })
+        try {
+          const stream = await readEntry(object, snapshot.id, path)
+          stream.once('close', () => object.close())
+          return read.signal ? addAbortSignal(read.signal, stream) : stream
+        } catch (error) {
+          object.close()
+          throw error
+        }
+      })
     },
-    prune: (policy = DEFAULT_POLICY, prune = {}) => pruneSnapshots({ storage, server }, policy, prune),
+    prune(policy = DEFAULT_POLICY, { storage: at = storage, lease: how, ...prune } = {}) {
+      const { signal } = prune
+      const lease =
+        typeof how === 'object' || how === undefined ? () => acquireLease(at, server, { ...how, signal }) : how
+      return pruneSnapshots({ storage: at, server }, policy, { ...prune, lease: lease || undefined })
+    },
     pin: (id, note, { signal } = {}) => pinSnapshot(storage, server, id, note, signal),
     unpin: (id, { signal } = {}) => unpinSnapshot(storage, server, id, signal),
     pins: ({ signal } = {}) => readPins(storage, server, signal),
     async adopt(id, adopt = {}) {
       const snapshot = await find(id, true, adopt.signal)
-      return leased(snapshot, adopt.signal, () => adoptSnapshot(storage, snapshot, keys, adopt))
+      return leased(storage, snapshot, adopt.signal, () => adoptSnapshot(storage, snapshot, keys, adopt))
     },
     async close() {
-      if (own) await storage.close()
+      await closeOwn(opened)
     },
   }
+}
+
+interface Opened {
+  storage: Storage
+  /** Whether it was opened here, and is closed here. */
+  own: boolean
+}
+
+async function openAll(given: readonly (Storage | StorageConfig | string)[]): Promise<Opened[]> {
+  const opened: Opened[] = []
+  try {
+    for (const one of given) {
+      const own = typeof one === 'string' || 'provider' in one
+      opened.push({ storage: own ? await openStorage(one) : one, own })
+    }
+    return opened
+  } catch (error) {
+    await closeOwn(opened)
+    throw error
+  }
+}
+
+async function closeOwn(opened: readonly Opened[]): Promise<void> {
+  for (const { storage, own } of opened) if (own) await storage.close()
 }
 
 function readKeysOf(options: BackupsOptions): ReadKeys | undefined {

@@ -1,5 +1,5 @@
-import { Transform, type Writable } from 'node:stream'
-import type { ObjectStat, Storage } from '../adapters/storage.ts'
+import { type Duplex, Transform, type Writable } from 'node:stream'
+import type { Storage } from '../adapters/storage.ts'
 import {
   createEncrypt,
   createHashTee,
@@ -13,9 +13,10 @@ import {
 } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { type Snapshot, snapshotKey } from './catalog.ts'
-import { writeCompanion } from './companion.ts'
-import { BackupError } from './errors.ts'
+import { type DestinationResult, Destinations, describe } from './destinations.ts'
 import type { LeftOut, SelectionOptions } from './exclude.ts'
+import { type HookOptions, Hooks } from './hooks.ts'
+import type { LeaseOptions } from './lease.ts'
 import { idTime, newId } from './names.ts'
 import { freeChunk, run } from './pipe.ts'
 import { Hold, type QuiesceOutcome, type Quiescer } from './quiesce/quiescer.ts'
@@ -24,6 +25,15 @@ import { type BackupSource, type Omissions, openSource } from './source.ts'
 export interface CreateProgress extends Progress {
   /** Bytes that have gone towards the store. */
   storedBytes: number
+}
+
+/** What did not go well around a backup, and does not undo it. */
+export interface ServiceWarning {
+  /** `destination`: one of several failed. `hook`: the command after it did. `lease`: another run is waited for. */
+  kind: 'destination' | 'hook' | 'lease'
+  /** The destination's location; empty for the others. */
+  path: string
+  message: string
 }
 
 export interface CreateOptions extends SelectionOptions {
@@ -43,7 +53,13 @@ export interface CreateOptions extends SelectionOptions {
   /** Called for each name in a folder that a pattern leaves out. */
   onLeftOut?: ((left: LeftOut) => void) | undefined
   onProgress?: ((progress: CreateProgress) => void) | undefined
-  onWarning?: ((warning: ArchiveWarning) => void) | undefined
+  onWarning?: ((warning: ArchiveWarning | ServiceWarning) => void) | undefined
+  /** How the server's lease is taken, at each destination. false: without one; see `acquireLease`. */
+  lease?: Omit<LeaseOptions, 'signal' | 'onWait'> | false | undefined
+  /** A destination that takes nothing for so long fails; 5 minutes when left out and there are several. */
+  stallMs?: number | undefined
+  /** Commands around the backup. */
+  hooks?: HookOptions | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -57,13 +73,20 @@ export interface CreatedSnapshot extends Snapshot {
   omissions: Omissions
   /** How the source was held; null when it was not. */
   quiesce: QuiesceOutcome | null
-  /** Whether something is missing from it, or did not hold still as it should: the command's exit code 3. */
+  /** One for each destination, in the order given. */
+  destinations: DestinationResult[]
+  /**
+   * Whether something is missing from it, it did not hold still as it should, or a destination or the hook after it
+   * failed: the command's exit code 3.
+   */
   incomplete: boolean
   elapsedMs: number
 }
 
 export interface CreateContext {
   storage: Storage
+  /** More stores that the same object is written to, in the same pass. */
+  mirrors?: readonly Storage[] | undefined
   server: string
   /** undefined: the snapshot is not encrypted. */
   key: WriteKey | undefined
@@ -76,22 +99,55 @@ const INDEX_ENTRY_BYTES = 64
 const INDEX_BASE_BYTES = 2 * 1024 * 1024
 
 /**
- * Backs a source up: the object, then its check, then its companion.
- * @throws BackupError, TransformError, StorageError; nothing is left in the store then, unless the message says so.
+ * Backs a source up: under the server's lease, the object, then its check, then its companion. With mirrors it is read,
+ * compressed and encrypted once, and one destination that fails is dropped.
+ * @throws BackupError (LEASE_HELD and HOOK before the source is touched; LEASE_LOST; DESTINATIONS when none of several
+ * took it), TransformError, StorageError; nothing is left in the store then, unless the message says so.
  */
 export async function createSnapshot(
   context: CreateContext,
   source: BackupSource,
   options: CreateOptions,
 ): Promise<CreatedSnapshot> {
-  const { storage, server, key: writeKey } = context
-  const { signal } = options
-  const begun = performance.now()
+  const { storage, mirrors = [], server, key: writeKey } = context
+  const { lease = {}, signal, onWarning = () => {} } = options
+  const destinations = new Destinations([storage, ...mirrors], options.stallMs)
+  const hooks = new Hooks(options.hooks ?? {}, server, (message) => onWarning({ kind: 'hook', path: '', message }))
+  const onWait: LeaseOptions['onWait'] = ({ owner, since }) => {
+    onWarning({ kind: 'lease', path: '', message: `Waiting for the run of ${owner}, at work since ${since}` })
+  }
   // Before the source is touched: a bad key or level must cost nothing.
   const encrypt = writeKey && createEncrypt({ ...writeKey, iterations: options.iterations, onConsumed: freeChunk })
   encrypt?.on('error', () => {})
-  const { quiesce } = options
-  const onWarning = options.onWarning ?? (() => {})
+  let made: CreatedSnapshot
+  try {
+    if (lease) await destinations.takeLeases(server, { ...lease, onWait }, signal)
+    await hooks.before(signal)
+    made = await writeSnapshot(context, destinations, encrypt, source, options)
+  } catch (error) {
+    await destinations.release()
+    await hooks.failed(describe(error as Error))
+    throw error
+  } finally {
+    encrypt?.destroy()
+  }
+  await destinations.release()
+  for (const { destination, error } of made.destinations) {
+    if (error) onWarning({ kind: 'destination', path: destination, message: `${destination} failed: ${error.message}` })
+  }
+  return (await hooks.after(made)) ? made : { ...made, incomplete: true }
+}
+
+async function writeSnapshot(
+  context: CreateContext,
+  destinations: Destinations,
+  encrypt: Duplex | undefined,
+  source: BackupSource,
+  options: CreateOptions,
+): Promise<CreatedSnapshot> {
+  const { server } = context
+  const { signal, quiesce, onWarning = () => {} } = options
+  const begun = performance.now()
   let hold: Hold | undefined
   try {
     const id = newId(new Date())
@@ -121,16 +177,21 @@ export async function createSnapshot(
     const transforms = [meters.plain, compress, ...(encrypt ? [encrypt] : []), tee, meters.stored]
     let sink: Writable
     try {
-      const expected = expectedSize(opened.expectedBytes, opened.expectedEntries)
-      sink = storage.createWriteStream(key, { expectedSize: expected, onConsumed: freeChunk, signal })
+      sink = destinations.open(key, expectedSize(opened.expectedBytes, opened.expectedEntries))
     } catch (error) {
       opened.stream.destroy()
       for (const stream of transforms) stream.destroy()
       throw error
     }
-    await run(opened.stream, transforms, sink, signal)
+    try {
+      await run(opened.stream, transforms, sink, signal)
+    } catch (error) {
+      throw destinations.explain(error)
+    }
     const summary = opened.summary()
-    const { version } = await finish(storage, key, tee.bytes, tee.digest, signal)
+    await destinations.complete(key, tee.bytes, tee.digest, signal)
+    const results = destinations.results()
+    const version = results[0]?.version
     const { special: _, excluded: __, ...missing } = summary.omissions
     const held = hold?.outcome() ?? null
     return {
@@ -148,13 +209,16 @@ export async function createSnapshot(
       consistency: summary.consistency,
       omissions: summary.omissions,
       quiesce: held,
-      incomplete: Object.values(missing).some((count) => count > 0) || (held !== null && !(held.kept && held.resumed)),
+      destinations: results,
+      incomplete:
+        Object.values(missing).some((count) => count > 0) ||
+        (held !== null && !(held.kept && held.resumed)) ||
+        results.some(({ ok }) => !ok),
       elapsedMs: performance.now() - begun,
     }
   } finally {
     // At the end of the source it was released already.
     await hold?.release()
-    encrypt?.destroy()
   }
 
   async function holdSource(): Promise<Hold> {
@@ -186,33 +250,6 @@ function headOf(
   if (mtime !== undefined) head.mtime = mtime
   if (summary.omissions.excluded > 0) head.excluded = summary.omissions.excluded
   return head
-}
-
-/** The object is there: check it once more from outside, and say so beside it. */
-async function finish(
-  storage: Storage,
-  key: string,
-  bytes: number,
-  digest: string,
-  signal?: AbortSignal,
-): Promise<ObjectStat> {
-  const stat = await storage.stat(key, { signal })
-  if (stat.size !== bytes) {
-    throw new BackupError(
-      'DAMAGED',
-      `The store says that ${key} has ${stat.size} bytes, and ${bytes} were sent. It is left there without a companion.`,
-    )
-  }
-  try {
-    await writeCompanion(storage, key, digest, signal)
-  } catch (cause) {
-    throw new BackupError(
-      'UNFINISHED',
-      `The object ${key} is stored, and its companion could not be written (${(cause as Error).message}). The snapshot counts as unfinished; its SHA-256 is ${digest}.`,
-      { cause },
-    )
-  }
-  return stat
 }
 
 /** An upper bound of the object's size: what zstd can add to bytes that do not compress, the index and the seal. */

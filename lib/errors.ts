@@ -23,6 +23,14 @@ export type BackupErrorCode =
   | 'CLOCK'
   /** An archive entry that would leave the target. */
   | 'UNSAFE_ARCHIVE'
+  /** Another run is at work on the server. */
+  | 'LEASE_HELD'
+  /** The lease was lost while the run was at work. */
+  | 'LEASE_LOST'
+  /** No destination took the snapshot; none of several could give it. */
+  | 'DESTINATIONS'
+  /** The command that had to succeed before the backup failed. */
+  | 'HOOK'
   /** The source could not be held still, or its server could not be told to go on. */
   | 'QUIESCE'
   /** Nothing listens where the source's server should. */

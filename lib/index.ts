@@ -12,15 +12,29 @@ export type { Adopted, AdoptOptions } from './adopt.ts'
 export type { ArchiveWarning } from './archive/entry.ts'
 export type { PortableNames } from './archive/portable-names.ts'
 export type { Owner } from './archive/rights.ts'
-export { type Backups, type BackupsOptions, type Inspection, type InspectOptions, openBackups } from './backups.ts'
+export {
+  type Backups,
+  type BackupsOptions,
+  type Inspection,
+  type InspectOptions,
+  openBackups,
+  type ServerPruneOptions,
+  type ServerVerifyOptions,
+} from './backups.ts'
 export { type ListedSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
-export type { CreatedSnapshot, CreateOptions, CreateProgress } from './create.ts'
+export type { CreatedSnapshot, CreateOptions, CreateProgress, ServiceWarning } from './create.ts'
 export type { Damage } from './damage.ts'
+export { type DestinationResult, STALL_MS } from './destinations.ts'
 export { BackupError, type BackupErrorCode } from './errors.ts'
 export { GAME_DEFAULTS, type GameDefaults, type LeftOut, type SelectionOptions } from './exclude.ts'
+export type { Fallback } from './fallback.ts'
 export type { KnownHead } from './head-cache.ts'
+export { HOOK_TIMEOUT_MS, type HookCommand, type HookOptions, runHook } from './hooks.ts'
 export { readKeyFile, readPasswordFile } from './key-file.ts'
 export { type DescribeOptions, describeSnapshots, type KnownSnapshot } from './known.ts'
+export { acquireLease, LEASE_TTL_MS, type Lease, type LeaseOptions } from './lease.ts'
+export type { LeaseClock } from './lease-claims.ts'
+export { type MetricUpdate, type MetricValues, writeMetrics } from './metrics.ts'
 export type { Pin } from './pins.ts'
 export { type BackupPlan, type PlanOptions, planBackup } from './plan.ts'
 export type { PrunedSnapshot, PruneOptions, PruneOutcome, PruneProblem, PruneReport } from './prune.ts'
@@ -39,6 +53,7 @@ export {
 } from './retention.ts'
 export { type BackupSource, type CommandSource, type Omissions, openCommand } from './source.ts'
 export { defaultStateFolder } from './state.ts'
+export { readStatus, type Status, statusMetrics } from './status.ts'
 export type { Verification, VerificationOrError, VerifyOptions } from './verify.ts'
 export { type Remembered, VerifyNotes } from './verify-notes.ts'
 export { VERSION } from './version.ts'

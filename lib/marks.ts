@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import { LEASE_FOLDER } from './names.ts'
-import { writeSmall } from './small-objects.ts'
+import { writeSmall } from './small-object.ts'
 
 // Marks say what is at work on a server's snapshots: `<server>/.lease/read-<id>-<random>` that one is being read, and
 // `<server>/.lease/prune-<random>` which are being removed. Either side writes its own first and looks for the other's
@@ -37,12 +37,12 @@ export async function holdMark(
   const text = `${JSON.stringify(content)}\n`
   const stop = new AbortController()
   let written = performance.now()
-  await writeSmall(storage, key, text, signal)
+  await writeSmall(storage, key, text, { signal })
   let beating: Promise<void> = Promise.resolve()
   const beat = async () => {
     const begun = performance.now()
     try {
-      await writeSmall(storage, key, text, stop.signal)
+      await writeSmall(storage, key, text, { signal: stop.signal })
       written = begun
     } catch {
       // The next one may come through; until then the mark grows older.

@@ -2,7 +2,7 @@ import type { Storage } from '../adapters/storage.ts'
 import { findSnapshot, pinKey, surveyStore } from './catalog.ts'
 import { BackupError } from './errors.ts'
 import { idTime, PIN_SUFFIX } from './names.ts'
-import { readSmall, writeSmall } from './small-objects.ts'
+import { readSmall, writeSmall } from './small-object.ts'
 
 const NOTE_MAX_CHARACTERS = 500
 
@@ -36,7 +36,7 @@ export async function pinSnapshot(
   const { snapshots } = await surveyStore(storage, server, signal)
   const found = findSnapshot(snapshots, id, true)
   const since = new Date()
-  await writeSmall(storage, pinKey(server, found.id), `${JSON.stringify({ since, note })}\n`, signal)
+  await writeSmall(storage, pinKey(server, found.id), `${JSON.stringify({ since, note })}\n`, { signal })
   return { id: found.id, note: note ?? null, since, snapshot: true }
 }
 
@@ -57,7 +57,7 @@ export async function readPins(storage: Storage, server: string, signal?: AbortS
   const pins: Pin[] = []
   for (const [key, snapshot] of [...keys].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const id = key.slice(server.length + 1, -PIN_SUFFIX.length)
-    pins.push({ id, ...parsePin(await readSmall(storage, key, signal)), snapshot })
+    pins.push({ id, ...parsePin(await readSmall(storage, key, { signal })), snapshot })
   }
   return pins
 }

@@ -4,7 +4,7 @@ import type { Snapshot } from './catalog.ts'
 import { BackupError } from './errors.ts'
 import { holdMark, isLiveMark, type Mark, parseMark } from './marks.ts'
 import { LEASE_FOLDER } from './names.ts'
-import { readSmall } from './small-objects.ts'
+import { readSmall } from './small-object.ts'
 
 /** Many ids fit in; a prune that removes more than that at once cuts its mark into several. */
 const PRUNE_MARK_MAX_BYTES = 64 * 1024
@@ -58,7 +58,7 @@ async function isBeingRemoved(
 ): Promise<boolean> {
   for await (const object of storage.list(`${server}/${LEASE_FOLDER}/prune-`, { signal })) {
     if (parseMark(object.key)?.kind !== 'prune' || !isLiveMark(object, storeTime)) continue
-    const text = await readSmall(storage, object.key, signal, PRUNE_MARK_MAX_BYTES)
+    const text = await readSmall(storage, object.key, { signal, maxBytes: PRUNE_MARK_MAX_BYTES })
     if (text?.includes(`"${id}"`)) return true
   }
   return false

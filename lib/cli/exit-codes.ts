@@ -11,6 +11,8 @@ export const EXIT = {
   /** Damaged, or a wrong password. */
   DAMAGED: 4,
   REFUSED: 5,
+  /** The newest snapshot is too old, or there is none. */
+  TOO_OLD: 6,
   /** Deletes that a lock of the store refuses for now. */
   DEFERRED: 7,
 } as const
@@ -28,6 +30,10 @@ const BACKUP_CODES: Record<BackupErrorCode, number> = {
   IN_USE: EXIT.REFUSED,
   CLOCK: EXIT.REFUSED,
   UNSAFE_ARCHIVE: EXIT.DAMAGED,
+  LEASE_HELD: EXIT.REFUSED,
+  LEASE_LOST: EXIT.FAILED,
+  DESTINATIONS: EXIT.FAILED,
+  HOOK: EXIT.FAILED,
   QUIESCE: EXIT.FAILED,
   SERVER_STOPPED: EXIT.FAILED,
   SERVER_SILENT: EXIT.FAILED,

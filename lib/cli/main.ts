@@ -12,6 +12,7 @@ import { pinCommand, unpinCommand } from './commands/pin.ts'
 import { pruneCommand } from './commands/prune.ts'
 import { restoreCommand } from './commands/restore.ts'
 import { resumeSavingCommand } from './commands/resume-saving.ts'
+import { statusCommand } from './commands/status.ts'
 import { verifyCommand } from './commands/verify.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
 import { withKeep } from './keep-options.ts'
@@ -25,11 +26,15 @@ export interface Invocation {
   signal: AbortSignal
 }
 
+const STORE_HELP =
+  'the store: file:///folder, s3://bucket/prefix?endpoint=…, b2://bucket/prefix, drive:///folder, dropbox:///folder'
+
 const EXIT_HELP = `
 Exit codes:
   0 good    1 failed    2 wrong usage    3 done, but something is missing or changed
-  4 damaged, or wrong password    5 refused (target not empty, empty source, not encrypted, held by another backup)
-  7 done, but the store's lock defers some deletes`
+  4 damaged, or wrong password
+  5 refused (target not empty, empty source, not encrypted, another run at work, held by another backup)
+  6 too old (status)    7 done, but the store's lock defers some deletes`
 
 /**
  * Runs the command.
@@ -102,12 +107,17 @@ function buildProgram(run: Runner): Command {
     .addHelpText('after', EXIT_HELP)
 
   const withStore = (command: Command, flag: '--to' | '--from') =>
+    command.requiredOption(`${flag} <url>`, STORE_HELP).option('--json', 'one JSON object a line on stdout')
+  const withStores = (command: Command, flag: '--to' | '--from') =>
     command
       .requiredOption(
         `${flag} <url>`,
-        'the store: file:///folder, s3://bucket/prefix?endpoint=…, b2://bucket/prefix, drive:///folder, dropbox:///folder',
+        `${STORE_HELP}; repeat it to ${flag === '--to' ? 'write to several in one pass' : 'fall back to others'}`,
+        oneMore,
       )
       .option('--json', 'one JSON object a line on stdout')
+  const withMetrics = (command: Command) =>
+    command.option('--metrics-file <file>', "bring a Prometheus file up to date (node_exporter's textfile collector)")
   const withKeys = (command: Command) =>
     command
       .option(
@@ -122,7 +132,7 @@ function buildProgram(run: Runner): Command {
       .option('--allow-plain', 'take an unencrypted snapshot although a password is given')
       .option('--allow-renamed', 'take a snapshot whose index names another server or id, or that has none')
 
-  withQuiesce(withKeep(withKeys(withStore(program.command('backup'), '--to')), wholeNumber))
+  withQuiesce(withKeep(withMetrics(withKeys(withStores(program.command('backup'), '--to'))), wholeNumber))
     .description('Back up a folder or a file.')
     .argument('[source...]', 'the folder (or file) to back up; with --from-command, a program and its arguments')
     .option('--server <name>', "the server's name (default: the folder's base name)")
@@ -134,13 +144,25 @@ function buildProgram(run: Runner): Command {
     .option('--no-default-excludes', "also what a known game makes anew, as Minecraft's session.lock")
     .option('--dry-run', 'show what would be backed up, and what is left out and why; nothing is written')
     .addOption(new Option('--no-encryption', 'write without encryption'))
-    .option('--prune', 'prune the server afterwards by the --keep options, or by the defaults of prune')
+    .addOption(new Option('--no-lease', 'do not keep other runs for this server out'))
+    .option('--wait <time>', 'wait so long (90s, 10m, 2h) for another run to end, instead of being refused')
+    .option('--steal', 'take the lease of another run, which is known to have died')
+    .option('--stall-timeout <time>', 'drop a store that takes nothing for so long (with several: 5m)')
+    .option('--hook-before <cmd>', 'a shell command to run first; when it fails, nothing is backed up')
+    .option('--hook-after <cmd>', 'a shell command to run when a snapshot was made, with it as JSON on stdin')
+    .option('--hook-failure <cmd>', 'a shell command to run when none was made, with the error as JSON on stdin')
+    .option('--hook-timeout <time>', 'what each of them may take (default: 5m)')
+    .option(
+      '--prune',
+      'prune the server afterwards, in each store that took it, by the --keep options or the defaults of prune',
+    )
     .addHelpText(
       'after',
       `
 Examples:
   $ millrace backup /srv/minecraft/world --to file:///mnt/backups
   $ millrace backup world --to 's3://worlds/mc?region=eu-central-1' --server survival
+  $ millrace backup world --to file:///mnt/backups --to 's3://worlds/mc?region=eu-central-1' --wait 10m
   $ millrace backup --to file:///mnt/backups --server db --from-command -- pg_dump game
   $ millrace backup world --to file:///mnt/backups --rcon localhost:25575 --allow-stopped
   $ millrace backup world --to file:///mnt/backups --before 'systemctl stop mc' --after 'systemctl start mc' --before-reaches stopped
@@ -156,7 +178,7 @@ Examples:
     )
     .action((options) => run(options, (invocation) => checkCommand(options, invocation)))
 
-  withKeys(withStore(program.command('list'), '--from'))
+  withKeys(withStores(program.command('list'), '--from'))
     .description('List the snapshots in a store. Nothing is opened without --long, so no password is needed.')
     .option('--server <name>', 'only this server')
     .option('--long', 'open those of which too little is known here (shown as -), and show more')
@@ -167,6 +189,19 @@ Examples:
       '\nExamples:\n  $ millrace list --from file:///mnt/backups --server survival\n  $ millrace list --from file:///mnt/backups --long',
     )
     .action((options) => run(options, (invocation) => listCommand(options, invocation)))
+
+  withMetrics(withStores(program.command('status'), '--from'))
+    .description('Tell whether the backups of a server still come. Nothing is opened, so no password is needed.')
+    .requiredOption('--server <name>', "the server's name")
+    .option(
+      '--max-age <time>',
+      'exit with 6 when the newest complete snapshot is older (90m, 26h, 7d), or there is none',
+    )
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ millrace status --from file:///mnt/backups --server survival --max-age 26h || mail-the-owner',
+    )
+    .action((options) => run(options, (invocation) => statusCommand(options, invocation)))
 
   withRcon(program.command('resume-saving'))
     .description('Turn saving on at Minecraft servers where a backup that was killed has left it off.')
@@ -190,7 +225,7 @@ Examples:
     )
     .action((id, options) => run(options, (invocation) => inspectCommand(id, options, invocation)))
 
-  withTrust(withKeys(withStore(program.command('restore'), '--from')))
+  withTrust(withKeys(withStores(program.command('restore'), '--from')))
     .description('Restore a snapshot. The target is put in place when everything has been checked.')
     .argument('<id>', "a snapshot's id, or latest")
     .requiredOption('--server <name>', "the server's name")
@@ -221,7 +256,7 @@ Examples:
     )
     .action((id, options) => run(options, (invocation) => restoreCommand(id, options, invocation)))
 
-  withTrust(withKeys(withStore(program.command('cat'), '--from')))
+  withTrust(withKeys(withStores(program.command('cat'), '--from')))
     .description('Write one file of a snapshot to standard output; only what holds it is fetched.')
     .argument('<id>', "a snapshot's id, or latest")
     .argument('[path]', 'the file, relative to the folder that was backed up; none for a snapshot of one file')
@@ -233,11 +268,11 @@ Examples:
     )
     .action((id, path, options) => run({}, (invocation) => catCommand(id, path, options, invocation)))
 
-  withTrust(withKeys(withStore(program.command('verify'), '--from')))
+  withMetrics(withTrust(withKeys(withStores(program.command('verify'), '--from'))))
     .description('Verify a snapshot by reading all of it, or less, or by restoring it.')
     .argument('[id]', "a snapshot's id, or latest (the default)")
     .requiredOption('--server <name>', "the server's name")
-    .option('--all', 'every snapshot of the server: a line each, and a summary')
+    .option('--all', 'every snapshot of the server in one store: a line each, and a summary')
     .option('--quick', 'only its companion, header and size')
     .option('--sample <share>', 'header, index, last frame, and a share of the frames chosen at random, as 5%')
     .option('--seed <text>', 'choose the same frames as a sample before')
@@ -276,6 +311,7 @@ Examples:
     .description('Remove the snapshots that no rule keeps. Without a rule: 24 hourly, 14 daily and 8 weekly ones stay.')
     .requiredOption('--server <name>', "the server's name")
     .option('--dry-run', 'only say what would be removed, and why the others stay')
+    .addOption(new Option('--no-lease', 'do not keep backups out meanwhile; unfinished snapshots are left alone then'))
     .option('--state-dir <dir>', 'where unfinished snapshots are remembered (default: ~/.local/state/millrace)')
     .addHelpText(
       'after',

@@ -1,4 +1,3 @@
-import type { ArchiveWarning } from '../archive/entry.ts'
 import { printable } from './format.ts'
 import { ProgressBar, type Shown } from './progress.ts'
 
@@ -25,7 +24,7 @@ export class Output {
     process.stdout.write(this.json ? `${JSON.stringify({ event, ...fields })}\n` : `${text}\n`)
   }
 
-  warning = (warning: ArchiveWarning): void => {
+  warning = (warning: { kind: string; path: string; message: string; cause?: unknown }): void => {
     this.#warnings += 1
     if (this.json) {
       const { kind, path, message } = warning

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { openStorage } from '../../lib/index.ts'
+import { acquireLease, openBackups, openStorage } from '../../lib/index.ts'
 import { millrace, scratch } from '../support/cli.ts'
 import { DAY_MS, HOUR_MS, putSnapshot } from '../support/retention.ts'
+import { overriding } from '../support/storage.ts'
 import { sample } from '../support/streams.ts'
 
 interface Place {
@@ -108,6 +109,55 @@ test('a backup prunes after it, by the rules that it is given, and looks at them
   )
   await run(0, ['verify', ...at.from], at.env)
   assert.equal((await objects(at)).length, 2)
+})
+
+test('a backup to several stores prunes each that took it, and says where', async (t) => {
+  const at = await place(t)
+  const second = { ...at, store: join(at.folder, 'second') }
+  await fill(at, [1, 2, 3])
+  await fill(second, [1, 2, 3, 4])
+  const to = [at, second].flatMap(({ store }) => ['--to', `file://${store}`])
+  // A folder cannot be made where a file is.
+  const lost = join(at.folder, 'lost')
+  await mkdir(lost)
+  await writeFile(join(lost, 'world'), 'in the way')
+  const backup = ['backup', at.world, ...to, '--to', `file://${lost}`, '--prune', '--keep-last', '2', '--json']
+  const events = (await run(3, backup, at.env)).events()
+  assert.deepEqual(
+    events.filter(({ event }) => event === 'prune').map(({ destination }) => destination),
+    [`file://${at.store}`, `file://${second.store}`],
+  )
+  for (const one of [at, second]) assert.equal((await objects(one)).length, 2)
+})
+
+test('a prune is under the lease where that is free, and sweeps nothing where another run has it', async (t) => {
+  const at = await place(t)
+  await fill(at, [1, 2, 3])
+  const storage = await openStorage(`file://${at.store}`)
+  const running = await acquireLease(storage, 'world', { owner: 'another run' })
+  const rules = ['prune', ...at.from, '--json', '--keep-last']
+  const notes = async (...args: string[]) => (await run(0, [...rules, ...args], at.env)).events().at(-1)?.notes
+  assert.match(String(await notes('2')), /not to be had: Another run is at work on world: another run/)
+  assert.equal((await objects(at)).length, 2)
+  assert.deepEqual(await notes('1', '--no-lease'), [])
+  await running.release()
+  await fill(at, [4])
+  assert.deepEqual(await notes('1'), [])
+  assert.deepEqual(await readdir(join(at.store, 'world', '.lease')).catch(() => []), [])
+  const claims: string[] = []
+  const watched = overriding(storage, {
+    createWriteStream(key, options) {
+      claims.push(key)
+      return storage.createWriteStream(key, options)
+    },
+  })
+  const backups = await openBackups({ storage: watched, server: 'world', encryption: false })
+  const stateDir = join(at.folder, 'state')
+  await backups.prune({ keepLast: 1 }, { lease: false, stateDir })
+  assert.equal(claims.length, 0)
+  await backups.prune({ keepLast: 1 }, { stateDir })
+  assert.ok(claims.some((key) => key.endsWith('.claim')))
+  await storage.close()
 })
 
 test('a backup that left something out prunes nothing', async (t) => {

@@ -15,6 +15,7 @@ import {
   openBackups,
   type Quiescer,
   resumeSaving,
+  type ServiceWarning,
 } from '../../lib/index.ts'
 import { type Minecraft, type MinecraftHabits, RCON_PASSWORD, serveMinecraft } from '../fakes/minecraft.ts'
 import { scratch } from '../support/cli.ts'
@@ -27,8 +28,8 @@ interface Place {
   server: Minecraft
   /** For createMinecraftQuiescer. */
   rcon: MinecraftOptions
-  warnings: ArchiveWarning[]
-  onWarning: (warning: ArchiveWarning) => void
+  warnings: (ArchiveWarning | ServiceWarning)[]
+  onWarning: (warning: ArchiveWarning | ServiceWarning) => void
 }
 
 async function place(t: TestContext, habits: MinecraftHabits = {}): Promise<Place> {
@@ -40,7 +41,7 @@ async function place(t: TestContext, habits: MinecraftHabits = {}): Promise<Plac
   t.after(() => server.close())
   const backups = await openBackups({ storage: await openMemory(), server: 'survival', key: Buffer.alloc(32, 7) })
   const state = join(folder, 'state')
-  const warnings: ArchiveWarning[] = []
+  const warnings: (ArchiveWarning | ServiceWarning)[] = []
   const rcon = {
     host: '127.0.0.1',
     port: server.port,

@@ -14,6 +14,7 @@ import {
   type IndexEntry,
   openBackups,
   type Quiescer,
+  type ServiceWarning,
 } from '../../lib/index.ts'
 import { openObject } from '../../lib/open-object.ts'
 import { run } from '../../lib/pipe.ts'
@@ -74,7 +75,7 @@ export interface LiveBackup {
  */
 export async function backUpAndCheck(place: LivePlace, quiesce?: Quiescer): Promise<LiveBackup> {
   const { backups, folder, live } = place
-  const warnings: ArchiveWarning[] = []
+  const warnings: (ArchiveWarning | ServiceWarning)[] = []
   const made = await backups.create(live.world, { quiesce, onWarning: (warning) => warnings.push(warning) })
   const entries: IndexEntry[] = []
   const { head } = await backups.inspect(made.id, { onEntry: (entry) => entries.push(entry) })

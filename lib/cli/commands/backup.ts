@@ -1,6 +1,9 @@
 import { basename, resolve } from 'node:path'
 import { type Backups, openBackups } from '../../backups.ts'
+import type { CreatedSnapshot, CreateOptions } from '../../create.ts'
+import { parseDuration } from '../../duration.ts'
 import { BackupError } from '../../errors.ts'
+import type { MetricValues } from '../../metrics.ts'
 import { checkServer } from '../../names.ts'
 import type { RetentionPolicy } from '../../retention.ts'
 import type { BackupSource, Omissions } from '../../source.ts'
@@ -11,15 +14,26 @@ import { type KeepOptions, policyOf, pruneExitCode } from '../keep-options.ts'
 import type { Invocation } from '../main.ts'
 import { holdLimitMs, type QuiesceCliOptions, quiescerOf, resumeLeft } from '../quiesce.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+import { nowSeconds, reportMetrics, storesOf } from '../stores.ts'
 import { dryRun } from './dry-run.ts'
 import { showPrune } from './prune.ts'
 
 interface BackupOptions extends SecretOptions, KeepOptions, QuiesceCliOptions {
-  to: string
+  to: string[]
   server?: string
   fromCommand?: boolean
   level?: number
   allowEmpty?: boolean
+  /** false after `--no-lease`. */
+  lease?: boolean
+  wait?: string
+  steal?: boolean
+  stallTimeout?: string
+  hookBefore?: string
+  hookAfter?: string
+  hookFailure?: string
+  hookTimeout?: string
+  metricsFile?: string
   prune?: boolean
   include?: string[]
   exclude?: string[]
@@ -47,32 +61,64 @@ export async function backupCommand(
   await resumeLeft(options, server, stateFolder, output)
   const encryption = options.encryption !== false
   const keys = encryption ? await findKeys(options, 'write') : {}
-  const backups = await openBackups({ storage: options.to, server, encryption, ...keys, stateFolder })
+  const around = aroundOf(options)
+  const backups = await openBackups({ ...storesOf(options.to), server, encryption, ...keys, stateFolder })
+  const { storages } = backups
+  const report = (values: (destination: string) => MetricValues) =>
+    reportMetrics(options.metricsFile, server, storages, output, values)
   try {
     const { level, allowEmpty } = options
-    const made = await backups.create(source, {
-      level,
-      allowEmpty,
-      ...selection,
-      quiesce,
-      quiesceLimitMs,
-      signal,
-      onProgress: output.progress,
-      onWarning: output.warning,
-    })
+    const made = await backups
+      .create(source, {
+        level,
+        allowEmpty,
+        ...selection,
+        ...around,
+        quiesce,
+        quiesceLimitMs,
+        signal,
+        onProgress: output.progress,
+        onWarning: output.warning,
+      })
+      .catch(async (error) => {
+        await report(() => ({ lastFailure: nowSeconds() }))
+        throw error
+      })
     const { id, files, bytes, storedBytes, elapsedMs, incomplete } = made
     const text = [
       `Backed up ${made.kind === 'tar' ? formatCount(files, 'file') : 'the stream'} of ${server} as ${id}`,
       `  ${formatBytes(bytes)} -> ${formatBytes(storedBytes)} (ratio ${formatRatio(bytes, storedBytes)}) in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}`,
-      `  ${backups.storage.location} ${made.key}`,
+      ...made.destinations.map(({ destination, ok }) => `  ${ok ? '' : 'FAILED '}${destination} ${made.key}`),
       `  consistency: ${made.consistency}`,
       ...omissionLines(made.omissions),
     ].join('\n')
     output.result('snapshot', made, text)
-    const code = policy ? await pruneAfter(backups, policy, made.omissions, { output, signal }) : EXIT.GOOD
+    const seconds = elapsedMs / 1000
+    let code: number = EXIT.GOOD
+    try {
+      if (policy) code = await pruneAfter(backups, policy, made, options.lease, invocation)
+    } finally {
+      // The counts are of what the prune has left.
+      await report((destination) =>
+        made.destinations.some((one) => one.ok && one.destination === destination)
+          ? { bytes, storedBytes, seconds, bytesPerSecond: bytes / seconds }
+          : { lastFailure: nowSeconds() },
+      )
+    }
     return incomplete ? EXIT.INCOMPLETE : code
   } finally {
     await backups.close()
+  }
+}
+
+/** What `create` is told of everything around the backup. */
+function aroundOf(options: BackupOptions): Pick<CreateOptions, 'lease' | 'stallMs' | 'hooks'> {
+  const ms = (text: string | undefined) => (text === undefined ? undefined : parseDuration(text))
+  const { lease, steal, hookBefore: before, hookAfter: after, hookFailure: failure } = options
+  return {
+    lease: lease === false ? false : { waitMs: ms(options.wait), steal },
+    stallMs: ms(options.stallTimeout),
+    hooks: { before, after, failure, timeoutMs: ms(options.hookTimeout) },
   }
 }
 
@@ -85,30 +131,42 @@ function prunePolicy(options: BackupOptions): RetentionPolicy | undefined {
   return undefined
 }
 
-/** @returns the exit code that the prune is worth; the backup itself is good. */
+/**
+ * Prunes each store that has taken the snapshot.
+ * @param lease false after `--no-lease`.
+ * @returns the exit code that the prunes are worth; the backup itself is good.
+ */
 async function pruneAfter(
   backups: Backups,
   policy: RetentionPolicy,
-  { names, unreadable }: Omissions,
+  { omissions, destinations }: CreatedSnapshot,
+  lease: boolean | undefined,
   { output, signal }: Invocation,
 ): Promise<number> {
-  if (names + unreadable > 0) {
+  if (omissions.names + omissions.unreadable > 0) {
     output.notice('Nothing was pruned: what is missing from this snapshot may be in the older ones.')
     return EXIT.INCOMPLETE
   }
-  try {
-    const report = await backups.prune(policy, { signal })
-    showPrune(report, output, false)
-    const code = pruneExitCode(report)
-    return code === EXIT.FAILED ? EXIT.INCOMPLETE : code
-  } catch (error) {
-    if (signal.aborted) throw error
-    output.error(
-      new Error(`The backup is good; the prune after it failed: ${(error as Error).message}`),
-      EXIT.INCOMPLETE,
-    )
-    return EXIT.INCOMPLETE
+  const codes: number[] = []
+  for (const [index, storage] of backups.storages.entries()) {
+    if (!destinations[index]?.ok) continue
+    try {
+      const report = await backups.prune(policy, { storage, lease: lease === false ? false : undefined, signal })
+      showPrune(report, output, { all: false, at: destinations.length > 1 ? storage.location : undefined })
+      const code = pruneExitCode(report)
+      codes.push(code === EXIT.FAILED ? EXIT.INCOMPLETE : code)
+    } catch (error) {
+      if (signal.aborted) throw error
+      const where = destinations.length > 1 ? ` of ${storage.location}` : ''
+      output.error(
+        new Error(`The backup is good; the prune${where} after it failed: ${(error as Error).message}`),
+        EXIT.INCOMPLETE,
+      )
+      codes.push(EXIT.INCOMPLETE)
+    }
   }
+  if (codes.includes(EXIT.INCOMPLETE)) return EXIT.INCOMPLETE
+  return codes.includes(EXIT.DEFERRED) ? EXIT.DEFERRED : EXIT.GOOD
 }
 
 function sourceOf(words: readonly string[], program: boolean): BackupSource {

@@ -4,9 +4,10 @@ import { BackupError } from '../../errors.ts'
 import { EXIT } from '../exit-codes.ts'
 import type { Invocation } from '../main.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+import { fallbackTo, storesOf } from '../stores.ts'
 
 interface CatOptions extends SecretOptions {
-  from: string
+  from: string[]
   server: string
   json?: boolean
   allowUnverified?: boolean
@@ -18,12 +19,19 @@ export async function catCommand(
   id: string,
   path: string | undefined,
   options: CatOptions,
-  { signal }: Invocation,
+  { output, signal }: Invocation,
 ): Promise<number> {
   if (options.json) throw new BackupError('USAGE', 'cat writes a file as it is: it has no --json.')
   const encryption = options.encryption !== false
   const keys = encryption ? await findKeys(options, 'read') : {}
-  const backups = await openBackups({ storage: options.from, server: options.server, encryption, ...keys })
+  const onFallback = fallbackTo(output)
+  const backups = await openBackups({
+    ...storesOf(options.from),
+    server: options.server,
+    encryption,
+    onFallback,
+    ...keys,
+  })
   try {
     const { allowUnverified, allowPlain, allowRenamed } = options
     const stream = await backups.read(id, path, { allowUnverified, allowPlain, allowRenamed, signal })

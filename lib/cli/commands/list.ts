@@ -1,6 +1,7 @@
 import { openStorage } from '../../../adapters/open.ts'
-import { listSnapshots } from '../../catalog.ts'
+import type { Storage } from '../../../adapters/storage.ts'
 import { BackupError } from '../../errors.ts'
+import { listFirst } from '../../fallback.ts'
 import { HeadCache } from '../../head-cache.ts'
 import { describeSnapshots, type KnownSnapshot } from '../../known.ts'
 import { defaultStateFolder } from '../../state.ts'
@@ -9,9 +10,10 @@ import { EXIT } from '../exit-codes.ts'
 import { formatAge, formatBytes, formatTable, printable } from '../format.ts'
 import type { Invocation } from '../main.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+import { fallbackTo } from '../stores.ts'
 
 interface ListOptions extends SecretOptions {
-  from: string
+  from: string[]
   server?: string
   long?: boolean
   allowPlain?: boolean
@@ -24,9 +26,11 @@ export async function listCommand(options: ListOptions, { output, signal }: Invo
   }
   const keys = long && options.encryption !== false ? await findKeys(options, 'read') : undefined
   const stateFolder = defaultStateFolder()
-  const storage = await openStorage(options.from)
+  const storages: Storage[] = []
   try {
-    const listed = await listSnapshots(storage, options.server, signal)
+    for (const url of options.from) storages.push(await openStorage(url))
+    const onFallback = fallbackTo(output)
+    const { storage, snapshots: listed } = await listFirst(storages, options.server, { onFallback, signal })
     const cache = new HeadCache(stateFolder, storage.location)
     for (const [server, all] of Map.groupBy(listed, (one) => one.server)) await cache.keepOnly(server, all)
     const fetch = long ? { keys, allowPlain } : undefined
@@ -47,7 +51,7 @@ export async function listCommand(options: ListOptions, { output, signal }: Invo
     }
     return EXIT.GOOD
   } finally {
-    await storage.close()
+    for (const storage of storages) await storage.close()
   }
 }
 

@@ -9,6 +9,8 @@ interface PruneCommandOptions extends KeepOptions {
   from: string
   server: string
   dryRun?: boolean
+  /** false after `--no-lease`. */
+  lease?: boolean
   stateDir?: string
 }
 
@@ -24,26 +26,35 @@ const WORDS: Record<PruneOutcome, string> = {
 export async function pruneCommand(options: PruneCommandOptions, { output, signal }: Invocation): Promise<number> {
   const policy = policyOf(options)
   const { from, server, dryRun, stateDir } = options
+  const lease = options.lease === false ? false : undefined
   // Nothing is opened, so no password is needed.
   const backups = await openBackups({ storage: from, server, encryption: false })
   try {
-    const report = await backups.prune(policy, { dryRun, stateDir, signal })
-    showPrune(report, output, true)
+    const report = await backups.prune(policy, { dryRun, lease, stateDir, signal })
+    showPrune(report, output, { all: true })
     return pruneExitCode(report)
   } finally {
     await backups.close()
   }
 }
 
-/** @param all whether those that stay are named too. */
-export function showPrune(report: PruneReport, output: Output, all: boolean): void {
+/**
+ * @param how.all whether those that stay are named too.
+ * @param how.at the store's location, where there are several.
+ */
+export function showPrune(
+  report: PruneReport,
+  output: Output,
+  { all, at }: { all: boolean; at?: string | undefined },
+): void {
+  const where = at === undefined ? {} : { destination: at }
   const { server, dryRun, removedBytes, orphans, strayPins, foreign, cancelledUploads, problems, notes } = report
   const shown = all ? report.snapshots : report.snapshots.filter(({ action }) => action === 'remove')
   if (output.json) {
     for (const { snapshot, action, outcome, reasons } of shown) {
-      output.result('decision', { ...snapshot, action, outcome, reasons }, '')
+      output.result('decision', { ...where, ...snapshot, action, outcome, reasons }, '')
     }
-    for (const problem of problems) output.result('problem', problem, '')
+    for (const problem of problems) output.result('problem', { ...where, ...problem }, '')
   } else if (shown.length > 0) {
     output.result('decisions', {}, table(shown))
   }
@@ -53,6 +64,7 @@ export function showPrune(report: PruneReport, output: Output, all: boolean): vo
   const unfinished = report.snapshots.filter(({ snapshot, action }) => !snapshot.complete && action === 'keep').length
   const fields = {
     server,
+    ...where,
     dryRun,
     counts,
     removedBytes,
@@ -63,7 +75,7 @@ export function showPrune(report: PruneReport, output: Output, all: boolean): vo
     cancelledUploads,
     notes,
   }
-  output.result('prune', fields, summary(report, counts, unfinished))
+  output.result('prune', fields, summary(report, counts, unfinished, at))
   if (!output.json) for (const { message } of problems) process.stderr.write(`millrace: ${printable(message)}\n`)
 }
 
@@ -82,11 +94,16 @@ function table(shown: PruneReport['snapshots']): string {
   )
 }
 
-function summary(report: PruneReport, counts: Record<PruneOutcome, number>, unfinished: number): string {
+function summary(
+  report: PruneReport,
+  counts: Record<PruneOutcome, number>,
+  unfinished: number,
+  at: string | undefined,
+): string {
   const { server, dryRun, removedBytes, orphans, strayPins, foreign, cancelledUploads, notes } = report
   const gone = dryRun ? counts.planned : counts.removed
   const lines = [
-    `${server}: ${dryRun ? 'would remove' : 'removed'} ${formatCount(gone, 'snapshot')} (${formatBytes(removedBytes)}), kept ${counts.kept}`,
+    `${server}${at === undefined ? '' : ` in ${at}`}: ${dryRun ? 'would remove' : 'removed'} ${formatCount(gone, 'snapshot')} (${formatBytes(removedBytes)}), kept ${counts.kept}`,
   ]
   if (counts['in-use'] > 0) lines.push(`  in use, so left for the next prune: ${counts['in-use']}`)
   if (counts.deferred > 0) lines.push(`  locked by the store, so left for a later prune: ${counts.deferred}`)

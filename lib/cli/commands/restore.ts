@@ -7,9 +7,10 @@ import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate } from '../format.ts'
 import type { Invocation } from '../main.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+import { fallbackTo, storesOf } from '../stores.ts'
 
 interface RestoreOptions extends SecretOptions {
-  from: string
+  from: string[]
   server: string
   target: string
   include?: string[]
@@ -36,10 +37,11 @@ export async function restoreCommand(
   const chosen = chosenOptions(options)
   const { allowUnverified, allowPlain, allowRenamed } = options
   const backups = await openBackups({
-    storage: options.from,
+    ...storesOf(options.from),
     server: options.server,
     encryption,
     ...keys,
+    onFallback: fallbackTo(output),
     onNotice: output.notice,
   })
   try {

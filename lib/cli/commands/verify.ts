@@ -1,8 +1,9 @@
+import type { Storage } from '../../../adapters/storage.ts'
 import { type Backups, openBackups } from '../../backups.ts'
-import type { Snapshot } from '../../catalog.ts'
-import { findSnapshot } from '../../catalog.ts'
+import { listSnapshots, type Snapshot } from '../../catalog.ts'
 import type { Damage } from '../../damage.ts'
 import { BackupError } from '../../errors.ts'
+import type { Fallback } from '../../fallback.ts'
 import { defaultStateFolder } from '../../state.ts'
 import type { Verification, VerificationOrError, VerifyOptions } from '../../verify.ts'
 import { VerifyNotes } from '../../verify-notes.ts'
@@ -10,12 +11,14 @@ import { EXIT, exitCodeOf } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration } from '../format.ts'
 import type { Invocation } from '../main.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+import { fallbackTo, nowSeconds, reportMetrics, storesOf } from '../stores.ts'
 
 interface CommandOptions extends SecretOptions {
-  from: string
+  from: string[]
   server: string
   all?: boolean
   quick?: boolean
+  metricsFile?: string
   /** A share, as `5%` or `0.05`. */
   sample?: string
   seed?: string
@@ -36,30 +39,48 @@ export async function verifyCommand(
 ): Promise<number> {
   const { all, quick, seed, restoreTest, scratch, allowPlain, allowRenamed } = options
   if (all && id !== undefined) throw new BackupError('USAGE', 'Name one snapshot, or --all: not both.')
+  if (all && options.from.length > 1) {
+    throw new BackupError('USAGE', '--all verifies the snapshots of one store. Run it once for each, with one --from.')
+  }
   const { output, signal } = invocation
   const verify: VerifyOptions = { quick, seed, restoreTest, scratch, allowPlain, allowRenamed, signal }
   verify.sample = options.sample === undefined ? undefined : shareOf(options.sample)
   verify.onProgress = output.progress
   const encryption = options.encryption !== false
   const keys = encryption && !quick ? await findKeys(options, 'read') : {}
+  let fallbacks = 0
+  const fallBack = (fallback: Fallback) => {
+    fallbacks += 1
+    fallbackTo(output)(fallback)
+  }
   const backups = await openBackups({
-    storage: options.from,
+    ...storesOf(options.from),
+    onFallback: fallBack,
     server: options.server,
     encryption: encryption && !quick,
     ...keys,
     onNotice: output.notice,
   })
+  const report = (good: boolean) =>
+    reportMetrics(options.metricsFile, options.server, backups.storages.slice(0, 1), output, () =>
+      good && !quick ? { lastVerified: nowSeconds() } : {},
+    )
   try {
-    const snapshots = await backups.list({ signal })
-    if (all) return await verifyAll(backups, snapshots, verify, invocation)
-    const snapshot = findSnapshot(snapshots, id ?? 'latest', true)
-    const found = await backups.verify(snapshot.id, verify)
-    await remember(backups, snapshot, found, invocation)
+    if (all) {
+      const code = await verifyAll(backups, options.server, verify, invocation)
+      await report(code === EXIT.GOOD)
+      return code
+    }
+    const onCopy = (storage: Storage, snapshot: Snapshot, one: Verification) =>
+      remember(storage, snapshot, one, invocation)
+    const found = await backups.verify(id ?? 'latest', { ...verify, onCopy })
     output.result('verification', found, textOf(found))
     if (found.status === 'damaged' && !output.json) {
       process.stderr.write(`millrace: snapshot ${found.id} is damaged; use another one\n`)
     }
-    return EXIT_OF[found.status]
+    await report(found.status === 'ok' && fallbacks === 0)
+    // One copy is good, and another one is not.
+    return found.status === 'ok' && fallbacks > 0 ? EXIT.INCOMPLETE : EXIT_OF[found.status]
   } finally {
     await backups.close()
   }
@@ -67,18 +88,19 @@ export async function verifyCommand(
 
 async function verifyAll(
   backups: Backups,
-  snapshots: readonly Snapshot[],
+  server: string,
   options: VerifyOptions,
   invocation: Invocation,
 ): Promise<number> {
   const { output } = invocation
+  const snapshots = await listSnapshots(backups.storage, server, options.signal)
   const counts = { ok: 0, unverified: 0, damaged: 0, failed: 0 }
   let code: number = EXIT.GOOD
   for await (const found of backups.verifyAll(options)) {
     counts[found.status] += 1
     code = graver(code, found.status === 'failed' ? exitCodeOf(found.error) : EXIT_OF[found.status])
     const snapshot = snapshots.find((one) => one.id === found.id)
-    if (found.status !== 'failed' && snapshot) await remember(backups, snapshot, found, invocation)
+    if (found.status !== 'failed' && snapshot) await remember(backups.storage, snapshot, found, invocation)
     output.result('verification', fieldsOf(found), textOf(found))
   }
   const said = Object.entries(counts).filter(([status, count]) => count > 0 || status === 'ok')
@@ -102,7 +124,7 @@ function fieldsOf(found: VerificationOrError): object {
 }
 
 /** What was found is still good when it cannot be noted. */
-async function remember({ storage }: Backups, snapshot: Snapshot, found: Verification, { output }: Invocation) {
+async function remember(storage: Storage, snapshot: Snapshot, found: Verification, { output }: Invocation) {
   try {
     await new VerifyNotes(defaultStateFolder(), storage.location).remember(snapshot, found)
   } catch (error) {

@@ -1,0 +1,59 @@
+import { openStorage } from '../../../adapters/open.ts'
+import type { Storage } from '../../../adapters/storage.ts'
+import { parseDuration } from '../../duration.ts'
+import { readStatus, type Status } from '../../status.ts'
+import { EXIT, exitCodeOf } from '../exit-codes.ts'
+import { formatAge, formatDuration, formatTable } from '../format.ts'
+import type { Invocation } from '../main.ts'
+import { reportMetrics } from '../stores.ts'
+
+interface StatusOptions {
+  from: string[]
+  server: string
+  maxAge?: string
+  metricsFile?: string
+}
+
+/** Tells when backups stop: exit code 6 when the newest snapshot in any of the stores is too old. */
+export async function statusCommand(options: StatusOptions, { output, signal }: Invocation): Promise<number> {
+  const { server } = options
+  const maxAgeMs = options.maxAge === undefined ? undefined : parseDuration(options.maxAge)
+  const storages: Storage[] = []
+  let code: number = EXIT.GOOD
+  try {
+    for (const url of options.from) storages.push(await openStorage(url))
+    const found: Status[] = []
+    for (const storage of storages) {
+      try {
+        const status = await readStatus(storage, server, { maxAgeMs, signal })
+        found.push(status)
+        output.result('status', status, line(status, maxAgeMs))
+      } catch (error) {
+        // The other stores are asked all the same, and not knowing is the worse answer.
+        if (signal.aborted) throw error
+        code = exitCodeOf(error)
+        output.error(error as Error, code)
+      }
+    }
+    await reportMetrics(options.metricsFile, server, storages, output, () => ({}))
+    if (code === EXIT.GOOD && found.some(({ tooOld }) => tooOld)) code = EXIT.TOO_OLD
+    return code
+  } finally {
+    for (const storage of storages) await storage.close()
+  }
+}
+
+function line(status: Status, maxAgeMs: number | undefined): string {
+  const { server, destination, newest, ageMs, snapshots, unfinished, future, tooOld } = status
+  const limit = maxAgeMs === undefined ? '' : ` (at most ${formatDuration(maxAgeMs)})`
+  const verdict = newest === null ? 'NO SNAPSHOT' : tooOld ? `TOO OLD${limit}` : `good${limit}`
+  const rows = [
+    ['state', verdict],
+    ['newest', newest === null ? '-' : `${newest.id}, ${formatAge(ageMs as number)} old`],
+    [
+      'snapshots',
+      `${snapshots} complete, ${unfinished} unfinished${future > 0 ? `, ${future} dated in the future` : ''}`,
+    ],
+  ]
+  return formatTable([server, destination], rows)
+}

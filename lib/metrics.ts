@@ -1,0 +1,122 @@
+import { randomBytes } from 'node:crypto'
+import { open, readFile, rename, rm } from 'node:fs/promises'
+import { BackupError } from './errors.ts'
+
+// The text format of Prometheus, for node_exporter's textfile collector: HELP and TYPE before a metric's samples, label
+// values with \\, \" and \n escaped, no timestamps, a line feed at the end.
+
+/** What is known of one server at one destination; what is left out keeps its value from the runs before. */
+export interface MetricValues {
+  /** Unix time in seconds, as for the other two. */
+  lastSuccess?: number | undefined
+  lastVerified?: number | undefined
+  lastFailure?: number | undefined
+  /** Of the last snapshot: the archive's bytes, and the object's. */
+  bytes?: number | undefined
+  storedBytes?: number | undefined
+  /** What the last snapshot took. */
+  seconds?: number | undefined
+  bytesPerSecond?: number | undefined
+  snapshots?: number | undefined
+  unfinished?: number | undefined
+}
+
+export interface MetricUpdate extends MetricValues {
+  server: string
+  /** The store's location: a URL without credentials. */
+  destination: string
+}
+
+const METRICS: { [K in keyof Required<MetricValues>]: readonly [name: string, help: string] } = {
+  lastSuccess: ['millrace_last_success_timestamp_seconds', 'When the newest complete snapshot was made.'],
+  lastVerified: ['millrace_last_verified_timestamp_seconds', 'When a snapshot was last verified and found good.'],
+  lastFailure: ['millrace_last_failure_timestamp_seconds', 'When a run last failed.'],
+  bytes: ['millrace_last_snapshot_bytes', 'Bytes of the last snapshot before compression.'],
+  storedBytes: ['millrace_last_snapshot_stored_bytes', 'Bytes of the last snapshot as stored.'],
+  seconds: ['millrace_last_snapshot_duration_seconds', 'How long the last snapshot took.'],
+  bytesPerSecond: [
+    'millrace_last_snapshot_bytes_per_second',
+    'Bytes before compression a second in the last snapshot.',
+  ],
+  snapshots: ['millrace_snapshots', 'Complete snapshots in the store.'],
+  unfinished: ['millrace_unfinished_snapshots', 'Objects in the store without a companion.'],
+}
+
+type Samples = Map<string, Map<string, string>>
+
+const SAMPLE = /^(millrace_[a-z_]+)(\{server="(?:[^"\\\n]|\\.)*",destination="(?:[^"\\\n]|\\.)*"\}) (-?[0-9.e+-]+)$/
+
+/**
+ * Brings a file of metrics up to date: it is read, if it is there, and replaced by rename, so that the collector never
+ * sees half of it. Each server needs a file of its own where two runs may end at once.
+ * @param file its name ends in .prom for the collector; it is made readable for all.
+ * @throws BackupError TARGET when it cannot be written.
+ */
+export async function writeMetrics(file: string, updates: readonly MetricUpdate[]): Promise<void> {
+  const partial = `${file}.${randomBytes(6).toString('hex')}`
+  try {
+    const samples = parse(await readIfThere(file))
+    for (const update of updates) apply(samples, update)
+    const handle = await open(partial, 'wx', 0o644)
+    try {
+      // The collector runs as another user, whatever this one's umask says.
+      await handle.chmod(0o644)
+      await handle.writeFile(format(samples))
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await rename(partial, file)
+  } catch (cause) {
+    await rm(partial, { force: true }).catch(() => {})
+    throw new BackupError('TARGET', `The metrics file ${file} cannot be written: ${(cause as Error).message}.`, {
+      cause,
+    })
+  }
+}
+
+function apply(samples: Samples, update: MetricUpdate): void {
+  const labels = `{server="${escapeLabel(update.server)}",destination="${escapeLabel(update.destination)}"}`
+  for (const [field, [name]] of Object.entries(METRICS)) {
+    const value = update[field as keyof MetricValues]
+    if (value === undefined || !Number.isFinite(value)) continue
+    const series = samples.get(name) ?? new Map<string, string>()
+    series.set(labels, String(value))
+    samples.set(name, series)
+  }
+}
+
+function format(samples: Samples): string {
+  const lines = Object.values(METRICS).flatMap(([name, help]) => {
+    const series = samples.get(name)
+    if (!series) return []
+    const values = [...series].map(([labels, value]) => `${name}${labels} ${value}`)
+    return [`# HELP ${name} ${help}`, `# TYPE ${name} gauge`, ...values.sort()]
+  })
+  return lines.map((line) => `${line}\n`).join('')
+}
+
+/** What this program did not write is left out. */
+function parse(text: string): Samples {
+  const samples: Samples = new Map()
+  for (const line of text.split('\n')) {
+    const [, name, labels, value] = SAMPLE.exec(line) ?? []
+    if (name === undefined || Number.isNaN(Number(value))) continue
+    const series = samples.get(name) ?? new Map<string, string>()
+    samples.set(name, series.set(labels as string, value as string))
+  }
+  return samples
+}
+
+async function readIfThere(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return ''
+    throw error
+  }
+}
+
+function escapeLabel(value: string): string {
+  return value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')
+}

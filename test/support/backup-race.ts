@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict'
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import type { TestContext } from 'node:test'
+import type { StorageConfig } from '../../adapters/open.ts'
+
+export interface RaceSetup {
+  /** The store; credentials come from the environment. */
+  config: StorageConfig | string
+  /** false: conditional writes are hidden from the lease. */
+  conditional: boolean
+  /** A file that stands while one is at work. */
+  mark: string
+}
+
+export type RaceOutcome = 'done' | 'refused' | 'two at work' | `failed: ${string}`
+
+/**
+ * Has processes back one server up at once, again and again, and holds them to it that never two are at work and that
+ * one always is.
+ * @param setups one a process.
+ */
+export async function raceBackups(t: TestContext, setups: readonly RaceSetup[], rounds: number): Promise<void> {
+  const children = setups.map((setup) => {
+    const child = fork(join(import.meta.dirname, 'backup-child.ts'), { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+    t.after(() => child.kill('SIGKILL'))
+    child.send(setup)
+    return child
+  })
+  await Promise.all(children.map((child) => once(child, 'message')))
+  const counts: Record<string, number> = {}
+  for (let round = 0; round < rounds; round += 1) {
+    const outcomes = await Promise.all(
+      children.map(async (child) => {
+        const answer = once(child, 'message')
+        child.send('go')
+        return (await answer)[0] as RaceOutcome
+      }),
+    )
+    for (const outcome of outcomes) {
+      assert.ok(outcome === 'done' || outcome === 'refused', `round ${round}: ${outcome}`)
+      counts[outcome] = (counts[outcome] ?? 0) + 1
+    }
+    assert.ok(outcomes.includes('done'), `round ${round}: nobody was let in`)
+  }
+  t.diagnostic(`${rounds} rounds of ${setups.length} processes: ${JSON.stringify(counts)}`)
+  assert.ok(counts.refused, 'nobody was ever refused: they did not run at once')
+}

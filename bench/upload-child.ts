@@ -1,12 +1,16 @@
 // One upload in a process of its own, for upload.bench.ts and adapters.bench.ts: `upload-child.ts VARIANT BYTES WRITES KEY`.
 import { createCipheriv } from 'node:crypto'
-import { Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
+import { once } from 'node:events'
+import { Readable, Writable } from 'node:stream'
+import { finished, pipeline } from 'node:stream/promises'
 import { openStorage } from '../adapters/open.ts'
 import { openS3, type S3Config } from '../adapters/s3.ts'
 import type { Storage } from '../adapters/storage.ts'
 
 const MiB = 2 ** 20
+/** About 320 MiB a second. */
+const PAUSE_BYTES = 8 * MiB
+const PAUSE_MS = 25
 const [variant = '', bytesText = '', writes = '', key = ''] = process.argv.slice(2)
 const bytes = Number(bytesText)
 const endpoint = process.env.MILLRACE_S3_ENDPOINT as string
@@ -35,8 +39,20 @@ async function upload(config: Partial<S3Config>): Promise<void> {
 
 async function uploadTo(storage: Storage): Promise<void> {
   if (bytes === 0) for await (const _ of storage.list('')) break
+  else if (writes === 'small') await writeAll(storage.createWriteStream(key))
   else await pipeline(Readable.from(source(), { objectMode: false }), storage.createWriteStream(key))
   await storage.close()
+}
+
+/** Without a Readable before it, whose own cost for chunks of a few bytes is far above that of the sink. */
+async function writeAll(sink: Writable): Promise<void> {
+  const done = finished(sink)
+  done.catch(() => {})
+  for (const chunk of source()) {
+    if (!sink.write(chunk)) await Promise.race([once(sink, 'drain'), done])
+  }
+  sink.end()
+  await done
 }
 
 async function uploadRaw(isBare: boolean): Promise<void> {
@@ -64,7 +80,37 @@ async function uploadRaw(isBare: boolean): Promise<void> {
   client.destroy()
 }
 
+/** The source alone, with the SDK loaded: what small writes cost before anything is uploaded. */
+async function discard(): Promise<void> {
+  const storage = await openS3({ bucket, endpoint, region })
+  for await (const _ of storage.list('')) break
+  // At the pace of an upload: what the collector holds on to hangs on how long things live.
+  let left = PAUSE_BYTES
+  const take = (bytes: number, callback: () => void) => {
+    left -= bytes
+    if (left > 0) callback()
+    else {
+      left = PAUSE_BYTES
+      setTimeout(callback, PAUSE_MS)
+    }
+  }
+  await writeAll(
+    new Writable({
+      highWaterMark: 256 * 1024,
+      write: (chunk: Buffer, _encoding, callback) => take(chunk.length, callback),
+      writev: (chunks, callback) => {
+        take(
+          chunks.reduce((sum, { chunk }) => sum + (chunk as Buffer).length, 0),
+          callback,
+        )
+      },
+    }),
+  )
+  await storage.close()
+}
+
 const VARIANTS: Record<string, () => Promise<void>> = {
+  discard,
   // As MILLRACE_BENCH_STORE says, for adapters.bench.ts.
   store: async () => uploadTo(await openStorage(JSON.parse(process.env.MILLRACE_BENCH_STORE as string))),
   millrace: () => upload({}),

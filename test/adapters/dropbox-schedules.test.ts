@@ -63,6 +63,7 @@ describe('Dropbox under seeded faults', { concurrency: true }, () => {
           partBytes: BLOCK_BYTES,
           classify,
           idleMs: IDLE_MS,
+          attempts: QUICK.attempts,
           special: {
             append: [EXPIRED, LIMITED],
             finish: [EXPIRED, LIMITED, answer(409, BUSY)],

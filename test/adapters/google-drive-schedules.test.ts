@@ -75,6 +75,7 @@ describe('Google Drive under seeded faults', () => {
           multipartShare: 0.5,
           classify: classifier(fake),
           idleMs: IDLE_MS,
+          attempts: QUICK.attempts,
           special: { part: SPECIAL, commit: SPECIAL, whole: SPECIAL, begin: SPECIAL, lookup: SPECIAL, media: SPECIAL },
           refusalBody: errorBody(503, 'backendError'),
         })

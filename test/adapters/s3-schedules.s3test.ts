@@ -57,6 +57,7 @@ describe('S3 under seeded faults', () => {
         partBytes: PART_BYTES,
         classify,
         idleMs: IDLE_MS,
+        attempts: QUICK.attempts,
         special: {
           complete: [
             { kind: 'answer', status: 200, body: ERROR },

@@ -1,8 +1,25 @@
+import { type Command, Option } from 'commander'
 import { openBackups } from '../../backups.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatDuration } from '../format.ts'
-import type { Invocation } from '../main.ts'
+import { withKeys, withStore } from '../options.ts'
+import type { Invocation, Runner } from '../run.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+
+/** Adds `millrace adopt`. */
+export function addAdopt(program: Command, run: Runner): void {
+  withKeys(withStore(program.command('adopt'), '--from'))
+    .description('Read an unfinished snapshot whole and, when it is whole and authentic, make it complete.')
+    .argument('<id>', "a snapshot's id")
+    .requiredOption('--server <name>', "the server's name")
+    .addOption(new Option('--no-encryption', 'take an unencrypted snapshot; no password is asked for'))
+    .option('--allow-plain', 'take an unencrypted snapshot although a password is given')
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ millrace adopt 2026-11-22T10-00-00.000Z-k3f9 --from file:///mnt/backups --server survival',
+    )
+    .action((id, options) => run(options, (invocation) => adoptCommand(id, options, invocation)))
+}
 
 interface AdoptCommandOptions extends SecretOptions {
   from: string

@@ -1,4 +1,5 @@
 import { basename, resolve } from 'node:path'
+import { type Command, Option } from 'commander'
 import { type Backups, openBackups } from '../../backups.ts'
 import type { CreatedSnapshot, CreateOptions } from '../../create.ts'
 import { parseDuration } from '../../duration.ts'
@@ -10,13 +11,55 @@ import type { BackupSource, Omissions } from '../../source.ts'
 import { defaultStateFolder } from '../../state.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate, formatRatio } from '../format.ts'
-import { type KeepOptions, policyOf, pruneExitCode } from '../keep-options.ts'
-import type { Invocation } from '../main.ts'
-import { holdLimitMs, type QuiesceCliOptions, quiescerOf, resumeLeft } from '../quiesce.ts'
+import { type KeepOptions, policyOf, pruneExitCode, withKeep } from '../keep-options.ts'
+import { wholeNumber, withKeys, withMetrics, withStores } from '../options.ts'
+import { holdLimitMs, type QuiesceCliOptions, quiescerOf, resumeLeft, withQuiesce } from '../quiesce.ts'
+import type { Invocation, Runner } from '../run.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
 import { nowSeconds, reportMetrics, storesOf } from '../stores.ts'
 import { dryRun } from './dry-run.ts'
 import { showPrune } from './prune.ts'
+
+/** Adds `millrace backup`. */
+export function addBackup(program: Command, run: Runner): void {
+  withQuiesce(withKeep(withMetrics(withKeys(withStores(program.command('backup'), '--to'))), wholeNumber))
+    .description('Back up a folder or a file.')
+    .argument('[source...]', 'the folder (or file) to back up; with --from-command, a program and its arguments')
+    .option('--server <name>', "the server's name (default: the folder's base name)")
+    .option('--from-command', 'back up the standard output of a program; name it after --')
+    .option('--level <n>', 'zstd level, 1 to 22 (default: 3)', wholeNumber)
+    .option('--allow-empty', 'back up an empty folder, file or stream')
+    .option('--include <glob...>', 'only these files or folders')
+    .option('--exclude <glob...>', 'not these, as in .millraceignore; repeat it or name several')
+    .option('--no-default-excludes', "also what a known game makes anew, as Minecraft's session.lock")
+    .option('--dry-run', 'show what would be backed up, and what is left out and why; nothing is written')
+    .addOption(new Option('--no-encryption', 'write without encryption'))
+    .addOption(new Option('--no-lease', 'do not keep other runs for this server out'))
+    .option('--wait <time>', 'wait so long (90s, 10m, 2h) for another run to end, instead of being refused')
+    .option('--steal', 'take the lease of another run, which is known to have died')
+    .option('--stall-timeout <time>', 'drop a store that takes nothing for so long (with several: 5m)')
+    .option('--hook-before <cmd>', 'a shell command to run first; when it fails, nothing is backed up')
+    .option('--hook-after <cmd>', 'a shell command to run when a snapshot was made, with it as JSON on stdin')
+    .option('--hook-failure <cmd>', 'a shell command to run when none was made, with the error as JSON on stdin')
+    .option('--hook-timeout <time>', 'what each of them may take (default: 5m)')
+    .option(
+      '--prune',
+      'prune the server afterwards, in each store that took it, by the --keep options or the defaults of prune',
+    )
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ millrace backup /srv/minecraft/world --to file:///mnt/backups
+  $ millrace backup world --to 's3://worlds/mc?region=eu-central-1' --server survival
+  $ millrace backup world --to file:///mnt/backups --to 's3://worlds/mc?region=eu-central-1' --wait 10m
+  $ millrace backup --to file:///mnt/backups --server db --from-command -- pg_dump game
+  $ millrace backup world --to file:///mnt/backups --rcon localhost:25575 --allow-stopped
+  $ millrace backup world --to file:///mnt/backups --before 'systemctl stop mc' --after 'systemctl start mc' --before-reaches stopped
+  $ millrace backup world --to file:///mnt/backups --exclude '*.tmp' dynmap/ --dry-run`,
+    )
+    .action((source, options) => run(options, (invocation) => backupCommand(source, options, invocation)))
+}
 
 interface BackupOptions extends SecretOptions, KeepOptions, QuiesceCliOptions {
   to: string[]

@@ -1,10 +1,27 @@
 import { pipeline } from 'node:stream/promises'
+import type { Command } from 'commander'
 import { openBackups } from '../../backups.ts'
 import { BackupError } from '../../errors.ts'
 import { EXIT } from '../exit-codes.ts'
-import type { Invocation } from '../main.ts'
+import { withKeys, withStores, withTrust } from '../options.ts'
+import type { Invocation, Runner } from '../run.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
 import { fallbackTo, storesOf } from '../stores.ts'
+
+/** Adds `millrace cat`. */
+export function addCat(program: Command, run: Runner): void {
+  withTrust(withKeys(withStores(program.command('cat'), '--from')))
+    .description('Write one file of a snapshot to standard output; only what holds it is fetched.')
+    .argument('<id>', "a snapshot's id, or latest")
+    .argument('[path]', 'the file, relative to the folder that was backed up; none for a snapshot of one file')
+    .requiredOption('--server <name>', "the server's name")
+    .option('--allow-unverified', 'take a snapshot whose companion is missing or differs')
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ millrace cat latest level.dat --from file:///mnt/backups --server survival > level.dat',
+    )
+    .action((id, path, options) => run({}, (invocation) => catCommand(id, path, options, invocation)))
+}
 
 interface CatOptions extends SecretOptions {
   from: string[]

@@ -1,8 +1,21 @@
+import type { Command } from 'commander'
 import { openStorage } from '../../../adapters/open.ts'
 import type { ProbeReport } from '../../../adapters/storage.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatDuration, formatTable, printable } from '../format.ts'
-import type { Invocation } from '../main.ts'
+import { withStore } from '../options.ts'
+import type { Invocation, Runner } from '../run.ts'
+
+/** Adds `millrace check`. */
+export function addCheck(program: Command, run: Runner): void {
+  withStore(program.command('check'), '--to')
+    .description('Test a store and its credentials without a backup: each right by name, timed, nothing left behind.')
+    .addHelpText(
+      'after',
+      "\nExample:\n  $ millrace check --to 's3://worlds/mc?endpoint=https://minio.example.org&profile=minio'",
+    )
+    .action((options) => run(options, (invocation) => checkCommand(options, invocation)))
+}
 
 interface CheckOptions {
   to: string

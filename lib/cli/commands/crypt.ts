@@ -3,12 +3,38 @@ import { createWriteStream } from 'node:fs'
 import { rename, rm } from 'node:fs/promises'
 import type { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import type { Command } from 'commander'
 import { createDecrypt, createEncrypt, createSeedDecrypt, createSeedEncrypt } from '../../../transforms/index.ts'
 import { writeKeyOf } from '../../backups.ts'
 import { BackupError } from '../../errors.ts'
 import { EXIT } from '../exit-codes.ts'
-import type { Invocation } from '../main.ts'
+import { withKeys } from '../options.ts'
+import type { Invocation, Runner } from '../run.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+
+/** Adds `millrace encrypt`. */
+export function addEncrypt(program: Command, run: Runner): void {
+  withKeys(program.command('encrypt'))
+    .description('Encrypt standard input to standard output (the container alone, nothing is compressed).')
+    .option('-o, --output <file>', 'write a file instead; it appears when it is whole')
+    .option('--layout <name>', "millrace, or seed: the original service's salt, nonce, ciphertext, tag", 'millrace')
+    .addHelpText('after', '\nExample:\n  $ tar c world | zstd | millrace encrypt > world.tar.zst.mlr')
+    .action((options) => run({}, (invocation) => encryptCommand(options, invocation)))
+}
+
+/** Adds `millrace decrypt`. */
+export function addDecrypt(program: Command, run: Runner): void {
+  withKeys(program.command('decrypt'))
+    .description('Decrypt standard input to standard output.')
+    .option('-o, --output <file>', 'write a file instead; it appears when it is whole and authentic')
+    .option(
+      '--layout <name>',
+      "millrace, or seed: the original service's, checked whole before a byte is written",
+      'millrace',
+    )
+    .addHelpText('after', '\nExample:\n  $ millrace decrypt < world.tar.zst.mlr | zstd -dc | tar x')
+    .action((options) => run({}, (invocation) => decryptCommand(options, invocation)))
+}
 
 interface CryptOptions extends SecretOptions {
   output?: string

@@ -5,7 +5,7 @@ import { planBackup } from '../../plan.ts'
 import type { BackupSource } from '../../source.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatTable, printable } from '../format.ts'
-import type { Invocation } from '../main.ts'
+import type { Invocation } from '../run.ts'
 
 /** Shows what `backup` would back up, and what it would leave out and why. */
 export async function dryRun(

@@ -1,10 +1,26 @@
+import type { Command } from 'commander'
 import type { IndexEntry } from '../../../transforms/index.ts'
 import { openBackups } from '../../backups.ts'
 import { defaultStateFolder } from '../../state.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatRatio, printable } from '../format.ts'
-import type { Invocation } from '../main.ts'
+import { withKeys, withStore, withTrust } from '../options.ts'
+import type { Invocation, Runner } from '../run.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+
+/** Adds `millrace inspect`. */
+export function addInspect(program: Command, run: Runner): void {
+  withTrust(withKeys(withStore(program.command('inspect'), '--from')))
+    .description('Show what a snapshot says of itself; little of it is read.')
+    .argument('<id>', "a snapshot's id, or latest")
+    .requiredOption('--server <name>', "the server's name")
+    .option('--files', 'list the files in it')
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ millrace inspect latest --from file:///mnt/backups --server survival --files',
+    )
+    .action((id, options) => run(options, (invocation) => inspectCommand(id, options, invocation)))
+}
 
 interface InspectOptions extends SecretOptions {
   from: string

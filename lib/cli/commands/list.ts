@@ -1,3 +1,4 @@
+import { type Command, Option } from 'commander'
 import { openStorage } from '../../../adapters/open.ts'
 import type { Storage } from '../../../adapters/storage.ts'
 import { BackupError } from '../../errors.ts'
@@ -8,9 +9,25 @@ import { defaultStateFolder } from '../../state.ts'
 import { type Remembered, VerifyNotes } from '../../verify-notes.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatAge, formatBytes, formatTable, printable } from '../format.ts'
-import type { Invocation } from '../main.ts'
+import { withKeys, withStores } from '../options.ts'
+import type { Invocation, Runner } from '../run.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
 import { fallbackTo } from '../stores.ts'
+
+/** Adds `millrace list`. */
+export function addList(program: Command, run: Runner): void {
+  withKeys(withStores(program.command('list'), '--from'))
+    .description('List the snapshots in a store. Nothing is opened without --long, so no password is needed.')
+    .option('--server <name>', 'only this server')
+    .option('--long', 'open those of which too little is known here (shown as -), and show more')
+    .addOption(new Option('--no-encryption', 'with --long: take unencrypted snapshots; no password is asked for'))
+    .option('--allow-plain', 'with --long: open unencrypted snapshots although a password is given')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ millrace list --from file:///mnt/backups --server survival\n  $ millrace list --from file:///mnt/backups --long',
+    )
+    .action((options) => run(options, (invocation) => listCommand(options, invocation)))
+}
 
 interface ListOptions extends SecretOptions {
   from: string[]

@@ -1,9 +1,36 @@
+import type { Command } from 'commander'
 import { type Backups, openBackups } from '../../backups.ts'
 import { BackupError } from '../../errors.ts'
 import type { Pin } from '../../pins.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatTable, printable } from '../format.ts'
-import type { Invocation } from '../main.ts'
+import { withEither } from '../options.ts'
+import type { Invocation, Runner } from '../run.ts'
+
+/** Adds `millrace pin`. */
+export function addPin(program: Command, run: Runner): void {
+  withEither(program.command('pin'))
+    .description('Keep a snapshot from every prune; without an id, show what is pinned.')
+    .argument('[id]', "a snapshot's id, or latest")
+    .option('--note <text>', 'why, for people; stored in plain text')
+    .addHelpText(
+      'after',
+      "\nExample:\n  $ millrace pin latest --from file:///mnt/backups --server survival --note 'before the update'",
+    )
+    .action((id, options) => run(options, (invocation) => pinCommand(id, options, invocation)))
+}
+
+/** Adds `millrace unpin`. */
+export function addUnpin(program: Command, run: Runner): void {
+  withEither(program.command('unpin'))
+    .description("Take a snapshot's pin away.")
+    .argument('<id>', "a snapshot's id")
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ millrace unpin 2026-11-22T10-00-00.000Z-k3f9 --from file:///mnt/backups --server survival',
+    )
+    .action((id, options) => run(options, (invocation) => unpinCommand(id, options, invocation)))
+}
 
 interface PinOptions {
   /** Given as --from or as --to: a pin is written, and it is the store that one reads from. */

@@ -1,9 +1,26 @@
+import { type Command, Option } from 'commander'
 import { openBackups } from '../../backups.ts'
 import type { PruneOutcome, PruneReport } from '../../prune.ts'
 import { formatAge, formatBytes, formatCount, formatTable, printable } from '../format.ts'
-import { type KeepOptions, policyOf, pruneExitCode } from '../keep-options.ts'
-import type { Invocation } from '../main.ts'
+import { type KeepOptions, policyOf, pruneExitCode, withKeep } from '../keep-options.ts'
+import { wholeNumber, withStore } from '../options.ts'
 import type { Output } from '../output.ts'
+import type { Invocation, Runner } from '../run.ts'
+
+/** Adds `millrace prune`. */
+export function addPrune(program: Command, run: Runner): void {
+  withKeep(withStore(program.command('prune'), '--from'), wholeNumber)
+    .description('Remove the snapshots that no rule keeps. Without a rule: 24 hourly, 14 daily and 8 weekly ones stay.')
+    .requiredOption('--server <name>', "the server's name")
+    .option('--dry-run', 'only say what would be removed, and why the others stay')
+    .addOption(new Option('--no-lease', 'do not keep backups out meanwhile; unfinished snapshots are left alone then'))
+    .option('--state-dir <dir>', 'where unfinished snapshots are remembered (default: ~/.local/state/millrace)')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ millrace prune --from file:///mnt/backups --server survival --dry-run\n  $ millrace prune --from file:///mnt/backups --server survival --keep-last 3 --keep-daily 30 --keep-monthly 12\n  $ millrace prune --from file:///mnt/backups --server survival --keep-within 14d --minimum 5',
+    )
+    .action((options) => run(options, (invocation) => pruneCommand(options, invocation)))
+}
 
 interface PruneCommandOptions extends KeepOptions {
   from: string

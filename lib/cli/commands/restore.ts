@@ -1,3 +1,4 @@
+import { type Command, Option } from 'commander'
 import type { PortableNames } from '../../archive/portable-names.ts'
 import type { Owner } from '../../archive/rights.ts'
 import { openBackups } from '../../backups.ts'
@@ -5,9 +6,44 @@ import { BackupError } from '../../errors.ts'
 import type { RestoreOptions as Options, Restored } from '../../restore.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate } from '../format.ts'
-import type { Invocation } from '../main.ts'
+import { withKeys, withStores, withTrust } from '../options.ts'
+import type { Invocation, Runner } from '../run.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
 import { fallbackTo, storesOf } from '../stores.ts'
+
+/** Adds `millrace restore`. */
+export function addRestore(program: Command, run: Runner): void {
+  withTrust(withKeys(withStores(program.command('restore'), '--from')))
+    .description('Restore a snapshot. The target is put in place when everything has been checked.')
+    .argument('<id>', "a snapshot's id, or latest")
+    .requiredOption('--server <name>', "the server's name")
+    .requiredOption('--target <dir>', 'becomes the folder that was backed up; must be absent or empty')
+    .option('--include <glob...>', 'only these files or folders, fetched by ranges; repeat it or name several')
+    .option('--overwrite', 'replace what is at the target; with --merge, also what is of another type')
+    .option('--merge', 'restore into a folder that stands: files of the snapshot replace, others stay')
+    .option('--no-resume', 'do not go on with an interrupted restore to this target; remove it')
+    .option('--no-space-check', 'do not ask the file system for room first')
+    .option('--owner <uid:gid>', 'give everything this owner (default: the numeric owners, when run as root)')
+    .option('--no-owner', 'leave everything to whoever restores it')
+    .option('--no-mode', 'give files and folders the modes that new ones get')
+    .addOption(
+      new Option(
+        '--portable-names <how>',
+        'names that Windows cannot hold (default: refuse on Windows, else keep)',
+      ).choices(['refuse', 'map', 'keep']),
+    )
+    .option('--allow-unverified', 'take a snapshot whose companion is missing or differs')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ millrace restore latest --from file:///mnt/backups --server survival --target /srv/restored
+  $ millrace restore latest --from … --server survival --target /tmp/some --include level.dat 'region/r.0.*.mca'
+  $ millrace restore latest --from … --server survival --target /srv/minecraft/world --overwrite
+  $ millrace restore latest --from … --server survival --target /srv/minecraft/world --merge --include 'playerdata/*'`,
+    )
+    .action((id, options) => run(options, (invocation) => restoreCommand(id, options, invocation)))
+}
 
 interface RestoreOptions extends SecretOptions {
   from: string[]

@@ -1,9 +1,24 @@
+import type { Command } from 'commander'
 import { parseAddress, type Resumed, resumeSaving } from '../../quiesce/resume.ts'
 import { defaultStateFolder } from '../../state.ts'
 import { EXIT } from '../exit-codes.ts'
 import { printable } from '../format.ts'
-import type { Invocation } from '../main.ts'
-import { type RconCliOptions, rconPassword } from '../quiesce.ts'
+import { type RconCliOptions, rconPassword, withRcon } from '../quiesce.ts'
+import type { Invocation, Runner } from '../run.ts'
+
+/** Adds `millrace resume-saving`. */
+export function addResumeSaving(program: Command, run: Runner): void {
+  withRcon(program.command('resume-saving'))
+    .description('Turn saving on at Minecraft servers where a backup that was killed has left it off.')
+    .option('--server <name>', 'only what backups of this server have left')
+    .option('--force', 'also while that backup seems to be at work')
+    .option('--json', 'one JSON object a line on stdout')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ millrace resume-saving\n  $ millrace resume-saving --rcon localhost:25575 --rcon-password-file /etc/millrace/rcon',
+    )
+    .action((options) => run(options, (invocation) => resumeSavingCommand(options, invocation)))
+}
 
 interface ResumeSavingOptions extends RconCliOptions {
   server?: string

@@ -1,11 +1,29 @@
+import type { Command } from 'commander'
 import { openStorage } from '../../../adapters/open.ts'
 import type { Storage } from '../../../adapters/storage.ts'
 import { parseDuration } from '../../duration.ts'
 import { readStatus, type Status } from '../../status.ts'
 import { EXIT, exitCodeOf } from '../exit-codes.ts'
 import { formatAge, formatDuration, formatTable } from '../format.ts'
-import type { Invocation } from '../main.ts'
+import { withMetrics, withStores } from '../options.ts'
+import type { Invocation, Runner } from '../run.ts'
 import { reportMetrics } from '../stores.ts'
+
+/** Adds `millrace status`. */
+export function addStatus(program: Command, run: Runner): void {
+  withMetrics(withStores(program.command('status'), '--from'))
+    .description('Tell whether the backups of a server still come. Nothing is opened, so no password is needed.')
+    .requiredOption('--server <name>', "the server's name")
+    .option(
+      '--max-age <time>',
+      'exit with 6 when the newest complete snapshot is older (90m, 26h, 7d), or there is none',
+    )
+    .addHelpText(
+      'after',
+      '\nExample:\n  $ millrace status --from file:///mnt/backups --server survival --max-age 26h || mail-the-owner',
+    )
+    .action((options) => run(options, (invocation) => statusCommand(options, invocation)))
+}
 
 interface StatusOptions {
   from: string[]

@@ -1,3 +1,4 @@
+import type { Command } from 'commander'
 import type { Storage } from '../../../adapters/storage.ts'
 import { type Backups, openBackups } from '../../backups.ts'
 import { listSnapshots, type Snapshot } from '../../catalog.ts'
@@ -9,9 +10,33 @@ import type { Verification, VerificationOrError, VerifyOptions } from '../../ver
 import { VerifyNotes } from '../../verify-notes.ts'
 import { EXIT, exitCodeOf } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration } from '../format.ts'
-import type { Invocation } from '../main.ts'
+import { withKeys, withMetrics, withStores, withTrust } from '../options.ts'
+import type { Invocation, Runner } from '../run.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
 import { fallbackTo, nowSeconds, reportMetrics, storesOf } from '../stores.ts'
+
+/** Adds `millrace verify`. */
+export function addVerify(program: Command, run: Runner): void {
+  withMetrics(withTrust(withKeys(withStores(program.command('verify'), '--from'))))
+    .description('Verify a snapshot by reading all of it, or less, or by restoring it.')
+    .argument('[id]', "a snapshot's id, or latest (the default)")
+    .requiredOption('--server <name>', "the server's name")
+    .option('--all', 'every snapshot of the server in one store: a line each, and a summary')
+    .option('--quick', 'only its companion, header and size')
+    .option('--sample <share>', 'header, index, last frame, and a share of the frames chosen at random, as 5%')
+    .option('--seed <text>', 'choose the same frames as a sample before')
+    .option('--restore-test', 'restore into a scratch folder, compare with the index, and remove it')
+    .option('--scratch <dir>', "where the scratch folder is made (default: the system's temporary folder)")
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ millrace verify latest --from file:///mnt/backups --server survival
+  $ millrace verify --all --sample 5% --from 's3://worlds/mc?region=eu-central-1' --server survival
+  $ millrace verify --restore-test --scratch /mnt/big --from file:///mnt/backups --server survival`,
+    )
+    .action((id, options) => run(options, (invocation) => verifyCommand(id, options, invocation)))
+}
 
 interface CommandOptions extends SecretOptions {
   from: string[]

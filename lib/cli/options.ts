@@ -1,0 +1,66 @@
+import { type Command, Option } from 'commander'
+
+const STORE_HELP =
+  'the store: file:///folder, s3://bucket/prefix?endpoint=…, b2://bucket/prefix, drive:///folder, dropbox:///folder'
+
+/** Adds the one store of a command. */
+export function withStore(command: Command, flag: '--to' | '--from'): Command {
+  return command.requiredOption(`${flag} <url>`, STORE_HELP).option('--json', 'one JSON object a line on stdout')
+}
+
+/** Adds the store of a command that can do with several. */
+export function withStores(command: Command, flag: '--to' | '--from'): Command {
+  return command
+    .requiredOption(
+      `${flag} <url>`,
+      `${STORE_HELP}; repeat it to ${flag === '--to' ? 'write to several in one pass' : 'fall back to others'}`,
+      oneMore,
+    )
+    .option('--json', 'one JSON object a line on stdout')
+}
+
+/** Adds the store of a command that both looks and writes: whoever has just listed thinks of --from. */
+export function withEither(command: Command): Command {
+  return command
+    .option('--from <url>', 'the store: file:///folder, s3://bucket/prefix?endpoint=…&region=…')
+    .option('--to <url>', 'the same')
+    .option('--json', 'one JSON object a line on stdout')
+    .requiredOption('--server <name>', "the server's name")
+}
+
+/** Adds the file that tells Prometheus what came of a run. */
+export function withMetrics(command: Command): Command {
+  return command.option(
+    '--metrics-file <file>',
+    "bring a Prometheus file up to date (node_exporter's textfile collector)",
+  )
+}
+
+/** Adds where passwords and keys come from. */
+export function withKeys(command: Command): Command {
+  return command
+    .option(
+      '--password-file <file>',
+      'file with the password (else MILLRACE_PASSWORD, else a prompt); for reading, repeat it to try several',
+      oneMore,
+    )
+    .option('--key-file <file>', 'file with a 32-byte key: raw, hex or base64; for reading, repeat it', oneMore)
+}
+
+/** Adds what a command that reads may be told to take. */
+export function withTrust(command: Command): Command {
+  return command
+    .addOption(new Option('--no-encryption', 'take unencrypted snapshots; no password is asked for'))
+    .option('--allow-plain', 'take an unencrypted snapshot although a password is given')
+    .option('--allow-renamed', 'take a snapshot whose index names another server or id, or that has none')
+}
+
+/** Collects an option that may be given more than once. */
+export function oneMore(value: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), value]
+}
+
+/** The number that an option gives; NaN, which whoever takes it refuses, when it is none. */
+export function wholeNumber(text: string): number {
+  return /^\d+$/.test(text) ? Number(text) : Number.NaN
+}

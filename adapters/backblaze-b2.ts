@@ -46,7 +46,7 @@ class B2Storage implements Storage {
   }
 
   createWriteStream(key: string, options: WriteOptions = {}): MultipartWritable<unknown, string> {
-    const write = new B2Write(this.#connection, key)
+    const write = new B2Write(this.#connection, key, options.onNotice)
     if (options.ifAbsent) {
       const message = 'ifAbsent was asked for, and B2 has no write that does not replace.'
       throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation: 'createWriteStream', key })

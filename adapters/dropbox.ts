@@ -59,7 +59,7 @@ class DropboxStorage implements Storage {
 
   createWriteStream(key: string, options: WriteOptions = {}): Writable {
     const connection = this.#connection
-    const write = new DropboxWrite(connection, key, options.ifAbsent ?? false)
+    const write = new DropboxWrite(connection, key, options)
     const { partBytes, callRetry, partRetry } = connection.config
     return new MultipartWritable(write, { ...options, adapter: ADAPTER, key, partBytes, callRetry, partRetry })
   }

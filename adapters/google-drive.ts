@@ -64,7 +64,7 @@ class GoogleDriveStorage implements Storage {
       throw driveError('INVALID', 'createWriteStream', message, { key })
     }
     const { partBytes = DRIVE_PART_BYTES, callRetry, partRetry } = this.#connection.config
-    const write = new DriveWrite(this.#connection, this.#catalog, key)
+    const write = new DriveWrite(this.#connection, this.#catalog, key, options.onNotice)
     return new MultipartWritable(write, { ...options, adapter: ADAPTER, key, partBytes, callRetry, partRetry })
   }
 

@@ -29,9 +29,12 @@ export interface CreateProgress extends Progress {
 
 /** What did not go well around a backup, and does not undo it. */
 export interface ServiceWarning {
-  /** `destination`: one of several failed. `hook`: the command after it did. `lease`: another run is waited for. */
-  kind: 'destination' | 'hook' | 'lease'
-  /** The destination's location; empty for the others. */
+  /**
+   * `destination`: one of several failed. `hook`: the command after it did. `lease`: another run is waited for.
+   * `storage`: a store lost something on the way, which was made good.
+   */
+  kind: 'destination' | 'hook' | 'lease' | 'storage'
+  /** The destination's location; empty for a hook and a lease. */
   path: string
   message: string
 }
@@ -177,7 +180,9 @@ async function writeSnapshot(
     const transforms = [meters.plain, compress, ...(encrypt ? [encrypt] : []), tee, meters.stored]
     let sink: Writable
     try {
-      sink = destinations.open(key, expectedSize(opened.expectedBytes, opened.expectedEntries))
+      sink = destinations.open(key, expectedSize(opened.expectedBytes, opened.expectedEntries), (path, message) =>
+        onWarning({ kind: 'storage', path, message }),
+      )
     } catch (error) {
       opened.stream.destroy()
       for (const stream of transforms) stream.destroy()

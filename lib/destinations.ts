@@ -78,14 +78,19 @@ export class Destinations {
 
   /**
    * Opens the stream that writes the object everywhere.
+   * @param onNotice told a destination's location, and what was lost there and made good.
    * @throws StorageError of the one destination; BackupError DESTINATIONS when none of several is left.
    */
-  open(key: string, expectedSize: number | undefined): Writable {
+  open(
+    key: string,
+    expectedSize: number | undefined,
+    onNotice?: (location: string, message: string) => void,
+  ): Writable {
     const onConsumed = freeWhenAll(this.#left.length)
     for (const one of this.#left) {
       try {
         one.lease?.lost.throwIfAborted()
-        const sink = this.#openSink(one, key, expectedSize, onConsumed)
+        const sink = this.#openSink(one, key, { expectedSize, onConsumed, onNotice })
         one.lease?.lost.addEventListener('abort', () => sink.destroy(one.lease?.lost.reason))
         one.sink = sink
       } catch (error) {
@@ -135,8 +140,15 @@ export class Destinations {
   #openSink(
     { storage, lease }: Destination,
     key: string,
-    expectedSize: number | undefined,
-    onConsumed: (chunk: Buffer) => void,
+    {
+      expectedSize,
+      onConsumed,
+      onNotice,
+    }: {
+      expectedSize: number | undefined
+      onConsumed: (chunk: Buffer) => void
+      onNotice: ((location: string, message: string) => void) | undefined
+    },
   ): Writable {
     const { location, adapter } = storage
     return new GuardedSink(
@@ -144,6 +156,7 @@ export class Destinations {
         storage.createWriteStream(key, {
           ...(expectedSize === undefined ? {} : { expectedSize }),
           ...(consumed ? { onConsumed: consumed } : {}),
+          ...(onNotice ? { onNotice: (message: string) => onNotice(location, message) } : {}),
         }),
       { location, adapter, onConsumed, stallMs: this.#stallMs, beforeCommit: lease && (() => lease.confirm()) },
     )

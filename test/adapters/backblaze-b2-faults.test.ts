@@ -231,10 +231,11 @@ describe('B2 when things go wrong', () => {
   })
 
   describe('large files that are gone', () => {
-    it('T15: before any part was accepted the adapter begins a new one by itself', async () => {
+    it('T15: before any part was accepted the adapter begins a new one by itself, and tells the caller', async () => {
+      const notices: string[] = []
       proxy.inject({ kind: 'answer', status: 503 }, to('b2_get_upload_part_url'))
       const arrived = proxy.arrival(to('b2_get_upload_part_url'))
-      const stream = storage.createWriteStream('t15')
+      const stream = storage.createWriteStream('t15', { onNotice: (message) => notices.push(message) })
       stream.write(BYTES.subarray(0, PART_BYTES + 1))
       await arrived
       fake.cancelUnfinished()
@@ -242,6 +243,7 @@ describe('B2 when things go wrong', () => {
       await closed(stream)
       await assertHolds('t15', BYTES)
       assert.equal(fake.count('b2_start_large_file'), 2)
+      assert.deepEqual(notices, ['Backblaze B2 lost the unfinished large file of "t15"; another was begun.'])
     })
 
     it('T15: once parts are lost with it, the write fails at once and says so', async () => {

@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
+import { pipeline as pipelineOf, Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { openMemory } from '../../adapters/index.ts'
 import { type BlockSum, createBlockSums } from '../../examples/block-sums.ts'
+import { openBackups } from '../../lib/index.ts'
 import { composeBytes, createDecrypt, createEncrypt } from '../../transforms/index.ts'
 import { feed, sample, through } from '../support/streams.ts'
 
@@ -76,7 +78,7 @@ describe('createBlockSums', () => {
     ['rejects with what is no error', () => Promise.reject(undefined)],
   ] as const) {
     it(`T4: fails when onBlock ${how}, and the store has nothing then`, async () => {
-      const storage = openMemory()
+      const storage = await openMemory()
       for (const length of [100, 1005]) {
         // The block of the second is complete only at the end.
         const stream = createBlockSums({ blockBytes: length === 100 ? 10 : 2000, onBlock })
@@ -101,5 +103,27 @@ describe('createBlockSums', () => {
     const sealed = await through(data, [chain], 100_000)
     assert.deepEqual(sums, expected(sealed, 1024 * 1024))
     assert.ok((await through(sealed, [createDecrypt({ key })])).equals(data))
+  })
+
+  it('stands in the source of a snapshot, and a source that fails is no snapshot', async () => {
+    const storage = await openMemory()
+    const backups = await openBackups({ storage, server: 'survival', key: Buffer.alloc(32, 1) })
+    const data = sample(2_500_000)
+    const sums: BlockSum[] = []
+    const source = pipelineOf(feed(data), createBlockSums({ onBlock: (sum) => void sums.push(sum) }), () => {})
+    const snapshot = await backups.create(source)
+    assert.deepEqual(sums, expected(data, 1024 * 1024))
+    assert.ok((await buffer(await backups.read(snapshot.id, undefined))).equals(data))
+
+    const dying = Readable.from(
+      (async function* () {
+        yield data
+        throw new Error('the source died')
+      })(),
+      { objectMode: false },
+    )
+    const failing = pipelineOf(dying, createBlockSums({ onBlock: () => {} }), () => {})
+    await assert.rejects(backups.create(failing), /the source died/)
+    assert.equal((await backups.list()).length, 1)
   })
 })

@@ -109,7 +109,7 @@ for (const uploader of ['millrace', 'lib-storage'] as const) {
 
       it('a part that is never answered is given up after the idle time, and sent again', async () => {
         await storage.close()
-        storage = await openS3(settings({ idleMs: 300 }))
+        storage = await openS3(settings({ idleMs: 3000 }))
         proxy.inject({ kind: 'swallow' }, isPart(2))
         await put('swallow', BYTES)
         await assertHolds('swallow', BYTES)
@@ -269,7 +269,7 @@ for (const uploader of ['millrace', 'lib-storage'] as const) {
 
       it('T13: an answer that stalls is dropped and gone on with', async () => {
         await storage.close()
-        storage = await openS3(settings({ idleMs: 300 }))
+        storage = await openS3(settings({ idleMs: 3000 }))
         proxy.inject({ kind: 'stall-reply', afterBytes: 2_000_000 }, isGet)
         await assertHolds('object', BYTES)
       })

@@ -15,7 +15,14 @@ import {
   type RetentionPolicy,
 } from '../../lib/index.ts'
 import { agedStore, impatientClock } from './aged-store.ts'
-import { type Moment, pickMoment, type ServiceDone, type ServiceTask, type ServiceWork } from './kill-schedule.ts'
+import {
+  type Moment,
+  pickMoment,
+  type ServiceDone,
+  type ServiceTask,
+  type ServiceWork,
+  stageOf,
+} from './kill-schedule.ts'
 import { type Random, seededBytes, seededRandom } from './random.ts'
 import { DAY_MS, HOUR_MS, keysIn } from './retention.ts'
 import { diffTrees } from './tree.ts'
@@ -28,6 +35,10 @@ const POLICY: RetentionPolicy = { keepLast: 2 }
 /** What a reader or a prune that died has marked counts for so long at most. */
 const MARKS_MS = 11 * 60_000
 const ATTEMPTS_MAX = 10
+/** Of the rounds: in the others what is left stays for the next ones. */
+const CLEANED_SHARE = 1 / 3
+/** Of the rounds: in the others only snapshots that are new, or that were to be removed, are restored again. */
+const RESTORED_SHARE = 1 / 4
 
 /** One store, and how processes are killed over it. */
 export interface KillPlace {
@@ -58,6 +69,8 @@ export class KillRounds {
   /** Which world each complete snapshot is of. */
   readonly #known = new Map<string, string>()
   readonly #measured: Map<string, Record<string, number>>
+  /** Which bytes, by the store's name of them, were restored and compared. */
+  readonly #compared = new Map<string, string>()
   readonly counts: Counts
   #round = 0
 
@@ -82,18 +95,21 @@ export class KillRounds {
     const backups = await openBackups({ storage: place.storage, server, key: KEY })
     const rounds = new KillRounds(place, server, seed, shared, backups)
     await mkdir(rounds.#folder)
-    if (!shared) for (const kind of KINDS) for (const overwrite of [false, true]) await rounds.#measure(kind, overwrite)
+    if (shared) return rounds
+    for (const kind of KINDS) await rounds.#measure(kind, false)
+    await rounds.#measure('restore', true)
     return rounds
   }
 
   /**
    * Kills one run and looks at what it has left; then the same is run again, to its end.
    * @param moment a random one when left out.
+   * @param overwrite whether a restore finds something at its target; by chance when left out.
    * @returns what the killed run had come to.
    */
-  async kill(kind: Kind, moment?: Moment): Promise<string> {
+  async kill(kind: Kind, moment?: Moment, overwrite?: boolean): Promise<string> {
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
-      const found = await this.#killOnce(kind, moment)
+      const found = await this.#killOnce(kind, moment, kind === 'restore' && (overwrite ?? this.#random.chance(0.5)))
       if (found) return found
       // A call that this run did not make: fewer marks to remove, for one.
       this.#count('runs that ended before their moment')
@@ -101,8 +117,7 @@ export class KillRounds {
     assert.fail(`${kind} was not killed at ${JSON.stringify(moment)} in ${ATTEMPTS_MAX} runs`)
   }
 
-  async #killOnce(kind: Kind, given: Moment | undefined): Promise<string | undefined> {
-    const overwrite = kind === 'restore' && this.#random.chance(0.5)
+  async #killOnce(kind: Kind, given: Moment | undefined, overwrite: boolean): Promise<string | undefined> {
     const { work, place, before } = await this.#prepare(kind, overwrite)
     const moment = given ?? pickMoment(this.#random, this.#measured.get(`${kind} ${overwrite}`) ?? {})
     const what = `${kind} ${this.#server} round ${this.#round}, killed ${moment.when} ${moment.at} ${moment.nth}`
@@ -113,15 +128,14 @@ export class KillRounds {
         await this.#clean(what)
         return undefined
       }
-      this.#count(`killed at ${moment.at.split(' ')[0]}`)
+      this.#count(`killed at ${stageOf(moment.at)}`)
       this.#count(`killed ${moment.when}`)
       this.#count(`${kind}: ${found}`)
       await this.#again(work, what)
-      if (this.#random.chance(0.5)) await this.#clean(what)
+      if (this.#random.chance(CLEANED_SHARE)) await this.#clean(what)
       return found
     } catch (error) {
-      ;(error as Error).message = `${what}: ${(error as Error).message}`
-      throw error
+      throw new Error(`${what}: ${(error as Error).message}`, { cause: error })
     } finally {
       await rm(place, { recursive: true, force: true })
     }
@@ -146,6 +160,7 @@ export class KillRounds {
       return { work: kind === 'prune' ? { kind } : { kind, source: this.#next(), options }, place, before }
     const target = join(place, 'target')
     const other = worlds.find((world) => world !== this.#known.get(before.at(-1) as string)) as string
+    // Node's own cp keeps no times of folders.
     if (overwrite) execFileSync('cp', ['-a', other, target])
     return { work: { kind, target, options: { overwrite, checkpointBytes: 300_000 } }, place, before }
   }
@@ -183,19 +198,20 @@ export class KillRounds {
     for (const id of gone) assert.ok(condemned.includes(id), `${what}: ${id} is gone, which the policy keeps`)
     for (const id of gone) this.#known.delete(id)
     if (work.kind === 'backup') for (const id of fresh) this.#known.set(id, work.source)
-    for (const id of complete) await this.#restorable(id, condemned.includes(id))
+    const all = this.#random.chance(RESTORED_SHARE)
+    for (const { id, version } of (await listOf(this.#backups)).snapshots.filter((one) => one.complete)) {
+      // The same bytes as when they were restored, and nobody was to remove them.
+      if (!all && !condemned.includes(id) && version !== undefined && this.#compared.get(id) === version) continue
+      await this.#restorable(id, condemned.includes(id))
+      if (version !== undefined) this.#compared.set(id, version)
+    }
     for (const id of unfinished) await this.#notRestorable(id)
     if (work.kind === 'prune') return `${gone.length} removed`
     if (work.kind === 'backup') {
       const ours = unfinished.some((id) => !this.#left.has(id))
       for (const id of unfinished) this.#left.add(id)
-      return fresh.length === 0
-        ? ours
-          ? 'unfinished'
-          : 'absent'
-        : gone.length === 0
-          ? 'complete'
-          : 'complete, and pruned after it'
+      if (fresh.length === 0) return ours ? 'unfinished' : 'absent'
+      return gone.length === 0 ? 'complete' : 'complete, and pruned after it'
     }
     return this.#lookAtTarget(work.target, work.options, complete)
   }
@@ -387,8 +403,22 @@ export async function makeWorlds(folder: string, files: number, largeBytes: numb
   return worlds
 }
 
-/** The line that says what came of the kills. */
-export function lineOf(name: string, kills: number, seed: string, counts: Counts): string {
-  const said = [...counts].sort(([a], [b]) => (a < b ? -1 : 1)).map(([what, times]) => `${what} ${times}`)
-  return `${name}, ${kills} kills, seed ${seed}: ${said.join('; ')}`
+/**
+ * Kills so many runs at random moments, backups, prunes and restores in turn, and prints what came of them.
+ * @param servers how many servers are at work at once.
+ * @returns the counts that were printed.
+ */
+export async function killAtRandom(place: KillPlace, kills: number, seed: string, servers: number): Promise<Counts> {
+  const first = await KillRounds.open(place, 'server-0', seed)
+  const others = Array.from({ length: servers - 1 }, (_, at) => KillRounds.open(place, `server-${at + 1}`, seed, first))
+  const all = [first, ...(await Promise.all(others))]
+  await Promise.all(
+    all.map(async (rounds, at) => {
+      for (let kill = at; kill < kills; kill += servers) await rounds.kill(KINDS[kill % KINDS.length] as Kind)
+      await rounds.end()
+    }),
+  )
+  const said = [...first.counts].sort(([a], [b]) => (a < b ? -1 : 1)).map(([what, times]) => `${what} ${times}`)
+  console.log(`${place.name}, ${kills} kills, seed ${seed}: ${said.join('; ')}`)
+  return first.counts
 }

@@ -83,11 +83,19 @@ export function startService(task: ServiceTask, cache: string): Service {
 }
 
 /**
- * A moment of a run that is like one that was measured: each name as likely as any other, however often it comes.
+ * A moment of a run that is like one that was measured. What the calls are to the service has equal chances, and so have
+ * the names of that, however often each comes.
  * @param calls how often each was made.
  */
 export function pickMoment(random: Random, calls: Record<string, number>): Moment {
-  const at = random.pick(Object.keys(calls).sort())
+  const names = Object.keys(calls).sort()
+  const stage = random.pick([...new Set(names.map(stageOf))])
+  const at = random.pick(names.filter((name) => stageOf(name) === stage))
   const nth = random.int(calls[at] as number)
   return { at, nth, when: random.pick(['before', 'within', 'after']), share: random.next() }
+}
+
+/** What a call is to the service: the first word of its name. */
+export function stageOf(name: string): string {
+  return name.split(' ')[0] as string
 }

@@ -96,8 +96,11 @@ export function watchFileSystem(folders: Folders, moment: Moment | undefined): M
   callbacks.renameSync = (...args) => {
     const when = due('renameSync', args[1])
     if (when === 'before') die()
-    renameSync(...args)
-    if (when) die()
+    try {
+      renameSync(...args)
+    } finally {
+      if (when) die()
+    }
   }
   syncBuiltinESMExports()
   return counts

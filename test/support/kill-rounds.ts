@@ -406,9 +406,8 @@ export async function makeWorlds(folder: string, files: number, largeBytes: numb
 /**
  * Kills so many runs at random moments, backups, prunes and restores in turn, and prints what came of them.
  * @param servers how many servers are at work at once.
- * @returns the counts that were printed.
  */
-export async function killAtRandom(place: KillPlace, kills: number, seed: string, servers: number): Promise<Counts> {
+export async function killAtRandom(place: KillPlace, kills: number, seed: string, servers: number): Promise<void> {
   const first = await KillRounds.open(place, 'server-0', seed)
   const others = Array.from({ length: servers - 1 }, (_, at) => KillRounds.open(place, `server-${at + 1}`, seed, first))
   const all = [first, ...(await Promise.all(others))]
@@ -420,5 +419,6 @@ export async function killAtRandom(place: KillPlace, kills: number, seed: string
   )
   const said = [...first.counts].sort(([a], [b]) => (a < b ? -1 : 1)).map(([what, times]) => `${what} ${times}`)
   console.log(`${place.name}, ${kills} kills, seed ${seed}: ${said.join('; ')}`)
-  return first.counts
+  for (const when of ['before', 'within', 'after'])
+    assert.ok(first.counts.get(`killed ${when}`), `none was killed ${when}`)
 }

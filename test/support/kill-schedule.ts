@@ -82,14 +82,17 @@ export function startService(task: ServiceTask, cache: string): Service {
   return { kill: () => child.kill('SIGKILL'), ended: ended() }
 }
 
+/** How often a moment comes in each, where the others count 1. */
+const WEIGHTS: Record<string, number> = { object: 4, companion: 2, lease: 2 }
+
 /**
- * A moment of a run that is like one that was measured. What the calls are to the service has equal chances, and so have
- * the names of that, however often each comes.
+ * A moment of a run that is like one that was measured. However often the calls come, what they are to the service has
+ * its weight, and the names of that have equal chances.
  * @param calls how often each was made.
  */
 export function pickMoment(random: Random, calls: Record<string, number>): Moment {
   const names = Object.keys(calls).sort()
-  const stage = random.pick([...new Set(names.map(stageOf))])
+  const stage = random.weighted(Object.fromEntries(names.map(stageOf).map((name) => [name, WEIGHTS[name] ?? 1])))
   const at = random.pick(names.filter((name) => stageOf(name) === stage))
   const nth = random.int(calls[at] as number)
   return { at, nth, when: random.pick(['before', 'within', 'after']), share: random.next() }

@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { openS3 } from '../../adapters/s3.ts'
 import { type Fault, type FaultProxy, openFaultProxy } from './fault-proxy.ts'
-import { type KillPlace, makeWorlds } from './kill-rounds.ts'
+import { type KillPlace, makeWorlds } from './kill-place.ts'
 import { type Moment, type ServiceDone, type ServiceTask, startService } from './kill-schedule.ts'
 import type { TestBucket } from './test-bucket.ts'
 
@@ -60,15 +60,20 @@ async function runThrough(proxy: FaultProxy, task: ServiceTask, folder: string):
     return faultOf(moment, asked)
   })
   const service = startService(task, join(folder, 'compiled'))
+  let isOver = false
   const kill = async () => {
     await arrival
-    if (moment?.when === 'after') while (!isAnswered(proxy)) await delay(POLL_MS)
+    if (moment?.when === 'after') while (!isOver && !isAnswered(proxy)) await delay(POLL_MS)
     else if (moment?.when === 'within') await delay(ON_ITS_WAY_MS)
     service.kill()
   }
   void kill()
-  const done = await service.ended
-  return done && { calls: { ...done.calls, ...requests } }
+  try {
+    const done = await service.ended
+    return done && { calls: { ...done.calls, ...requests } }
+  } finally {
+    isOver = true
+  }
 }
 
 /** What keeps a request at the moment at which its process is killed. */

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { openFilesystem } from '../../adapters/filesystem.ts'
 import { scratch } from './cli.ts'
-import { type KillPlace, makeWorlds } from './kill-rounds.ts'
+import { type KillPlace, makeWorlds } from './kill-place.ts'
 import { startService } from './kill-schedule.ts'
 
 /** A store in a folder, over which processes kill themselves at one of their calls of the file system. */

@@ -1,63 +1,33 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Storage } from '../../adapters/storage.ts'
 import {
   type BackupError,
   type Backups,
-  type CreateOptions,
   decideRetention,
   type LeaseOptions,
-  type ListedSnapshot,
   openBackups,
   type RestoreOptions,
   type RetentionPolicy,
 } from '../../lib/index.ts'
+import { idTime } from '../../lib/names.ts'
 import { agedStore, impatientClock } from './aged-store.ts'
-import {
-  type Moment,
-  pickMoment,
-  type ServiceDone,
-  type ServiceTask,
-  type ServiceWork,
-  stageOf,
-} from './kill-schedule.ts'
-import { type Random, seededBytes, seededRandom } from './random.ts'
+import { type Counts, KINDS, type KillPlace, type Kind } from './kill-place.ts'
+import { type Moment, pickMoment, type ServiceDone, type ServiceWork, stageOf } from './kill-schedule.ts'
+import { type Random, seededRandom } from './random.ts'
 import { DAY_MS, HOUR_MS, keysIn } from './retention.ts'
 import { diffTrees } from './tree.ts'
-
-export type Kind = ServiceWork['kind']
-export const KINDS: readonly Kind[] = ['backup', 'prune', 'restore']
 
 const KEY = Buffer.alloc(32, 3)
 const POLICY: RetentionPolicy = { keepLast: 2 }
 /** What a reader or a prune that died has marked counts for so long at most. */
 const MARKS_MS = 11 * 60_000
 const ATTEMPTS_MAX = 10
-/** Of the rounds: in the others what is left stays for the next ones. */
+/** Of the rounds; in the others what is left stays for the next ones. */
 const CLEANED_SHARE = 1 / 3
-/** Of the rounds: in the others only snapshots that are new, or that were to be removed, are restored again. */
+/** Of the rounds; in the others only snapshots that are new, or that were to be removed, are restored again. */
 const RESTORED_SHARE = 1 / 4
-
-/** One store, and how processes are killed over it. */
-export interface KillPlace {
-  /** For the line that is printed. */
-  name: string
-  /** The store as the next run sees it: past whatever stands before it. */
-  storage: Storage
-  /** A folder of the test's own. */
-  folder: string
-  worlds: readonly [string, string]
-  create: CreateOptions
-  /** Does the work in a process of its own, and kills it at the moment. @returns null when it was killed. */
-  run(task: Omit<ServiceTask, 'config' | 'folders'> & { place: string }): Promise<ServiceDone | null>
-  /** How many uploads of a server were begun, and neither finished nor cancelled. */
-  pending(server: string): Promise<number>
-}
-
-/** Counts of what was seen, by name. */
-export type Counts = Map<string, number>
 
 /** One server in a store, at which one run after the other is killed. */
 export class KillRounds {
@@ -71,6 +41,8 @@ export class KillRounds {
   readonly #measured: Map<string, Record<string, number>>
   /** Which bytes, by the store's name of them, were restored and compared. */
   readonly #compared = new Map<string, string>()
+  /** Unfinished ones that were seen in an earlier round. */
+  readonly #left = new Set<string>()
   readonly counts: Counts
   #round = 0
 
@@ -156,8 +128,8 @@ export class KillRounds {
     const before = (await this.#list()).complete
     assert.deepEqual(before, [...this.#known.keys()].sort(), 'the snapshots that were there before the round')
     const { create: options, worlds } = this.#place
-    if (kind !== 'restore')
-      return { work: kind === 'prune' ? { kind } : { kind, source: this.#next(), options }, place, before }
+    if (kind === 'prune') return { work: { kind }, place, before }
+    if (kind === 'backup') return { work: { kind, source: this.#next(), options }, place, before }
     const target = join(place, 'target')
     const other = worlds.find((world) => world !== this.#known.get(before.at(-1) as string)) as string
     // Node's own cp keeps no times of folders.
@@ -199,7 +171,7 @@ export class KillRounds {
     for (const id of gone) this.#known.delete(id)
     if (work.kind === 'backup') for (const id of fresh) this.#known.set(id, work.source)
     const all = this.#random.chance(RESTORED_SHARE)
-    for (const { id, version } of (await listOf(this.#backups)).snapshots.filter((one) => one.complete)) {
+    for (const { id, version } of (await this.#backups.list()).filter((one) => one.complete)) {
       // The same bytes as when they were restored, and nobody was to remove them.
       if (!all && !condemned.includes(id) && version !== undefined && this.#compared.get(id) === version) continue
       await this.#restorable(id, condemned.includes(id))
@@ -215,9 +187,6 @@ export class KillRounds {
     }
     return this.#lookAtTarget(work.target, work.options, complete)
   }
-
-  /** Unfinished ones that were seen in an earlier round. */
-  readonly #left = new Set<string>()
 
   async #lookAtTarget(target: string, { overwrite }: RestoreOptions, complete: readonly string[]): Promise<string> {
     const [newest, other] = this.#newestAndOther(complete)
@@ -306,7 +275,7 @@ export class KillRounds {
       const { problems } = await aged.prune(POLICY, { stateDir: join(this.#folder, 'state'), now, lease })
       assert.deepEqual(problems, [], what)
     }
-    const { snapshots } = await listOf(this.#backups)
+    const snapshots = await this.#backups.list()
     for (const id of this.#known.keys()) if (!snapshots.some((one) => one.id === id)) this.#known.delete(id)
     assert.deepEqual(
       snapshots.map(({ id }) => id),
@@ -338,13 +307,13 @@ export class KillRounds {
   }
 
   async #list(): Promise<{ complete: string[]; unfinished: string[] }> {
-    const { snapshots } = await listOf(this.#backups)
+    const snapshots = await this.#backups.list()
     const ids = (state: boolean) => snapshots.filter(({ complete }) => complete === state).map(({ id }) => id)
     return { complete: ids(true), unfinished: ids(false) }
   }
 
   #condemned(ids: readonly string[]): string[] {
-    const snapshots = ids.map((id) => ({ id, server: this.#server, created: new Date(idDate(id)), complete: true }))
+    const snapshots = ids.map((id) => ({ id, server: this.#server, created: idTime(id) as Date, complete: true }))
     const decisions = decideRetention(snapshots, POLICY, new Date())
     return decisions.filter(({ action }) => action === 'remove').map(({ snapshot }) => snapshot.id)
   }
@@ -380,27 +349,6 @@ export class KillRounds {
   #count(name: string, times = 1): void {
     if (times > 0) this.counts.set(name, (this.counts.get(name) ?? 0) + times)
   }
-}
-
-async function listOf(backups: Backups): Promise<{ snapshots: ListedSnapshot[] }> {
-  return { snapshots: (await backups.list()) as ListedSnapshot[] }
-}
-
-function idDate(id: string): string {
-  return `${id.slice(0, 11)}${id.slice(11, 24).replace(/-/g, ':')}`
-}
-
-/** Two worlds of one size that differ in every file. */
-export async function makeWorlds(folder: string, files: number, largeBytes: number): Promise<[string, string]> {
-  const worlds: [string, string] = [join(folder, 'world-a'), join(folder, 'world-b')]
-  for (const [index, world] of worlds.entries()) {
-    await mkdir(join(world, 'region'), { recursive: true })
-    for (let at = 0; at < files; at += 1) {
-      const bytes = at % 4 === 0 ? largeBytes : 2000 + at
-      await writeFile(join(world, 'region', `r.${at}.mca`), seededBytes(bytes, index * 1000 + at))
-    }
-  }
-  return worlds
 }
 
 /**

@@ -5,7 +5,7 @@ import { watchFileSystem } from './fs-moments.ts'
 import type { ServiceDone, ServiceTask } from './kill-schedule.ts'
 
 /** Not the default: whoever watches a dead holder waits for it, by a clock of its own or not. */
-const lease = { ttlMs: 60_000 }
+const lease = { ttlMs: 120_000 }
 
 process.once('message', async (task: ServiceTask) => {
   const { config, server, key, work, policy, stateDir, folders, moment } = task

@@ -23,7 +23,7 @@ const KEY = Buffer.alloc(32, 3)
 const POLICY: RetentionPolicy = { keepLast: 2 }
 /** What a reader or a prune that died has marked counts for so long at most. */
 const MARKS_MS = 11 * 60_000
-const ATTEMPTS_MAX = 10
+const ATTEMPTS_MAX = 20
 /** Of the rounds; in the others what is left stays for the next ones. */
 const CLEANED_SHARE = 1 / 3
 /** Of the rounds; in the others only snapshots that are new, or that were to be removed, are restored again. */

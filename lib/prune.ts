@@ -2,6 +2,7 @@ import { StorageError } from '../adapters/errors.ts'
 import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import { type ListedSnapshot, type Survey, surveyStore } from './catalog.ts'
 import { BackupError } from './errors.ts'
+import { isStrayBeat } from './lease-claims.ts'
 import { isLiveMark, type Mark, parseMark } from './marks.ts'
 import { COMPANION_SUFFIX } from './names.ts'
 import { markRemoval } from './read-lease.ts'
@@ -194,7 +195,7 @@ class Pruning {
     const { server, snapshots } = this.#report
     const { signal } = this.#options
     const condemned = snapshots.filter(({ action }) => action === 'remove')
-    if (condemned.length + first.orphans.length === 0) return
+    if (condemned.length + first.orphans.length + leftByTheDead(first, this.#now).length === 0) return
     const ids = condemned.map(({ snapshot }) => snapshot.id)
     this.#marks = await markRemoval(this.#storage, server, ids, signal)
     try {
@@ -205,7 +206,7 @@ class Pruning {
       const going = this.#confirm(condemned, second, storeTime)
       await this.#each(going, (one) => this.#remove(one))
       await this.#each(second.orphans, (orphan) => this.#removeOrphan(orphan, first, storeTime))
-      await this.#removeOldMarks(second.leases, storeTime)
+      await this.#each(leftByTheDead(second, storeTime), ({ key }) => this.#removeLeft(key))
     } finally {
       await Promise.all(this.#marks.map((mark) => mark.release()))
     }
@@ -299,16 +300,21 @@ class Pruning {
     }
   }
 
-  /** Those of processes that died. What fails here is no matter: they count for nothing. */
-  async #removeOldMarks(leases: readonly ObjectStat[], storeTime: Date): Promise<void> {
-    const old = leases.filter((lease) => parseMark(lease.key) && isLeftover(lease, storeTime))
-    await this.#each(old, ({ key }) => this.#storage.delete(key, { signal: this.#options.signal }).catch(() => {}))
+  /** What fails here is no matter: it counts for nothing. */
+  async #removeLeft(key: string): Promise<void> {
+    await this.#storage.delete(key, { signal: this.#options.signal }).catch(() => {})
   }
 }
 
 /** By the store's time as well as by ours: one of the two may be wrong. */
 function isAbandoned(snapshot: ListedSnapshot, { snapshots }: Survey, now: Date, storeTime: Date): boolean {
   return isLeftover(snapshot, storeTime) && !snapshot.pinned && hasNewer(snapshot, snapshots, now)
+}
+
+/** Marks of processes that died, and what is left of their claims. The next claimant removes whole claims itself. */
+function leftByTheDead({ leases }: Survey, time: Date): ObjectStat[] {
+  const keys = new Set(leases.map(({ key }) => key))
+  return leases.filter((lease) => isLeftover(lease, time) && (parseMark(lease.key) || isStrayBeat(lease.key, keys)))
 }
 
 function isLeftover({ modified }: { modified: Date }, time: Date): boolean {

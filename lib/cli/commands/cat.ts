@@ -47,6 +47,7 @@ export async function catCommand(
     server: options.server,
     encryption,
     onFallback,
+    onNotice: output.notice,
     ...keys,
   })
   try {

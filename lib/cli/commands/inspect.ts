@@ -44,6 +44,7 @@ export async function inspectCommand(
     encryption,
     ...keys,
     stateFolder: defaultStateFolder(),
+    onNotice: output.notice,
   })
   try {
     const {

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { S3_PROFILES, type S3ProfileName } from '../../adapters/s3-profiles.ts'
-import { bytes, rate, secret } from './values.ts'
+import { bytes, rate, secret, whole } from './values.ts'
 
 const prefix = z.string().meta({ description: 'All objects live beneath it; a slash at its end is implied.' })
 const partBytes = bytes.meta({ description: 'Bytes of a part at least: 16MiB. The default suits most.' })
@@ -42,9 +42,7 @@ export const s3Schema = z
       ])
       .meta({ description: 'How the store encrypts what it keeps, beside millrace.' })
       .optional(),
-    objectLock: z
-      .strictObject({ mode: z.enum(['GOVERNANCE', 'COMPLIANCE']), days: z.int().min(1).max(36_500) })
-      .optional(),
+    objectLock: z.strictObject({ mode: z.enum(['GOVERNANCE', 'COMPLIANCE']), days: whole(1, 36_500) }).optional(),
     tags: z.record(z.string(), z.string()).optional(),
     partBytes: partBytes.optional(),
     ...common,

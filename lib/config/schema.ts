@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { destinationSchema } from './destination.ts'
-import { duration, secret } from './values.ts'
+import { duration, secret, whole } from './values.ts'
 
 const NAME = /^[a-z0-9][a-z0-9._-]*$/
 const name = z.string().max(250).regex(NAME, {
@@ -8,7 +8,7 @@ const name = z.string().max(250).regex(NAME, {
 })
 const glob = z.string().min(1)
 const shell = z.string().min(1).meta({ description: "A command for the system's shell." })
-const count = z.int().min(0)
+const count = whole(0)
 
 export const retentionSchema = z
   .strictObject({
@@ -19,7 +19,7 @@ export const retentionSchema = z
     keepMonthly: count.optional(),
     keepYearly: count.optional(),
     keepWithin: duration.optional(),
-    minimum: z.int().min(1).meta({ description: 'The newest n stay whatever the rules say.' }).optional(),
+    minimum: whole(1).meta({ description: 'The newest n stay whatever the rules say.' }).optional(),
   })
   .meta({ description: 'What stays; a snapshot that any rule keeps stays.' })
 
@@ -83,7 +83,7 @@ const shared = {
     .boolean()
     .meta({ description: 'Prune after each backup. Default: true where retention is given.' })
     .optional(),
-  level: z.int().min(1).max(22).meta({ description: 'zstd level. Default: 3.' }).optional(),
+  level: whole(1, 22).meta({ description: 'zstd level. Default: 3.' }).optional(),
   defaultExcludes: z.boolean().optional(),
   wait: duration.meta({ description: 'Wait so long for another run of the server to end.' }).optional(),
   stallTimeout: duration.meta({ description: 'Drop a destination that takes nothing for so long.' }).optional(),
@@ -134,12 +134,7 @@ export const configSchema = z
     stateFolder: z.string().min(1).optional(),
     daemon: z
       .strictObject({
-        port: z
-          .int()
-          .min(0)
-          .max(65_535)
-          .meta({ description: 'Of the status page, on loopback. Default: none.' })
-          .optional(),
+        port: whole(0, 65_535).meta({ description: 'Of the status page, on loopback. Default: none.' }).optional(),
         healthFile: z.string().min(1).optional(),
       })
       .meta({ description: 'Of `millrace schedule`.' })

@@ -20,6 +20,8 @@ export interface LoadedConfig {
   config: Config
   /** What works and is hardly meant, a sentence each. */
   warnings: readonly string[]
+  /** Those of them that whoever runs anything by it should see. */
+  dangers: readonly string[]
 }
 
 /**
@@ -55,7 +57,8 @@ export async function findConfigFile(given?: string): Promise<string | undefined
 export async function loadConfig(file: string): Promise<LoadedConfig> {
   const { text, mode } = await readText(file)
   const loaded = parseConfig(text, file)
-  return { ...loaded, warnings: [...loaded.warnings, ...rightsWarnings(loaded, mode)] }
+  const { dangers, warnings } = rightsWarnings(loaded, mode)
+  return { ...loaded, dangers, warnings: [...loaded.warnings, ...dangers, ...warnings] }
 }
 
 /**
@@ -72,7 +75,13 @@ export function parseConfig(text: string, file: string): LoadedConfig {
   const all = 'problems' in result ? [...result.problems, ...problems] : problems
   if (!('config' in result) || all.length > 0) throw new BackupError('USAGE', linesOf(all, yaml, label))
   const path = resolve(file)
-  return { file: path, folder: dirname(path), config: result.config, warnings: linesOf(warnings, yaml, label) }
+  return {
+    file: path,
+    folder: dirname(path),
+    config: result.config,
+    warnings: linesOf(warnings, yaml, label),
+    dangers: [],
+  }
 }
 
 function linesOf(problems: readonly Problem[], yaml: YamlFile, label: string): string[] {
@@ -119,15 +128,18 @@ function labelOf(file: string): string {
   return near === '' || near.startsWith('..') || isAbsolute(near) ? resolve(file) : near
 }
 
-function rightsWarnings({ file, config }: LoadedConfig, mode: number): string[] {
-  if (process.platform === 'win32') return []
+function rightsWarnings({ file, config }: LoadedConfig, mode: number): { dangers: string[]; warnings: string[] } {
   const label = labelOf(file)
-  if (mode & 0o022) {
-    return [`${label} can be written by others, who can have commands run in your name by it: \`chmod go-w ${label}\`.`]
-  }
+  if (process.platform === 'win32') return { dangers: [], warnings: [] }
+  const isWritable = `${label} can be written by others, who can have commands run in your name by it: \`chmod go-w ${label}\`.`
+  if (mode & 0o002) return { dangers: [isWritable], warnings: [] }
+  // The group may be one of this user alone.
+  if (mode & 0o020) return { dangers: [], warnings: [isWritable] }
+  // What file: names is held by that file's own rights.
   const isTold = /"(?:\$\{\w+\}|command:.*?)"/s.test(JSON.stringify(config))
-  if (mode & 0o044 && isTold) {
-    return [`${label} can be read by others, and says where secrets are: \`chmod 600 ${label}\`.`]
+  if (!(mode & 0o044) || !isTold) return { dangers: [], warnings: [] }
+  return {
+    dangers: [],
+    warnings: [`${label} can be read by others, and says where secrets are: \`chmod 600 ${label}\`.`],
   }
-  return []
 }

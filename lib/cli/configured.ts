@@ -1,23 +1,21 @@
 import { openStorage } from '../../adapters/open.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import type { Backups, BackupsOptions } from '../backups.ts'
+// Not by its index: what reads the file is large, and loaded only where there is one.
+import { findConfigFile } from '../config/find.ts'
+import type { LoadedConfig } from '../config/load.ts'
+import { type Keys, keysOf, openOver } from '../config/open.ts'
 import {
   destinationNames,
-  findConfigFile,
   hasDestination,
   hasServer,
-  type Keys,
-  keysOf,
-  type LoadedConfig,
-  loadConfig,
   metricsFileOf,
-  openDestination,
-  openOver,
   type ServerSettings,
   serverNames,
   serverSettings,
   stateFolderOf,
-} from '../config/index.ts'
+} from '../config/settings.ts'
+import { openDestination } from '../config/storage.ts'
 import { BackupError } from '../errors.ts'
 import { nearest } from '../nearest.ts'
 import type { Output } from './output.ts'
@@ -57,6 +55,7 @@ export async function configOf({ config }: ConfigOptions, output: Output): Promi
   if (config === false) return undefined
   const file = await findConfigFile(typeof config === 'string' ? config : undefined)
   if (file === undefined) return undefined
+  const { loadConfig } = await import('../config/load.ts')
   const loaded = await loadConfig(file)
   for (const message of loaded.dangers) output.warning({ kind: 'config', path: file, message })
   return loaded

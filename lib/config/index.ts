@@ -1,5 +1,6 @@
 export type { DestinationConfig } from './destination.ts'
-export { findConfigFile, type LoadedConfig, loadConfig, parseConfig } from './load.ts'
+export { findConfigFile } from './find.ts'
+export { type LoadedConfig, loadConfig, parseConfig } from './load.ts'
 export {
   createOptionsOf,
   type Keys,

@@ -1,14 +1,12 @@
 import { constants } from 'node:fs'
-import { access, open } from 'node:fs/promises'
-import { homedir } from 'node:os'
-import { dirname, isAbsolute, join, relative, resolve } from 'node:path'
+import { open } from 'node:fs/promises'
+import { dirname, isAbsolute, relative, resolve } from 'node:path'
 import { BackupError } from '../errors.ts'
 import { checkReferences } from './checks.ts'
 import { type Problem, pathText, validate } from './problems.ts'
 import type { Config } from './schema.ts'
 import { readYaml, type YamlFile } from './yaml.ts'
 
-const FILE_NAME = 'millrace.yaml'
 /** A file of a thousand servers has a tenth of that. */
 const MAX_BYTES = 1024 * 1024
 
@@ -22,31 +20,6 @@ export interface LoadedConfig {
   warnings: readonly string[]
   /** Those of them that whoever runs anything by it should see. */
   dangers: readonly string[]
-}
-
-/**
- * Finds the config file: the one that is given, else MILLRACE_CONFIG, else `millrace.yaml` in the current folder, in
- * `$XDG_CONFIG_HOME/millrace` (`~/.config/millrace`), or in `/etc/millrace`.
- * @returns its absolute path; undefined where there is none. One that is named need not be there: loading it says so.
- */
-export async function findConfigFile(given?: string): Promise<string | undefined> {
-  const named = given ?? (process.env.MILLRACE_CONFIG || undefined)
-  if (named !== undefined) return resolve(named)
-  const folders = [
-    process.cwd(),
-    join(process.env.XDG_CONFIG_HOME || join(homedir(), '.config'), 'millrace'),
-    ...(process.platform === 'win32' ? [] : ['/etc/millrace']),
-  ]
-  for (const folder of folders) {
-    const file = join(folder, FILE_NAME)
-    // One that is there and may not be read is found: passing it over would use another one.
-    const isThere = await access(file, constants.F_OK).then(
-      () => true,
-      (error: NodeJS.ErrnoException) => error.code !== 'ENOENT' && error.code !== 'ENOTDIR',
-    )
-    if (isThere) return file
-  }
-  return undefined
 }
 
 /**

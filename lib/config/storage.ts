@@ -3,7 +3,6 @@ import { withBandwidth } from '../../adapters/layers/index.ts'
 import { openStorage, type StorageConfig } from '../../adapters/open.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { BackupError } from '../errors.ts'
-import type { DestinationConfig } from './destination.ts'
 import type { LoadedConfig } from './load.ts'
 import { pathFrom } from './paths.ts'
 import { resolvePassword } from './secret.ts'
@@ -38,11 +37,7 @@ export async function openDestination(loaded: LoadedConfig, name: string): Promi
  */
 export async function storageConfigOf(loaded: LoadedConfig, name: string): Promise<StorageConfig> {
   const destination = destinationConfig(loaded, name)
-  const {
-    bandwidth: _,
-    readBandwidth: __,
-    ...given
-  } = { ...destination, ...(await secretsOf(loaded, name, destination)) }
+  const { bandwidth: _, readBandwidth: __, ...given } = { ...destination, ...(await secretsOf(loaded, name)) }
   switch (given.provider) {
     case 'filesystem':
       return { ...given, root: pathFrom(loaded.folder, given.root) }
@@ -68,18 +63,25 @@ export async function storageConfigOf(loaded: LoadedConfig, name: string): Promi
   }
 }
 
-/** Each secret of a destination, as itself. @throws BackupError USAGE. */
-export async function secretsOf(
+/** Where each secret of a destination is, and what it is called in errors. */
+export function secretReferences(
   loaded: LoadedConfig,
   name: string,
-  destination: DestinationConfig,
+): { field: (typeof SECRETS)[number]; reference: string; what: string }[] {
+  const destination = destinationConfig(loaded, name) as Partial<Record<(typeof SECRETS)[number], string>>
+  return SECRETS.flatMap((field) => {
+    const reference = destination[field]
+    return reference === undefined ? [] : [{ field, reference, what: `destinations.${name}.${field}` }]
+  })
+}
+
+async function secretsOf(
+  loaded: LoadedConfig,
+  name: string,
 ): Promise<Partial<Record<(typeof SECRETS)[number], string>>> {
   const found: Partial<Record<(typeof SECRETS)[number], string>> = {}
-  for (const field of SECRETS) {
-    const reference = (destination as Partial<Record<typeof field, string>>)[field]
-    // S3's encryption has a keyId of its own, which is not here.
-    if (reference === undefined) continue
-    found[field] = await resolvePassword(reference, { folder: loaded.folder, what: `destinations.${name}.${field}` })
+  for (const { field, reference, what } of secretReferences(loaded, name)) {
+    found[field] = await resolvePassword(reference, { folder: loaded.folder, what })
   }
   return found
 }

@@ -1,15 +1,9 @@
 import { stat } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
 import { type Command, Option } from 'commander'
-import {
-  createOptionsOf,
-  hasServer,
-  type LoadedConfig,
-  rconPasswordOf,
-  type ServerSettings,
-  serverNames,
-  serverSettings,
-} from '../../config/index.ts'
+import type { LoadedConfig } from '../../config/load.ts'
+import { createOptionsOf, rconPasswordOf } from '../../config/open.ts'
+import { hasServer, type ServerSettings, serverNames, serverSettings } from '../../config/settings.ts'
 import { BackupError } from '../../errors.ts'
 import { checkServer } from '../../names.ts'
 import { nearest } from '../../nearest.ts'

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import type { ProbeReport } from '../../../adapters/storage.ts'
-import type { LoadedConfig } from '../../config/index.ts'
+import type { LoadedConfig } from '../../config/load.ts'
 import { type ConfigOptions, configOf, openStore, storesToCheck } from '../configured.ts'
 import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatDuration, formatTable, printable } from '../format.ts'

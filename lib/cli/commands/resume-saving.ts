@@ -1,5 +1,7 @@
 import type { Command } from 'commander'
-import { type LoadedConfig, rconPasswordOf, serverNames, serverSettings, stateFolderOf } from '../../config/index.ts'
+import type { LoadedConfig } from '../../config/load.ts'
+import { rconPasswordOf } from '../../config/open.ts'
+import { serverNames, serverSettings, stateFolderOf } from '../../config/settings.ts'
 import { listMarkings } from '../../quiesce/marker.ts'
 import { parseAddress, type Resumed, resumeSaving } from '../../quiesce/resume.ts'
 import { type ConfigOptions, configOf } from '../configured.ts'

@@ -96,7 +96,7 @@ test('each wrong command line is told in a sentence with its exit code, without 
     // Without a config.
     usage(['backup'], /^millrace: Name a folder or file to back up/, { cwd: bare }),
     usage(
-      ['backup', folder],
+      ['backup', join(folder, 'worlds/survival')],
       /^millrace: The required option --to is missing: give the store's URL.*`millrace config example`/,
       { cwd: bare },
     ),
@@ -118,7 +118,7 @@ test('each wrong command line is told in a sentence with its exit code, without 
     // A config that is wrong.
     usage(
       ['config', 'check', 'bad.yaml'],
-      /^millrace: bad\.yaml:1:1 destinations is missing\.\nbad\.yaml:1:35 servers\.a\.level must be a whole number from 1 to 22\.\nbad\.yaml:1:65 servers\.a\.encryption\.password is a secret: .*\n$/,
+      /^millrace: bad\.yaml:1:1 destinations is missing\.\nbad\.yaml:1:35 servers\.a\.level must be a whole number from 1 to 22\.\nbad\.yaml:1:63 servers\.a\.encryption\.password is a secret: .*\n$/,
     ),
     usage(
       ['status', '--config', 'bad.yaml', '--from', 'file:///x', '--server', 'a'],
@@ -244,12 +244,15 @@ test('a config does the whole round: backup of all servers, list, status, verify
     assert.ok(!`${stdout}${stderr}`.includes(SECRET))
   }
   assert.match(results[0]?.stdout ?? '', /of survival as .*of creative as .*All 2 servers were backed up\.\n$/s)
-  const made = events(of('backup', 'survival', '--json')).find(({ event }) => event === 'snapshot')
+  const made = events(of('backup', 'survival', '--json')).find(({ event }) => event === 'snapshot') as Record<
+    string,
+    unknown
+  >
   assert.deepEqual(
-    (made?.destinations as { destination: string }[]).map(({ destination }) => destination),
+    (made.destinations as { destination: string }[]).map(({ destination }) => destination),
     [`file://${folder}/stores/local`, `file://${folder}/stores/spare`],
   )
-  assert.equal((made?.omissions as { excluded: number }).excluded, 1)
+  assert.equal((made.omissions as { excluded: number }).excluded, 1)
   assert.deepEqual(
     events(of('list', '--json')).map(({ server }) => server),
     ['survival', 'survival', 'creative'],

@@ -4,6 +4,7 @@ import { addAdopt } from './commands/adopt.ts'
 import { addBackup } from './commands/backup.ts'
 import { addCat } from './commands/cat.ts'
 import { addCheck } from './commands/check.ts'
+import { addConfig } from './commands/config.ts'
 import { addDecrypt, addEncrypt } from './commands/crypt.ts'
 import { addInspect } from './commands/inspect.ts'
 import { addList } from './commands/list.ts'
@@ -22,6 +23,7 @@ import type { Runner } from './run.ts'
 const COMMANDS = [
   addBackup,
   addCheck,
+  addConfig,
   addList,
   addStatus,
   addResumeSaving,

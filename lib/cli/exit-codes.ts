@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import { StorageError } from '../../adapters/errors.ts'
 import { TransformError } from '../../transforms/index.ts'
 import { BackupError, type BackupErrorCode } from '../errors.ts'
@@ -16,6 +17,11 @@ export const EXIT = {
   /** Deletes that a lock of the store refuses for now. */
   DEFERRED: 7,
 } as const
+
+/** What a shell gives for a process that a signal ended: 128 and its number. */
+export function signalExitCode(signal: NodeJS.Signals): number {
+  return 128 + constants.signals[signal]
+}
 
 const BACKUP_CODES: Record<BackupErrorCode, number> = {
   USAGE: EXIT.USAGE,

@@ -194,7 +194,12 @@ async function pruneAfter(
   for (const [index, storage] of backups.storages.entries()) {
     if (!destinations[index]?.ok) continue
     try {
-      const report = await backups.prune(policy, { storage, lease: lease === false ? false : undefined, signal })
+      const report = await backups.prune(policy, {
+        storage,
+        lease: lease === false ? false : undefined,
+        signal,
+        onProgress: output.progress,
+      })
       showPrune(report, output, { all: false, at: destinations.length > 1 ? storage.location : undefined })
       const code = pruneExitCode(report)
       codes.push(code === EXIT.FAILED ? EXIT.INCOMPLETE : code)

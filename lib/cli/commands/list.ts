@@ -58,9 +58,7 @@ export async function listCommand(options: ListOptions, { output, signal }: Invo
         output.result('snapshot', { ...snapshot, verified: verified.get(snapshot.key) ?? null }, '')
       }
     } else {
-      output.result(
-        'list',
-        {},
+      output.text(
         snapshots.length > 0
           ? table(snapshots, verified, long)
           : `No snapshots in ${storage.location}${options.server ? ` of ${options.server}` : ''}.`,

@@ -54,7 +54,7 @@ export async function pinCommand(
     if (options.note !== undefined) throw new BackupError('USAGE', 'Name the snapshot that the note is for.')
     const pins = await backups.pins({ signal })
     if (output.json) for (const pin of pins) output.result('pin', pin, '')
-    else output.result('pins', {}, pins.length > 0 ? table(pins) : `No snapshot of ${options.server} is pinned.`)
+    else output.text(pins.length > 0 ? table(pins) : `No snapshot of ${options.server} is pinned.`)
   })
 }
 

@@ -47,7 +47,7 @@ export async function pruneCommand(options: PruneCommandOptions, { output, signa
   // Nothing is opened, so no password is needed.
   const backups = await openBackups({ storage: from, server, encryption: false })
   try {
-    const report = await backups.prune(policy, { dryRun, lease, stateDir, signal })
+    const report = await backups.prune(policy, { dryRun, lease, stateDir, signal, onProgress: output.progress })
     showPrune(report, output, { all: true })
     return pruneExitCode(report)
   } finally {
@@ -73,7 +73,7 @@ export function showPrune(
     }
     for (const problem of problems) output.result('problem', { ...where, ...problem }, '')
   } else if (shown.length > 0) {
-    output.result('decisions', {}, table(shown))
+    output.text(table(shown))
   }
   const counts = Object.fromEntries(
     Object.keys(WORDS).map((name) => [name, report.snapshots.filter(({ outcome }) => outcome === name).length]),
@@ -93,7 +93,7 @@ export function showPrune(
     notes,
   }
   output.result('prune', fields, summary(report, counts, unfinished, at))
-  if (!output.json) for (const { message } of problems) process.stderr.write(`millrace: ${printable(message)}\n`)
+  if (!output.json) for (const { message } of problems) output.complain(message)
 }
 
 function table(shown: PruneReport['snapshots']): string {

@@ -8,6 +8,7 @@ import type { Fallback } from '../../fallback.ts'
 import { defaultStateFolder } from '../../state.ts'
 import type { Verification, VerificationOrError, VerifyOptions } from '../../verify.ts'
 import { VerifyNotes } from '../../verify-notes.ts'
+import type { EventFields } from '../events.ts'
 import { EXIT, exitCodeOf } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration } from '../format.ts'
 import { withKeys, withMetrics, withStores, withTrust } from '../options.ts'
@@ -101,7 +102,7 @@ export async function verifyCommand(
     const found = await backups.verify(id ?? 'latest', { ...verify, onCopy })
     output.result('verification', found, textOf(found))
     if (found.status === 'damaged' && !output.json) {
-      process.stderr.write(`millrace: snapshot ${found.id} is damaged; use another one\n`)
+      output.complain(`snapshot ${found.id} is damaged; use another one`)
     }
     await report(found.status === 'ok' && fallbacks === 0)
     // One copy is good, and another one is not.
@@ -142,10 +143,10 @@ function graver(one: number, two: number): number {
   return GRAVITY.indexOf(two) > GRAVITY.indexOf(one) ? two : one
 }
 
-function fieldsOf(found: VerificationOrError): object {
+function fieldsOf(found: VerificationOrError): EventFields<'verification'> {
   if (found.status !== 'failed') return found
   const { code } = found.error as { code?: unknown }
-  return { id: found.id, status: 'failed', reason: found.error.message, ...(code === undefined ? {} : { code }) }
+  return { id: found.id, status: 'failed', reason: found.error.message, ...(typeof code === 'string' ? { code } : {}) }
 }
 
 /** What was found is still good when it cannot be noted. */
@@ -154,7 +155,7 @@ async function remember(storage: Storage, snapshot: Snapshot, found: Verificatio
     await new VerifyNotes(defaultStateFolder(), storage.location).remember(snapshot, found)
   } catch (error) {
     if (output.json) return
-    process.stderr.write(`Note: the result could not be noted for \`millrace list\`: ${(error as Error).message}\n`)
+    output.notice(`The result could not be noted for \`millrace list\`: ${(error as Error).message}`)
   }
 }
 

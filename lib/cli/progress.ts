@@ -58,7 +58,7 @@ function rateOf({ bytesPerSecond, idleMs }: Shown): string {
 }
 
 function leftOf({ etaMs, idleMs }: Shown): string[] {
-  return etaMs === undefined || idleMs !== undefined ? [] : [`${formatDuration(etaMs)} left`]
+  return etaMs === undefined || idleMs !== undefined ? [] : [`${formatDuration(Math.max(1000, etaMs))} left`]
 }
 
 function destinationLine({ destination, state, sentBytes, pendingBytes }: DestinationProgress, room: number): string {

@@ -2,6 +2,7 @@ import { constants } from 'node:os'
 import { StorageError } from '../../adapters/errors.ts'
 import { TransformError } from '../../transforms/index.ts'
 import { BackupError, type BackupErrorCode } from '../errors.ts'
+import { isFullDisk } from '../space.ts'
 
 export const EXIT = {
   GOOD: 0,
@@ -43,13 +44,17 @@ const BACKUP_CODES: Record<BackupErrorCode, number> = {
   QUIESCE: EXIT.FAILED,
   SERVER_STOPPED: EXIT.FAILED,
   SERVER_SILENT: EXIT.FAILED,
+  OUTPUT: EXIT.FAILED,
   BUSY: EXIT.REFUSED,
 }
 
 /** The exit code that an error is worth. */
 export function exitCodeOf(error: unknown): number {
+  // A disk that turned out to be full while it was written to: nothing refused it beforehand.
+  if (isFullDisk(error)) return EXIT.FAILED
   if (error instanceof BackupError) return BACKUP_CODES[error.code]
   if (error instanceof TransformError) {
+    if (error.code === 'SPOOL') return EXIT.FAILED
     return error.code === 'BAD_KEY' || error.code === 'BAD_OPTION' ? EXIT.USAGE : EXIT.DAMAGED
   }
   if (error instanceof StorageError) {

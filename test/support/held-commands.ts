@@ -174,7 +174,9 @@ async function startHeld(scene: Scene, name: string, held: Held) {
   ended.catch(() => {})
   const input = held.input ?? (name === 'decrypt' ? await sealed(scene) : undefined)
   if (input) run.child.stdin.write(input)
-  const early = ended.then(({ code, stderr }) => assert.fail(`${name} ended with ${code} before it was held: ${stderr}`))
+  const early = ended.then(({ code, stderr }) =>
+    assert.fail(`${name} ended with ${code} before it was held: ${stderr}`),
+  )
   await Promise.race([arrived, early])
   while (!isOver && held.until && !(await held.until(scene))) await delay(20)
   if (isOver) await early
@@ -183,7 +185,11 @@ async function startHeld(scene: Scene, name: string, held: Held) {
 
 /** Some whole frames and a half one. */
 async function sealed({ folder, options }: Scene): Promise<Buffer> {
-  const { stdout } = await millrace(['encrypt', '--key-file', 'key'], { ...options, input: sample(3_000_000), cwd: folder })
+  const { stdout } = await millrace(['encrypt', '--key-file', 'key'], {
+    ...options,
+    input: sample(3_000_000),
+    cwd: folder,
+  })
   return stdout.subarray(0, 2_500_000)
 }
 

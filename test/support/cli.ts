@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
+import { parseEvent } from '../../lib/cli/events.ts'
 import { assertNoSecrets } from './no-secrets.ts'
 
 export const BIN = join(import.meta.dirname, '../../lib/cli/bin.ts')
@@ -20,7 +21,7 @@ export interface CliResult {
   code: number | null
   stdout: Buffer
   stderr: string
-  /** The lines of `--json` output. */
+  /** The lines of `--json` output, each held against its type. */
   events(): Record<string, unknown>[]
 }
 
@@ -75,7 +76,7 @@ export function startMillrace(
             .trim()
             .split('\n')
             .filter((line) => line !== '')
-            .map((line) => JSON.parse(line)),
+            .map((line) => parseEvent(line) as unknown as Record<string, unknown>),
       })
     })
   })

@@ -1,5 +1,5 @@
+import { redact } from '../redact.ts'
 import { printable } from './format.ts'
-import { redact } from './redact.ts'
 
 const DEPTH = 10
 

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { serverSchema } from '../config/schema.ts'
 
 /*
  * What the command says with `--json`: one object a line, told apart by `event`. The schemas stand for both the lines
@@ -151,6 +152,14 @@ const notVerified = z.strictObject({
 
 const pruneOutcome = z.enum(['kept', 'planned', 'removed', 'in-use', 'deferred', 'failed'])
 
+/** A server as the config says it is, with its defaults. */
+const configured = serverSchema.omit({ sourceCommand: true }).extend({
+  name: z.string(),
+  source: z.union([z.string(), z.strictObject({ command: z.array(z.string()).readonly() })]),
+  destinations: z.array(z.string()),
+  prune: z.boolean(),
+})
+
 /** By the name in `event`. A name whose lines come in several shapes has a union. */
 export const EVENTS = {
   progress: z.strictObject({
@@ -169,6 +178,10 @@ export const EVENTS = {
     message: z.string(),
   }),
   snapshot: z.union([made, listed]),
+  backup: z.strictObject({
+    event: z.literal('backup'),
+    servers: z.array(z.strictObject({ server: z.string(), exitCode: count })),
+  }),
   'left-out': z.strictObject({
     event: z.literal('left-out'),
     path: z.string(),
@@ -286,12 +299,13 @@ export const EVENTS = {
   }),
   pin: z.strictObject({
     event: z.literal('pin'),
+    destination: z.string().optional(),
     id: z.string(),
     note: z.string().nullable(),
     since: time.nullable(),
     snapshot: z.boolean(),
   }),
-  unpin: z.strictObject({ event: z.literal('unpin'), id: z.string() }),
+  unpin: z.strictObject({ event: z.literal('unpin'), id: z.string(), destination: z.string().optional() }),
   adopted: z.strictObject({
     event: z.literal('adopted'),
     id: z.string(),
@@ -311,6 +325,14 @@ export const EVENTS = {
         already: z.boolean(),
       }),
     ),
+  }),
+  config: z.strictObject({
+    event: z.literal('config'),
+    file: z.string(),
+    secrets: z.enum(['read', 'missing', 'not looked at']),
+    warnings: z.array(z.string()),
+    servers: z.array(configured),
+    destinations: z.array(z.strictObject({ name: z.string(), provider: z.string() })),
   }),
   login: z.strictObject({
     event: z.literal('login'),

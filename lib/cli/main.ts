@@ -5,6 +5,7 @@ import { addBackup } from './commands/backup.ts'
 import { addCat } from './commands/cat.ts'
 import { addCheck } from './commands/check.ts'
 import { addCompletion } from './commands/completion.ts'
+import { addConfig } from './commands/config.ts'
 import { addDecrypt, addEncrypt } from './commands/crypt.ts'
 import { addInspect } from './commands/inspect.ts'
 import { addList } from './commands/list.ts'
@@ -24,6 +25,7 @@ import { style } from './style.ts'
 const COMMANDS = [
   addBackup,
   addCheck,
+  addConfig,
   addList,
   addStatus,
   addResumeSaving,

@@ -84,7 +84,8 @@ export class Output {
     const { message } = error
     if (this.json)
       this.#event('error', { exitCode: code, ...(typeof kind === 'string' ? { code: kind } : {}), message })
-    this.complain(message)
+    const { lines = [message] } = error as { lines?: readonly string[] }
+    this.complain(...lines)
     if (this.#debug) process.stderr.write(`${explainError(error)}\n`)
   }
 
@@ -94,8 +95,8 @@ export class Output {
   }
 
   /** What went wrong, for people, beside the events. */
-  complain(message: string): void {
-    this.say(`${style('bad', 'millrace:', process.stderr)} ${printable(message)}`)
+  complain(...lines: readonly string[]): void {
+    this.say(`${style('bad', 'millrace:', process.stderr)} ${lines.map(printable).join('\n')}`)
   }
 
   /** One line on stderr, above the progress. */

@@ -2,7 +2,7 @@ import { password as askPassword, isCancel } from '@clack/prompts'
 import type { ReadKeys } from '../../transforms/index.ts'
 import { BackupError } from '../errors.ts'
 import { readKeyFile, readPasswordFile } from '../key-file.ts'
-import { noteSecret } from './redact.ts'
+import { noteSecret } from '../redact.ts'
 
 export interface SecretOptions {
   passwordFile?: string[] | undefined

@@ -12,9 +12,9 @@ import { DROPBOX_OAUTH, GOOGLE_OAUTH, type OAuthProvider, type TokenAnswer } fro
 import { type SignInOptions, signInByBrowser, signInByPaste } from '../../../adapters/sign-in.ts'
 import { BackupError } from '../../errors.ts'
 import { readPasswordFile } from '../../key-file.ts'
+import { noteSecret } from '../../redact.ts'
 import { EXIT } from '../exit-codes.ts'
 import { wholeNumber } from '../options.ts'
-import { noteSecret } from '../redact.ts'
 import type { Invocation, Runner } from '../run.ts'
 
 /** Adds `millrace login`. */

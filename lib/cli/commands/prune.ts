@@ -1,20 +1,26 @@
 import { type Command, Option } from 'commander'
-import { openBackups } from '../../backups.ts'
 import type { PruneOutcome, PruneReport } from '../../prune.ts'
+import type { RetentionPolicy } from '../../retention.ts'
+import { choose, openChosen, type PlaceOptions } from '../configured.ts'
+import { exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatAge, formatBytes, formatCount, formatTable, printable } from '../format.ts'
-import { type KeepOptions, policyOf, pruneExitCode, withKeep } from '../keep-options.ts'
-import { wholeNumber, withStore } from '../options.ts'
+import { hasRule, type KeepOptions, policyOf, pruneExitCode, withKeep } from '../keep-options.ts'
+import { wholeNumber, withServer, withStore } from '../options.ts'
 import type { Output } from '../output.ts'
 import type { Invocation, Runner } from '../run.ts'
 
 /** Adds `millrace prune`. */
 export function addPrune(program: Command, run: Runner): void {
-  withKeep(withStore(program.command('prune'), '--from'), wholeNumber)
-    .description('Remove the snapshots that no rule keeps. Without a rule: 24 hourly, 14 daily and 8 weekly ones stay.')
-    .requiredOption('--server <name>', "the server's name")
+  withKeep(withServer(withStore(program.command('prune'), '--from')), wholeNumber)
+    .description(
+      "Remove the snapshots that no rule keeps. Without a rule: what the config's retention keeps, else 24 hourly, 14 daily and 8 weekly ones stay.",
+    )
     .option('--dry-run', 'only say what would be removed, and why the others stay')
     .addOption(new Option('--no-lease', 'do not keep backups out meanwhile; unfinished snapshots are left alone then'))
-    .option('--state-dir <dir>', 'where unfinished snapshots are remembered (default: ~/.local/state/millrace)')
+    .option(
+      '--state-dir <dir>',
+      'where unfinished snapshots are remembered (default: as the config says, else ~/.local/state/millrace)',
+    )
     .addHelpText(
       'after',
       '\nExamples:\n  $ millrace prune --from file:///mnt/backups --server survival --dry-run\n  $ millrace prune --from file:///mnt/backups --server survival --keep-last 3 --keep-daily 30 --keep-monthly 12\n  $ millrace prune --from file:///mnt/backups --server survival --keep-within 14d --minimum 5',
@@ -22,9 +28,7 @@ export function addPrune(program: Command, run: Runner): void {
     .action((options) => run(options, (invocation) => pruneCommand(options, invocation)))
 }
 
-interface PruneCommandOptions extends KeepOptions {
-  from: string
-  server: string
+interface PruneCommandOptions extends KeepOptions, PlaceOptions {
   dryRun?: boolean
   /** false after `--no-lease`. */
   lease?: boolean
@@ -40,19 +44,45 @@ const WORDS: Record<PruneOutcome, string> = {
   failed: 'FAILED',
 }
 
-export async function pruneCommand(options: PruneCommandOptions, { output, signal }: Invocation): Promise<number> {
-  const policy = policyOf(options)
-  const { from, server, dryRun, stateDir } = options
+export async function pruneCommand(options: PruneCommandOptions, invocation: Invocation): Promise<number> {
+  const { output, signal } = invocation
+  const given = policyOf(options)
+  const { dryRun, stateDir } = options
+  const chosen = await choose(options, '--from', output)
+  const retention = chosen.settings?.retention
+  const policy = hasRule(options) || !retention ? given : withMinimum(retention, options.minimum)
   const lease = options.lease === false ? false : undefined
-  // Nothing is opened, so no password is needed.
-  const backups = await openBackups({ storage: from, server, encryption: false })
-  try {
-    const report = await backups.prune(policy, { dryRun, lease, stateDir, signal, onProgress: output.progress })
-    showPrune(report, output, { all: true })
-    return pruneExitCode(report)
-  } finally {
-    await backups.close()
+  const several = chosen.stores.length > 1
+  const codes: number[] = []
+  for (const store of chosen.stores) {
+    try {
+      // Nothing is opened, so no password is needed.
+      const backups = await openChosen({ ...chosen, stores: [store] }, { encryption: false })
+      try {
+        const report = await backups.prune(policy, {
+          dryRun,
+          lease,
+          stateDir: stateDir ?? chosen.stateFolder,
+          signal,
+          onProgress: output.progress,
+        })
+        showPrune(report, output, { all: true, at: several ? backups.storage.location : undefined })
+        codes.push(pruneExitCode(report))
+      } finally {
+        await backups.close()
+      }
+    } catch (error) {
+      if (!several || signal.aborted) throw error
+      // The other stores are pruned all the same.
+      codes.push(exitCodeOf(error))
+      output.error(error as Error, exitCodeOf(error))
+    }
   }
+  return gravest(codes)
+}
+
+function withMinimum(policy: RetentionPolicy, minimum: number | undefined): RetentionPolicy {
+  return minimum === undefined ? policy : { ...policy, minimum }
 }
 
 /**

@@ -22,11 +22,21 @@ export interface DestinationResult {
   version?: string
 }
 
+/** How far a snapshot is at one destination. */
+export interface DestinationProgress {
+  destination: string
+  state: 'writing' | 'finished' | 'failed'
+  /** Bytes that its store has taken; it may have up to 48 MiB of them on their way. */
+  sentBytes: number
+  /** Bytes that wait for it. */
+  pendingBytes: number
+}
+
 interface Destination {
   readonly name: string
   readonly storage: Storage
   lease?: Lease
-  sink?: Writable
+  sink?: GuardedSink
   version?: string | undefined
   error?: Error
 }
@@ -124,6 +134,20 @@ export class Destinations {
     this.#check()
   }
 
+  /** @param storedBytes what has come out of the stages before. */
+  progress(storedBytes: number): DestinationProgress[] {
+    return this.#all.map(({ storage, sink, error }) => {
+      const failed = error !== undefined || (sink?.destroyed === true && !sink.writableFinished)
+      const sentBytes = sink?.takenBytes ?? 0
+      return {
+        destination: storage.location,
+        state: failed ? 'failed' : sink?.writableFinished ? 'finished' : 'writing',
+        sentBytes,
+        pendingBytes: failed ? 0 : Math.max(0, storedBytes - sentBytes),
+      }
+    })
+  }
+
   results(): DestinationResult[] {
     return this.#all.map(({ storage, error, version }) => ({
       destination: storage.location,
@@ -149,7 +173,7 @@ export class Destinations {
       onConsumed: (chunk: Buffer) => void
       onNotice: ((location: string, message: string) => void) | undefined
     },
-  ): Writable {
+  ): GuardedSink {
     const { location, adapter } = storage
     return new GuardedSink(
       (consumed) =>

@@ -37,6 +37,8 @@ export type BackupErrorCode =
   | 'SERVER_STOPPED'
   /** The source's server takes connections and does not answer: it may be paused. */
   | 'SERVER_SILENT'
+  /** A file that the command was told to write cannot be written. */
+  | 'OUTPUT'
   /** Another backup holds the source's server still. */
   | 'BUSY'
 

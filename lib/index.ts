@@ -22,6 +22,7 @@ export {
   type ServerVerifyOptions,
 } from './backups.ts'
 export { type ListedSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
+export type { CliEvent } from './cli/events.ts'
 export {
   type Config,
   createOptionsOf,
@@ -54,7 +55,7 @@ export type { LeaseClock } from './lease-claims.ts'
 export { type MetricUpdate, type MetricValues, writeMetrics } from './metrics.ts'
 export type { Pin } from './pins.ts'
 export { type BackupPlan, type PlanOptions, planBackup } from './plan.ts'
-export type { PrunedSnapshot, PruneOptions, PruneOutcome, PruneProblem, PruneReport } from './prune.ts'
+export type { PrunedSnapshot, PruneOptions, PruneOutcome, PruneProblem, PruneProgress, PruneReport } from './prune.ts'
 export { type CommandQuiescerOptions, createCommandQuiescer } from './quiesce/command.ts'
 export { createMinecraftQuiescer, type MinecraftOptions } from './quiesce/minecraft.ts'
 export type { QuiesceLevel, QuiesceOutcome, Quiescer } from './quiesce/quiescer.ts'

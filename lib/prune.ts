@@ -1,5 +1,6 @@
 import { StorageError } from '../adapters/errors.ts'
 import type { ObjectStat, Storage } from '../adapters/storage.ts'
+import type { Progress } from '../transforms/index.ts'
 import { type ListedSnapshot, type Survey, surveyStore } from './catalog.ts'
 import { BackupError } from './errors.ts'
 import { isStrayBeat } from './lease-claims.ts'
@@ -26,7 +27,14 @@ export interface PruneOptions {
   lease?: (() => Promise<{ release(): Promise<void> }>) | undefined
   /** Where sightings of unfinished snapshots are remembered; `~/.local/state/millrace` when left out. */
   stateDir?: string | undefined
+  /** Told before the first removal and after each, in bytes as stored. */
+  onProgress?: ((progress: PruneProgress) => void) | undefined
   signal?: AbortSignal | undefined
+}
+
+export interface PruneProgress extends Progress {
+  /** Snapshots that have been dealt with, of those that go. */
+  snapshots: { done: number; of: number }
 }
 
 /**
@@ -204,11 +212,37 @@ class Pruning {
       // After the mark is written: whoever begins to read from now on sees it, and whoever began before is listed here.
       const second = await surveyStore(this.#storage, server, signal)
       const going = this.#confirm(condemned, second, storeTime)
-      await this.#each(going, (one) => this.#remove(one))
+      const dealtWith = this.#counter(going)
+      await this.#each(going, async (one) => {
+        await this.#remove(one)
+        dealtWith(one)
+      })
       await this.#each(second.orphans, (orphan) => this.#removeOrphan(orphan, first, storeTime))
       await this.#each(leftByTheDead(second, storeTime), ({ key }) => this.#removeLeft(key))
     } finally {
       await Promise.all(this.#marks.map((mark) => mark.release()))
+    }
+  }
+
+  /** @returns what is told of each that has been dealt with. */
+  #counter(going: readonly PrunedSnapshot[]): (one: PrunedSnapshot) => void {
+    const { onProgress } = this.#options
+    if (!onProgress) return () => {}
+    const begun = performance.now()
+    const totalBytes = going.reduce((sum, { snapshot }) => sum + snapshot.storedBytes, 0)
+    let bytes = 0
+    let done = 0
+    const tell = () => {
+      const elapsedMs = performance.now() - begun
+      const bytesPerSecond = elapsedMs > 0 ? (bytes * 1000) / elapsedMs : 0
+      const etaMs = bytesPerSecond > 0 ? ((totalBytes - bytes) * 1000) / bytesPerSecond : undefined
+      onProgress({ bytes, totalBytes, elapsedMs, bytesPerSecond, etaMs, snapshots: { done, of: going.length } })
+    }
+    tell()
+    return ({ snapshot }) => {
+      bytes += snapshot.storedBytes
+      done += 1
+      tell()
     }
   }
 

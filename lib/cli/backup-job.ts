@@ -153,6 +153,7 @@ async function pruneAfter(
         lease: lease === false ? false : undefined,
         stateDir,
         signal,
+        onProgress: output.progress,
       })
       showPrune(report, output, { all: false, at: destinations.length > 1 ? storage.location : undefined })
       const code = pruneExitCode(report)

@@ -1,6 +1,8 @@
+import { constants } from 'node:os'
 import { StorageError } from '../../adapters/errors.ts'
 import { TransformError } from '../../transforms/index.ts'
 import { BackupError, type BackupErrorCode } from '../errors.ts'
+import { isFullDisk } from '../space.ts'
 
 export const EXIT = {
   GOOD: 0,
@@ -16,6 +18,11 @@ export const EXIT = {
   /** Deletes that a lock of the store refuses for now. */
   DEFERRED: 7,
 } as const
+
+/** What a shell gives for a process that a signal ended: 128 and its number. */
+export function signalExitCode(signal: NodeJS.Signals): number {
+  return 128 + constants.signals[signal]
+}
 
 const BACKUP_CODES: Record<BackupErrorCode, number> = {
   USAGE: EXIT.USAGE,
@@ -37,13 +44,17 @@ const BACKUP_CODES: Record<BackupErrorCode, number> = {
   QUIESCE: EXIT.FAILED,
   SERVER_STOPPED: EXIT.FAILED,
   SERVER_SILENT: EXIT.FAILED,
+  OUTPUT: EXIT.FAILED,
   BUSY: EXIT.REFUSED,
 }
 
 /** The exit code that an error is worth. */
 export function exitCodeOf(error: unknown): number {
+  // A disk that turned out to be full while it was written to: nothing refused it beforehand.
+  if (isFullDisk(error)) return EXIT.FAILED
   if (error instanceof BackupError) return BACKUP_CODES[error.code]
   if (error instanceof TransformError) {
+    if (error.code === 'SPOOL') return EXIT.FAILED
     return error.code === 'BAD_KEY' || error.code === 'BAD_OPTION' ? EXIT.USAGE : EXIT.DAMAGED
   }
   if (error instanceof StorageError) {

@@ -6,6 +6,7 @@ import { createMinecraftQuiescer } from '../quiesce/minecraft.ts'
 import type { QuiesceLevel, Quiescer } from '../quiesce/quiescer.ts'
 import { addressText } from '../quiesce/rcon.ts'
 import { leftSaving, parseAddress, resumeSaving } from '../quiesce/resume.ts'
+import { noteSecret } from '../redact.ts'
 import type { Output } from './output.ts'
 
 export interface RconCliOptions {
@@ -99,7 +100,11 @@ export function holdLimitMs({ holdLimit }: QuiesceCliOptions): number | undefine
  * @throws BackupError USAGE when there is none.
  */
 export async function rconPassword({ rconPasswordFile }: RconCliOptions): Promise<string> {
-  if (rconPasswordFile !== undefined) return readPasswordFile(rconPasswordFile)
+  if (rconPasswordFile !== undefined) {
+    const password = await readPasswordFile(rconPasswordFile)
+    noteSecret(password)
+    return password
+  }
   const given = process.env.MILLRACE_RCON_PASSWORD
   if (given) return given
   throw new BackupError(

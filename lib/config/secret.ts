@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { split } from 'shlex'
 import { BackupError } from '../errors.ts'
 import { readKeyFile, readSecretFile } from '../key-file.ts'
+import { noteSecret } from '../redact.ts'
 import { pathFrom } from './paths.ts'
 
 const COMMAND_MS = 30_000
@@ -29,6 +30,12 @@ export interface SecretAt {
  * @throws BackupError USAGE when there is none, or it is empty. Nothing of a secret is in it.
  */
 export async function resolveSecret(reference: string, at: SecretAt): Promise<Buffer> {
+  const secret = await readSecret(reference, at)
+  noteSecret(secret)
+  return secret
+}
+
+async function readSecret(reference: string, at: SecretAt): Promise<Buffer> {
   const { folder, what } = at
   const [kind, rest] = partsOf(reference, what)
   if (kind === 'env') return fromEnvironment(rest, what)

@@ -66,7 +66,7 @@ export interface SeenRequest extends ArrivedRequest {
 /** Decides at a request's arrival whether a fault befalls it. */
 export type FaultSchedule = (request: ArrivedRequest) => Fault | undefined
 
-type Match = (request: { method: string; url: string }) => boolean
+type Match = (request: ArrivedRequest) => boolean
 
 export interface FaultProxy {
   /** To be used in place of the server's endpoint. */

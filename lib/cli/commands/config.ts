@@ -9,6 +9,7 @@ import { destinationConfig, destinationNames, serverNames, serverSettings } from
 import { secretReferences } from '../../config/storage.ts'
 import { BackupError } from '../../errors.ts'
 import type { RetentionPolicy } from '../../retention.ts'
+import type { EventFields } from '../events.ts'
 import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatCount, formatRate, formatTable, printable } from '../format.ts'
 import type { Invocation, Runner } from '../run.ts'
@@ -83,10 +84,10 @@ export async function configCheckCommand(
     }
   }
   const { config } = loaded
-  const fields = {
+  const fields: EventFields<'config'> = {
     file,
     secrets: options.secrets ? (codes.length === 0 ? 'read' : 'missing') : 'not looked at',
-    warnings: loaded.warnings,
+    warnings: [...loaded.warnings],
     servers: serverNames(loaded).map((name) => serverSettings(loaded, name)),
     destinations: Object.entries(config.destinations).map(([name, one]) => ({ name, provider: one.provider })),
   }

@@ -77,11 +77,7 @@ export async function listCommand(options: ListOptions, invocation: Invocation):
       output.result('snapshot', { ...snapshot, verified: verified.get(snapshot.key) ?? null }, '')
     }
   } else {
-    output.result(
-      'list',
-      {},
-      [...(snapshots.length > 0 ? [table(snapshots, verified, long)] : []), ...empty].join('\n'),
-    )
+    output.text([...(snapshots.length > 0 ? [table(snapshots, verified, long)] : []), ...empty].join('\n'))
   }
   return gravest(codes)
 }

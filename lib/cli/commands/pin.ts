@@ -54,8 +54,8 @@ export async function pinCommand(
       const pins = await backups.pins({ signal })
       const where = at === undefined ? '' : ` in ${at}`
       if (output.json) for (const pin of pins) output.result('pin', { ...pin, ...(at ? { destination: at } : {}) }, '')
-      else if (pins.length === 0) output.result('pins', {}, `No snapshot of ${server} is pinned${where}.`)
-      else output.result('pins', {}, `${at === undefined ? '' : `${at}\n`}${table(pins)}`)
+      else if (pins.length === 0) output.text(`No snapshot of ${server} is pinned${where}.`)
+      else output.text(`${at === undefined ? '' : `${at}\n`}${table(pins)}`)
     })
   }
   let found = id

@@ -59,7 +59,13 @@ export async function pruneCommand(options: PruneCommandOptions, invocation: Inv
       // Nothing is opened, so no password is needed.
       const backups = await openChosen({ ...chosen, stores: [store] }, { encryption: false })
       try {
-        const report = await backups.prune(policy, { dryRun, lease, stateDir: stateDir ?? chosen.stateFolder, signal })
+        const report = await backups.prune(policy, {
+          dryRun,
+          lease,
+          stateDir: stateDir ?? chosen.stateFolder,
+          signal,
+          onProgress: output.progress,
+        })
         showPrune(report, output, { all: true, at: several ? backups.storage.location : undefined })
         codes.push(pruneExitCode(report))
       } finally {
@@ -97,7 +103,7 @@ export function showPrune(
     }
     for (const problem of problems) output.result('problem', { ...where, ...problem }, '')
   } else if (shown.length > 0) {
-    output.result('decisions', {}, table(shown))
+    output.text(table(shown))
   }
   const counts = Object.fromEntries(
     Object.keys(WORDS).map((name) => [name, report.snapshots.filter(({ outcome }) => outcome === name).length]),
@@ -117,7 +123,7 @@ export function showPrune(
     notes,
   }
   output.result('prune', fields, summary(report, counts, unfinished, at))
-  if (!output.json) for (const { message } of problems) process.stderr.write(`millrace: ${printable(message)}\n`)
+  if (!output.json) for (const { message } of problems) output.complain(message)
 }
 
 function table(shown: PruneReport['snapshots']): string {

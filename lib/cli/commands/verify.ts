@@ -8,6 +8,7 @@ import type { Fallback } from '../../fallback.ts'
 import type { Verification, VerificationOrError, VerifyOptions } from '../../verify.ts'
 import { VerifyNotes } from '../../verify-notes.ts'
 import { type Chosen, choose, keysFor, openChosen, type PlaceOptions } from '../configured.ts'
+import type { EventFields } from '../events.ts'
 import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration } from '../format.ts'
 import { withKeys, withMetrics, withServer, withStores, withTrust } from '../options.ts'
@@ -101,7 +102,7 @@ export async function verifyCommand(
     const found = await backups.verify(id ?? 'latest', { ...verify, onCopy })
     output.result('verification', found, textOf(found))
     if (found.status === 'damaged' && !output.json) {
-      process.stderr.write(`millrace: snapshot ${found.id} is damaged; use another one\n`)
+      output.complain(`snapshot ${found.id} is damaged; use another one`)
     }
     await report(backups, found.status === 'ok' && fallbacks === 0)
     // One copy is good, and another one is not.
@@ -138,10 +139,10 @@ async function verifyAll(
   return code
 }
 
-function fieldsOf(found: VerificationOrError): object {
+function fieldsOf(found: VerificationOrError): EventFields<'verification'> {
   if (found.status !== 'failed') return found
   const { code } = found.error as { code?: unknown }
-  return { id: found.id, status: 'failed', reason: found.error.message, ...(code === undefined ? {} : { code }) }
+  return { id: found.id, status: 'failed', reason: found.error.message, ...(typeof code === 'string' ? { code } : {}) }
 }
 
 /** What was found is still good when it cannot be noted. */
@@ -156,7 +157,7 @@ async function remember(
     await new VerifyNotes(stateFolder, storage.location).remember(snapshot, found)
   } catch (error) {
     if (output.json) return
-    process.stderr.write(`Note: the result could not be noted for \`millrace list\`: ${(error as Error).message}\n`)
+    output.notice(`The result could not be noted for \`millrace list\`: ${(error as Error).message}`)
   }
 }
 

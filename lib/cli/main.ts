@@ -5,6 +5,7 @@ import { addBackup } from './commands/backup.ts'
 import { addCat } from './commands/cat.ts'
 import { addCheck } from './commands/check.ts'
 import { addDecrypt, addEncrypt } from './commands/crypt.ts'
+import { addHistory } from './commands/history.ts'
 import { addInspect } from './commands/inspect.ts'
 import { addList } from './commands/list.ts'
 import { addLogin } from './commands/login.ts'
@@ -24,6 +25,7 @@ const COMMANDS = [
   addCheck,
   addList,
   addStatus,
+  addHistory,
   addResumeSaving,
   addInspect,
   addRestore,

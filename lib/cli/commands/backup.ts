@@ -4,6 +4,7 @@ import { type Backups, openBackups } from '../../backups.ts'
 import type { CreatedSnapshot, CreateOptions } from '../../create.ts'
 import { parseDuration } from '../../duration.ts'
 import { BackupError } from '../../errors.ts'
+import type { SelectionOptions } from '../../exclude.ts'
 import type { MetricValues } from '../../metrics.ts'
 import { checkServer } from '../../names.ts'
 import type { RetentionPolicy } from '../../retention.ts'
@@ -14,6 +15,7 @@ import { formatBytes, formatCount, formatDuration, formatRate, formatRatio } fro
 import { type KeepOptions, policyOf, pruneExitCode, withKeep } from '../keep-options.ts'
 import { wholeNumber, withKeys, withMetrics, withStores } from '../options.ts'
 import { holdLimitMs, type QuiesceCliOptions, quiescerOf, resumeLeft, withQuiesce } from '../quiesce.ts'
+import { type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
 import { nowSeconds, reportMetrics, storesOf } from '../stores.ts'
@@ -90,7 +92,6 @@ export async function backupCommand(
   options: BackupOptions,
   invocation: Invocation,
 ): Promise<number> {
-  const { output, signal } = invocation
   const source = sourceOf(words, options.fromCommand === true)
   const server = options.server ?? defaultServer(source)
   checkServer(server)
@@ -98,6 +99,24 @@ export async function backupCommand(
   const { include, exclude, defaultExcludes } = options
   const selection = { include, exclude, defaultExcludes }
   if (options.dryRun) return dryRun(source, selection, invocation)
+  return recorded({ command: 'backup', server }, invocation, (noted) =>
+    backUp(source, { server, policy, selection }, options, noted),
+  )
+}
+
+interface Chosen {
+  server: string
+  policy: RetentionPolicy | undefined
+  selection: SelectionOptions
+}
+
+async function backUp(
+  source: BackupSource,
+  { server, policy, selection }: Chosen,
+  options: BackupOptions,
+  invocation: RecordedInvocation,
+): Promise<number> {
+  const { output, signal, note } = invocation
   const stateFolder = defaultStateFolder()
   const quiesceLimitMs = holdLimitMs(options)
   const quiesce = await quiescerOf(options, server, stateFolder)
@@ -127,7 +146,8 @@ export async function backupCommand(
         await report(() => ({ lastFailure: nowSeconds() }))
         throw error
       })
-    const { id, files, bytes, storedBytes, elapsedMs, incomplete } = made
+    const { id, files, bytes, storedBytes, elapsedMs, incomplete, consistency, destinations } = made
+    note({ id, files, bytes, storedBytes, elapsedMs, consistency, destinations, error: firstError(made) })
     const text = [
       `Backed up ${made.kind === 'tar' ? formatCount(files, 'file') : 'the stream'} of ${server} as ${id}`,
       `  ${formatBytes(bytes)} -> ${formatBytes(storedBytes)} (ratio ${formatRatio(bytes, storedBytes)}) in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}`,
@@ -152,6 +172,12 @@ export async function backupCommand(
   } finally {
     await backups.close()
   }
+}
+
+/** Of several destinations: what the first that failed says. */
+function firstError({ destinations }: CreatedSnapshot): { code: string; message: string } | undefined {
+  const { destination, error } = destinations.find(({ ok }) => !ok) ?? {}
+  return error && { code: error.code ?? 'DESTINATIONS', message: `${destination} failed: ${error.message}` }
 }
 
 /** What `create` is told of everything around the backup. */
@@ -184,18 +210,21 @@ async function pruneAfter(
   policy: RetentionPolicy,
   { omissions, destinations }: CreatedSnapshot,
   lease: boolean | undefined,
-  { output, signal }: Invocation,
+  { output, signal, note }: RecordedInvocation,
 ): Promise<number> {
   if (omissions.names + omissions.unreadable > 0) {
     output.notice('Nothing was pruned: what is missing from this snapshot may be in the older ones.')
     return EXIT.INCOMPLETE
   }
   const codes: number[] = []
+  let removed = 0
   for (const [index, storage] of backups.storages.entries()) {
     if (!destinations[index]?.ok) continue
     try {
       const report = await backups.prune(policy, { storage, lease: lease === false ? false : undefined, signal })
       showPrune(report, output, { all: false, at: destinations.length > 1 ? storage.location : undefined })
+      removed += report.snapshots.filter(({ outcome }) => outcome === 'removed').length
+      note({ removed })
       const code = pruneExitCode(report)
       codes.push(code === EXIT.FAILED ? EXIT.INCOMPLETE : code)
     } catch (error) {

@@ -1,10 +1,13 @@
 import { type Command, Option } from 'commander'
 import { openBackups } from '../../backups.ts'
 import type { PruneOutcome, PruneReport } from '../../prune.ts'
+import type { RetentionPolicy } from '../../retention.ts'
+import { EXIT } from '../exit-codes.ts'
 import { formatAge, formatBytes, formatCount, formatTable, printable } from '../format.ts'
 import { type KeepOptions, policyOf, pruneExitCode, withKeep } from '../keep-options.ts'
 import { wholeNumber, withStore } from '../options.ts'
 import type { Output } from '../output.ts'
+import { type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
 
 /** Adds `millrace prune`. */
@@ -40,8 +43,18 @@ const WORDS: Record<PruneOutcome, string> = {
   failed: 'FAILED',
 }
 
-export async function pruneCommand(options: PruneCommandOptions, { output, signal }: Invocation): Promise<number> {
+export async function pruneCommand(options: PruneCommandOptions, invocation: Invocation): Promise<number> {
   const policy = policyOf(options)
+  // A dry run changes nothing, and there is nothing to remember.
+  if (options.dryRun) return prune(policy, options, { ...invocation, note() {} })
+  return recorded({ command: 'prune', server: options.server }, invocation, (noted) => prune(policy, options, noted))
+}
+
+async function prune(
+  policy: RetentionPolicy,
+  options: PruneCommandOptions,
+  { output, signal, note }: RecordedInvocation,
+): Promise<number> {
   const { from, server, dryRun, stateDir } = options
   const lease = options.lease === false ? false : undefined
   // Nothing is opened, so no password is needed.
@@ -49,7 +62,14 @@ export async function pruneCommand(options: PruneCommandOptions, { output, signa
   try {
     const report = await backups.prune(policy, { dryRun, lease, stateDir, signal })
     showPrune(report, output, { all: true })
-    return pruneExitCode(report)
+    const code = pruneExitCode(report)
+    const [problem] = report.problems
+    note({
+      removed: report.snapshots.filter(({ outcome }) => outcome === 'removed').length,
+      destinations: [{ destination: backups.storage.location, ok: code === EXIT.GOOD }],
+      ...(problem && { error: { code: problem.code, message: problem.message } }),
+    })
+    return code
   } finally {
     await backups.close()
   }

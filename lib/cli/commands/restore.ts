@@ -7,6 +7,7 @@ import type { RestoreOptions as Options, Restored } from '../../restore.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate } from '../format.ts'
 import { withKeys, withStores, withTrust } from '../options.ts'
+import { type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
 import { fallbackTo, storesOf } from '../stores.ts'
@@ -63,10 +64,14 @@ interface RestoreOptions extends SecretOptions {
   allowRenamed?: boolean
 }
 
-export async function restoreCommand(
+export async function restoreCommand(id: string, options: RestoreOptions, invocation: Invocation): Promise<number> {
+  return recorded({ command: 'restore', server: options.server }, invocation, (noted) => restore(id, options, noted))
+}
+
+async function restore(
   id: string,
   options: RestoreOptions,
-  { output, signal }: Invocation,
+  { output, signal, note }: RecordedInvocation,
 ): Promise<number> {
   const encryption = options.encryption !== false
   const keys = encryption ? await findKeys(options, 'read') : {}
@@ -105,6 +110,7 @@ export async function restoreCommand(
         throw stopped(error, kept)
       })
     const { files, bytes, target, elapsedMs, verified } = restored
+    note({ id: restored.id, files, bytes, elapsedMs })
     output.result(
       'restored',
       { ...restored, warnings },

@@ -11,6 +11,7 @@ import { VerifyNotes } from '../../verify-notes.ts'
 import { EXIT, exitCodeOf } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration } from '../format.ts'
 import { withKeys, withMetrics, withStores, withTrust } from '../options.ts'
+import { type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
 import { fallbackTo, nowSeconds, reportMetrics, storesOf } from '../stores.ts'
@@ -62,12 +63,23 @@ export async function verifyCommand(
   options: CommandOptions,
   invocation: Invocation,
 ): Promise<number> {
-  const { all, quick, seed, restoreTest, scratch, allowPlain, allowRenamed } = options
+  const { all } = options
   if (all && id !== undefined) throw new BackupError('USAGE', 'Name one snapshot, or --all: not both.')
   if (all && options.from.length > 1) {
     throw new BackupError('USAGE', '--all verifies the snapshots of one store. Run it once for each, with one --from.')
   }
-  const { output, signal } = invocation
+  return recorded({ command: 'verify', server: options.server }, invocation, (noted) =>
+    verifyServer(id, options, noted),
+  )
+}
+
+async function verifyServer(
+  id: string | undefined,
+  options: CommandOptions,
+  invocation: RecordedInvocation,
+): Promise<number> {
+  const { all, quick, seed, restoreTest, scratch, allowPlain, allowRenamed } = options
+  const { output, signal, note } = invocation
   const verify: VerifyOptions = { quick, seed, restoreTest, scratch, allowPlain, allowRenamed, signal }
   verify.sample = options.sample === undefined ? undefined : shareOf(options.sample)
   verify.onProgress = output.progress
@@ -99,6 +111,7 @@ export async function verifyCommand(
     const onCopy = (storage: Storage, snapshot: Snapshot, one: Verification) =>
       remember(storage, snapshot, one, invocation)
     const found = await backups.verify(id ?? 'latest', { ...verify, onCopy })
+    noteFound(found, note)
     output.result('verification', found, textOf(found))
     if (found.status === 'damaged' && !output.json) {
       process.stderr.write(`millrace: snapshot ${found.id} is damaged; use another one\n`)
@@ -111,11 +124,19 @@ export async function verifyCommand(
   }
 }
 
+function noteFound(
+  { id, status, reason, bytes, storedBytes, elapsedMs }: Verification,
+  note: RecordedInvocation['note'],
+) {
+  note({ id, storedBytes, elapsedMs, ...(bytes !== undefined && { bytes }) })
+  if (status !== 'ok') note({ error: { code: status.toUpperCase(), message: reason ?? '' } })
+}
+
 async function verifyAll(
   backups: Backups,
   server: string,
   options: VerifyOptions,
-  invocation: Invocation,
+  invocation: RecordedInvocation,
 ): Promise<number> {
   const { output } = invocation
   const snapshots = await listSnapshots(backups.storage, server, options.signal)
@@ -130,11 +151,9 @@ async function verifyAll(
   }
   const said = Object.entries(counts).filter(([status, count]) => count > 0 || status === 'ok')
   const all = Object.values(counts).reduce((sum, count) => sum + count, 0)
-  output.result(
-    'summary',
-    { snapshots: all, ...counts },
-    `${formatCount(all, 'snapshot')}: ${said.map(([status, count]) => `${count} ${status}`).join(', ')}`,
-  )
+  const text = `${formatCount(all, 'snapshot')}: ${said.map(([status, count]) => `${count} ${status}`).join(', ')}`
+  if (counts.ok < all) invocation.note({ error: { code: 'NOT_ALL_GOOD', message: text } })
+  output.result('summary', { snapshots: all, ...counts }, text)
   return code
 }
 

@@ -11,6 +11,7 @@ import { addList } from './commands/list.ts'
 import { addLogin } from './commands/login.ts'
 import { addPin, addUnpin } from './commands/pin.ts'
 import { addPrune } from './commands/prune.ts'
+import { addReport } from './commands/report.ts'
 import { addRestore } from './commands/restore.ts'
 import { addResumeSaving } from './commands/resume-saving.ts'
 import { addStatus } from './commands/status.ts'
@@ -26,6 +27,7 @@ const COMMANDS = [
   addList,
   addStatus,
   addHistory,
+  addReport,
   addResumeSaving,
   addInspect,
   addRestore,

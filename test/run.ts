@@ -1,4 +1,4 @@
-// Runs the tests: `node test/run.ts [fast|s3|slow]`. In CI a skipped test fails the run unless test/may-skip.txt names
+// Runs the tests: `node test/run.ts [fast|s3|slow|browser]`. In CI a skipped test fails the run unless test/may-skip.txt names
 // it, so that a required test cannot quietly stop running.
 import { spawn } from 'node:child_process'
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { SERVERS, startServer, stopServer } from './support/servers.ts'
 
 const ROOT = join(import.meta.dirname, '..')
-const SUFFIX = { fast: '.test.ts', s3: '.s3test.ts', slow: '.slowtest.ts' }
+const SUFFIX = { fast: '.test.ts', s3: '.s3test.ts', slow: '.slowtest.ts', browser: '.browsertest.ts' }
 const suite = (process.argv[2] ?? 'fast') as keyof typeof SUFFIX
 if (!(suite in SUFFIX)) {
   console.error(`No suite is called ${suite}. There are: ${Object.keys(SUFFIX).join(', ')}.`)

@@ -32,7 +32,7 @@ const POLICY = [
 export function renderReport(model: ReportModel): string {
   const { servers, unreadable, generated } = model
   const title = servers.length === 1 ? `Backups of ${servers[0]?.server}` : `Backups of ${servers.length} servers`
-  const page = html`<!doctype html>
+  const page = html`<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8"/>
@@ -106,7 +106,7 @@ ${months.length > 0 && html`<details><summary>Older snapshots, by month</summary
 function figures(report: ServerReport): Markup {
   const { newest, maxAge, counts, storedBytes, removeBytes, lastVerified, lastBackup, oldest, runs } = report
   return html`<dl class="figures">
-${figure('Newest complete snapshot', newest ? `${ageText(newest.ageMs)} old` : 'None', [newest && timeText(newest.created), maxAge && `at most ${maxAge} is wanted`])}
+${figure('Newest snapshot', newest ? `${ageText(newest.ageMs)} old` : 'None', [newest && timeText(newest.created), maxAge && `at most ${maxAge} is wanted`])}
 ${figure('Complete snapshots', counts.complete.toLocaleString('en'), [oldest && `since ${oldest.slice(0, 10)}`, counts.pinned > 0 && `${counts.pinned} pinned`, counts.unfinished > 0 && `${counts.unfinished} unfinished`])}
 ${figure('Stored', formatBytes(storedBytes), [removeBytes > 0 && `the next prune frees ${formatBytes(removeBytes)}`])}
 ${figure('Last verified', lastVerified ? `${ago(report, lastVerified.at)}` : 'Not known', [lastVerified && `${lastVerified.status === 'ok' ? 'good' : lastVerified.status} (${lastVerified.mode})`])}

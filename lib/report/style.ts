@@ -57,7 +57,7 @@ svg text{fill:var(--soft)}
 .line.content circle{fill:var(--sheet);stroke:var(--second);stroke-width:1.5}
 .key{display:inline-flex;gap:.4em;align-items:center;margin-right:1.1em;white-space:nowrap}
 .key svg{flex:none}
-.scroll{overflow-x:auto;margin-top:.6rem;background:linear-gradient(to right,var(--sheet) 30%,transparent) 0 0/2rem 100% no-repeat local,linear-gradient(to left,var(--sheet) 30%,transparent) 100% 0/2rem 100% no-repeat local,linear-gradient(to right,var(--rule),transparent) 0 0/.5rem 100% no-repeat scroll,linear-gradient(to left,var(--rule),transparent) 100% 0/.5rem 100% no-repeat scroll}
+.scroll{overflow-x:auto;margin-top:.6rem;background:linear-gradient(to left,var(--sheet) 60%,transparent) 100% 0/1.5rem 100% no-repeat local,linear-gradient(to left,var(--rule),transparent) 100% 0/.6rem 100% no-repeat scroll}
 .scroll:focus-visible,a:focus-visible,summary:focus-visible{outline:2px solid var(--main);outline-offset:2px}
 table{border-collapse:collapse;width:100%;font-size:.875rem}
 th,td{text-align:left;vertical-align:top;padding:.4rem .9rem .4rem 0;border-bottom:1px solid var(--grid)}
@@ -79,6 +79,6 @@ summary{cursor:pointer;font-weight:600}
 footer{padding-top:.5rem;padding-bottom:2.5rem;color:var(--soft);font-size:.875rem}
 @media (max-width:64rem){.charts{grid-template-columns:minmax(0,1fr)}}
 @media (max-width:50rem){.minor{display:none}}
-@media (max-width:40rem){main,header,footer{padding-left:1rem;padding-right:1rem}header{padding-top:1.25rem}section.server{padding:1.1rem 1rem}dl.figures{grid-template-columns:repeat(2,minmax(0,1fr));gap:1rem}dd.value{font-size:1.25rem}.frame{padding-left:6.5rem}.lane .name{font-size:12px}td.why,td.text{min-width:10.5rem}th.time{white-space:normal;min-width:5.6rem}th,td{padding-right:.6rem}}
+@media (max-width:40rem){main,header,footer{padding-left:1rem;padding-right:1rem}header{padding-top:1.25rem}section.server{padding:1.1rem 1rem}dl.figures{grid-template-columns:repeat(2,minmax(0,1fr));gap:1rem}dd.value{font-size:1.15rem}.lane rect{width:2px}.frame{padding-left:6.5rem}.lane .name{font-size:12px}td.why,td.text{min-width:10.5rem}th.time{white-space:normal;min-width:5.6rem}th,td{padding-right:.6rem}}
 @media print{body{background:#fff}section.server{border:0;padding:0}}
 `

@@ -9,7 +9,7 @@ import { timeText } from './words.ts'
 const DOTS_MAX = 70
 const LINE_UNITS = 1000
 const AXIS_HEIGHT = 26
-const CROSS_PLACES = 60
+const CROSS_PLACES = 40
 
 export interface Line {
   /** A class of the style sheet that says how it is drawn. */

@@ -104,9 +104,9 @@ export function monthTable(months: readonly MonthRow[]): Markup {
 export function badRuns(runs: readonly RecordedRun[], all: number): Markup {
   const columns = [
     { name: 'Ended (UTC)' },
-    { name: 'Run' },
     { name: 'Outcome' },
     { name: 'Why' },
+    { name: 'Run' },
     { name: 'Took', number: true },
   ]
   const note = runs.length < all && html`<p class="note">The newest ${runs.length} of ${all.toLocaleString('en')}.</p>`
@@ -116,7 +116,7 @@ export function badRuns(runs: readonly RecordedRun[], all: number): Markup {
     runs.map(
       (
         run,
-      ) => html`<tr><th scope="row" class="time">${shortTime(run.at)}</th><td>${run.command}</td><td>${run.outcome} (${run.exitCode})</td><td class="text">${whyBad(run)}</td><td class="number">${formatDuration(run.elapsedMs)}</td></tr>
+      ) => html`<tr><th scope="row" class="time">${shortTime(run.at)}</th><td>${run.outcome} (${run.exitCode})</td><td class="text">${whyBad(run)}</td><td>${run.command}</td><td class="number">${formatDuration(run.elapsedMs)}</td></tr>
 `,
     ),
   )}`

@@ -39,6 +39,8 @@ export interface BackupsOptions extends ReadKeys {
   server: string
   /** false: write and read without encryption. Otherwise a password or a key is needed; the first is written with. */
   encryption?: boolean | undefined
+  /** What is written with, where the first is not what is meant: keys come before passwords. */
+  writeWith?: WriteKey | undefined
   /** Where what snapshots say of themselves is kept, for lists without opening them; nothing is kept without one. */
   stateFolder?: string | undefined
   /** Told, in a sentence, what changes no result and is worth knowing, such as that a read lease cannot be written. */
@@ -152,7 +154,7 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
     storage,
     storages,
     async create(source, create = {}) {
-      const context = { storage, mirrors, server, key: keys && writeKeyOf(keys), tool }
+      const context = { storage, mirrors, server, key: keys && (options.writeWith ?? writeKeyOf(keys)), tool }
       const made = await createSnapshot(context, source, create)
       const { version: _, consistency, files, bytes, omissions, ...snapshot } = made
       for (const [index, { ok, version }] of made.destinations.entries()) {

@@ -44,9 +44,12 @@ export type BackupErrorCode =
 export class BackupError extends Error {
   override readonly name = 'BackupError'
   readonly code: BackupErrorCode
+  /** Where there are several things to say: the message, a line each. */
+  readonly lines?: readonly string[]
 
-  constructor(code: BackupErrorCode, message: string, options?: { cause?: unknown }) {
-    super(message, options)
+  constructor(code: BackupErrorCode, message: string | readonly string[], options?: { cause?: unknown }) {
+    super(typeof message === 'string' ? message : message.join('\n'), options)
     this.code = code
+    if (typeof message !== 'string') this.lines = message
   }
 }

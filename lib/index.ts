@@ -22,6 +22,23 @@ export {
   type ServerVerifyOptions,
 } from './backups.ts'
 export { type ListedSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
+export {
+  type Config,
+  createOptionsOf,
+  type DestinationConfig,
+  findConfigFile,
+  type LoadedConfig,
+  loadConfig,
+  type OpenServerOptions,
+  openDestination,
+  openServer,
+  parseConfig,
+  resolveSecret,
+  type ServerConfig,
+  type ServerSettings,
+  serverNames,
+  serverSettings,
+} from './config/index.ts'
 export type { CreatedSnapshot, CreateOptions, CreateProgress, ServiceWarning } from './create.ts'
 export type { Damage } from './damage.ts'
 export { type DestinationResult, STALL_MS } from './destinations.ts'

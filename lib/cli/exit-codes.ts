@@ -52,3 +52,22 @@ export function exitCodeOf(error: unknown): number {
   }
   return EXIT.FAILED
 }
+
+/** The gravest last. */
+const GRAVITY: readonly number[] = [
+  EXIT.GOOD,
+  EXIT.DEFERRED,
+  EXIT.TOO_OLD,
+  EXIT.INCOMPLETE,
+  EXIT.REFUSED,
+  EXIT.USAGE,
+  EXIT.FAILED,
+  EXIT.DAMAGED,
+]
+
+/** The exit code that several parts of a run are worth together. */
+export function gravest(codes: Iterable<number>): number {
+  let worst: number = EXIT.GOOD
+  for (const code of codes) if (GRAVITY.indexOf(code) > GRAVITY.indexOf(worst)) worst = code
+  return worst
+}

@@ -4,6 +4,7 @@ import { addAdopt } from './commands/adopt.ts'
 import { addBackup } from './commands/backup.ts'
 import { addCat } from './commands/cat.ts'
 import { addCheck } from './commands/check.ts'
+import { addConfig } from './commands/config.ts'
 import { addDecrypt, addEncrypt } from './commands/crypt.ts'
 import { addHistory } from './commands/history.ts'
 import { addInspect } from './commands/inspect.ts'
@@ -24,6 +25,7 @@ import type { Runner } from './run.ts'
 const COMMANDS = [
   addBackup,
   addCheck,
+  addConfig,
   addList,
   addStatus,
   addHistory,

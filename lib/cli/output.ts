@@ -67,7 +67,8 @@ export class Output {
         `${JSON.stringify({ event: 'error', exitCode: code, ...(typeof kind === 'string' ? { code: kind } : {}), message: error.message })}\n`,
       )
     }
-    process.stderr.write(`millrace: ${printable(error.message)}\n`)
+    const { lines = [error.message] } = error as { lines?: readonly string[] }
+    process.stderr.write(`millrace: ${lines.map(printable).join('\n')}\n`)
   }
 
   endProgress(): void {

@@ -22,6 +22,7 @@ const OUTCOMES: Record<number, RunOutcome> = {
   [EXIT.DEFERRED]: 'ok',
 }
 const SECRET_NAMES = /PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|_KEY$/i
+const INTERRUPTED = { code: 'INTERRUPTED', message: 'Interrupted.' }
 const SECRET_MIN_CHARACTERS = 4
 
 /**
@@ -58,7 +59,11 @@ export async function recorded(
     return code
   } catch (error) {
     const interrupted = invocation.signal.aborted
-    await end(interrupted ? 'interrupted' : 'failed', exitCodeOf(error), sayable(error as Error, interrupted))
+    await end(
+      interrupted ? 'interrupted' : 'failed',
+      exitCodeOf(error),
+      interrupted ? INTERRUPTED : errorOf(error as Error),
+    )
     throw error
   }
 }
@@ -67,9 +72,8 @@ export async function recorded(
  * Of an error, what may be kept. Our own messages hold no secrets, but may quote what somebody's program printed; of
  * other errors only those of the system are known well enough.
  */
-function sayable(error: Error, interrupted: boolean): { code: string; message: string } {
+export function errorOf(error: Error): { code: string; message: string } {
   const { code, syscall } = error as NodeJS.ErrnoException
-  if (interrupted) return { code: 'INTERRUPTED', message: 'Interrupted.' }
   const ours = error instanceof BackupError || error instanceof StorageError || error instanceof TransformError
   return {
     code: typeof code === 'string' ? code : error.name,

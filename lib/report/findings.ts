@@ -30,9 +30,10 @@ export function findingsOf(
   const found: Finding[] = []
   const say = (level: Finding['level'], text: string) => found.push({ level, text })
   const { stores, counts, maxAge, lastBackup, lastVerified, policy } = server
-  for (const { location, newest, tooOld } of stores) {
+  for (const { location, newest, tooOld, problem } of stores) {
     const where = stores.length > 1 ? ` in ${location}` : ''
-    if (newest === null) say('problem', `There is no complete snapshot${where}.`)
+    if (problem !== null) say('problem', `${location} could not be read: ${problem}`)
+    else if (newest === null) say('problem', `There is no complete snapshot${where}.`)
     else if (tooOld) {
       say('problem', `The newest complete snapshot${where} is ${ageText(newest.ageMs)} old; ${maxAge} is the limit.`)
     }

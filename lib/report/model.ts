@@ -13,6 +13,8 @@ import { TIERS, type Tier, tiersOf } from './tiers.ts'
 export interface StoreFacts {
   /** Its location: a URL without credentials. */
   location: string
+  /** Why it could not be read; nothing is known of it then. */
+  problem?: string | undefined
   /** Of one server, with what the policy says of each. */
   decisions: Decision<ListedSnapshot>[]
 }
@@ -20,7 +22,7 @@ export interface StoreFacts {
 /** What is known of one server. */
 export interface ServerFacts {
   server: string
-  /** Those that could be listed; the first is the one that is shown. */
+  /** The first is the one that is shown: one that could be read, where there is any. */
   stores: [StoreFacts, ...StoreFacts[]]
   policy: RetentionPolicy
   /** What the newest complete snapshot may be old, such as `26h`. */
@@ -38,7 +40,7 @@ export interface ReportFacts {
   /** The time that ages are reckoned from. */
   now: Date
   servers: readonly ServerFacts[]
-  /** Stores that could not be listed, and why. */
+  /** Stores that could not be read where it is not known whose they are, and why. */
   unreadable: readonly { location: string; reason: string }[]
 }
 
@@ -81,6 +83,8 @@ export interface StoreSummary {
   unfinished: number
   storedBytes: number
   tooOld: boolean
+  /** Why it could not be read; null when it was. */
+  problem: string | null
 }
 
 export interface MonthRow {
@@ -199,12 +203,17 @@ function buildServer(facts: ServerFacts, now: number, limits: ReportLimits): Ser
 }
 
 /** Future-dated snapshots say nothing of how old the backups are. */
-function summaryOf({ location, decisions }: StoreFacts, now: number, maxAgeMs: number | undefined): StoreSummary {
+function summaryOf(
+  { location, problem, decisions }: StoreFacts,
+  now: number,
+  maxAgeMs: number | undefined,
+): StoreSummary {
   const complete = decisions.filter(({ snapshot }) => snapshot.complete)
   const newest = complete.findLast(({ snapshot }) => snapshot.created.getTime() <= now)?.snapshot
   const ageMs = newest ? now - newest.created.getTime() : 0
   return {
     location,
+    problem: problem ?? null,
     newest: newest ? { id: newest.id, created: newest.created.toISOString(), ageMs } : null,
     complete: complete.length,
     unfinished: decisions.length - complete.length,

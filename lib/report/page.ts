@@ -66,8 +66,8 @@ function overview(servers: readonly ServerReport[]): Markup {
   return html`<div class="scroll" role="region" aria-label="All servers" tabindex="0"><table>
 <thead><tr><th scope="col">Server</th><th scope="col">State</th><th scope="col">Newest</th><th scope="col" class="number">Snapshots</th><th scope="col" class="number">Stored</th></tr></thead>
 <tbody>${servers.map(
-    ({ server, state, newest, counts, storedBytes }) => html`
-<tr><th scope="row"><a href="#server-${server}">${server}</a></th><td>${pill(state)}</td><td>${newest ? `${ageText(newest.ageMs)} ago` : 'none'}</td><td class="number">${counts.complete.toLocaleString('en')}</td><td class="number">${formatBytes(storedBytes)}</td></tr>`,
+    ({ server, state, stores, newest, counts, storedBytes }) => html`
+<tr><th scope="row"><a href="#server-${server}">${server}</a></th><td>${pill(state)}</td><td>${newest ? `${ageText(newest.ageMs)} ago` : stores[0]?.problem ? 'not known' : 'none'}</td><td class="number">${counts.complete.toLocaleString('en')}</td><td class="number">${formatBytes(storedBytes)}</td></tr>`,
   )}
 </tbody></table></div>`
 }
@@ -104,11 +104,14 @@ ${months.length > 0 && html`<details><summary>Older snapshots, by month</summary
 }
 
 function figures(report: ServerReport): Markup {
-  const { newest, maxAge, counts, storedBytes, removeBytes, lastVerified, lastBackup, oldest, runs } = report
+  const { stores, newest, maxAge, counts, storedBytes, removeBytes, lastVerified, lastBackup, oldest, runs } = report
   return html`<dl class="figures">
-${figure('Newest snapshot', newest ? `${ageText(newest.ageMs)} old` : 'None', [newest && timeText(newest.created), maxAge && `at most ${maxAge} is wanted`])}
+${
+  stores[0]?.problem === null &&
+  html`${figure('Newest snapshot', newest ? `${ageText(newest.ageMs)} old` : 'None', [newest && timeText(newest.created), maxAge && `at most ${maxAge} is wanted`])}
 ${figure('Complete snapshots', counts.complete.toLocaleString('en'), [oldest && `since ${oldest.slice(0, 10)}`, counts.pinned > 0 && `${counts.pinned} pinned`, counts.unfinished > 0 && `${counts.unfinished} unfinished`])}
-${figure('Stored', formatBytes(storedBytes), [removeBytes > 0 && `the next prune frees ${formatBytes(removeBytes)}`])}
+${figure('Stored', formatBytes(storedBytes), [removeBytes > 0 && `the next prune frees ${formatBytes(removeBytes)}`])}`
+}
 ${figure('Last verified', lastVerified ? `${ago(report, lastVerified.at)}` : 'Not known', [lastVerified && `${lastVerified.status === 'ok' ? 'good' : lastVerified.status} (${lastVerified.mode})`])}
 ${figure('Last backup run', lastBackup ? (lastBackup.outcome === 'ok' ? 'Good' : isFailure(lastBackup) ? 'Failed' : 'Incomplete') : 'Not known', lastBackup ? [`${timeText(lastBackup.at)}`, `took ${formatDuration(lastBackup.elapsedMs)}`, lastBackup.bytes !== undefined && lastBackup.elapsedMs > 0 && formatRate((lastBackup.bytes * 1000) / lastBackup.elapsedMs)] : [])}
 ${runs.since !== null && figure('Backup runs known', runs.backups.toLocaleString('en'), [runs.failed > 0 ? `${formatCount(runs.failed, 'failure')}` : 'none failed', runs.incomplete > 0 && `${runs.incomplete} incomplete`, `since ${runs.since.slice(0, 10)}`])}

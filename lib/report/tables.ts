@@ -141,12 +141,13 @@ export function storeTable(stores: readonly StoreSummary[]): Markup {
     stores.map(
       ({
         location,
+        problem,
         newest,
         tooOld,
         complete,
         unfinished,
         storedBytes,
-      }) => html`<tr><th scope="row">${location}</th><td>${newest ? `${ageText(newest.ageMs)} old${tooOld ? ', too old' : ''}` : 'none'}</td><td class="number">${formatCount(complete, 'complete', 'complete')}${unfinished > 0 && `, ${unfinished} unfinished`}</td><td class="number">${formatBytes(storedBytes)}</td></tr>
+      }) => html`<tr><th scope="row">${location}</th><td>${problem !== null ? 'could not be read' : newest ? `${ageText(newest.ageMs)} old${tooOld ? ', too old' : ''}` : 'none'}</td><td class="number">${formatCount(complete, 'complete', 'complete')}${unfinished > 0 && `, ${unfinished} unfinished`}</td><td class="number">${formatBytes(storedBytes)}</td></tr>
 `,
     ),
   )

@@ -226,16 +226,51 @@ test('a store that cannot be read is said, and the exit code is 3; of two stores
   const folder = await scratch(t)
   const storage = await openStorage(`file://${folder}/one`)
   await putSnapshot(storage, Date.now() - HOUR_MS, { server: 'lobby' })
+  await storage.close()
   await mkdir(join(folder, 'two'))
   await writeFile(join(folder, 'file'), '')
-  const from = ['--from', `file://${folder}/one`, '--from', `file://${folder}/two`]
+  const from = ['one', 'two', 'file/x'].flatMap((name) => ['--from', `file://${folder}/${name}`])
   const options = { cwd: folder, env: { MILLRACE_STATE_DIR: join(folder, 'state') } }
-  const result = await millrace(['report', ...from, '--from', `file://${folder}/file/x`, '--server', 'lobby'], options)
-  assert.equal(result.code, 3, `${result.stdout}${result.stderr}`)
-  assert.match(result.stderr, /Warning: .*file\/x is not in the report/)
-  assert.match(result.stdout.toString(), /Wrote report\.html: 1 server\n {2}lobby: problem/)
+  const named = await millrace(['report', ...from, '--server', 'lobby'], options)
+  assert.equal(named.code, 3, `${named.stdout}${named.stderr}`)
+  assert.match(named.stderr, /Warning: .*file\/x could not be read: /)
+  assert.match(named.stdout.toString(), /Wrote report\.html: 1 server\n {2}lobby: problem/)
   const text = await readFile(join(folder, 'report.html'), 'utf8')
   assert.match(text, /There is no complete snapshot in file:\/\/.*two/)
-  assert.match(text, /could not be read, and is not in this report/)
+  assert.match(text, /<td>could not be read<\/td>/)
+  const all = await millrace(['report', ...from], options)
+  assert.equal(all.code, 3, `${all.stdout}${all.stderr}`)
+  assert.match(all.stdout.toString(), /Wrote report\.html: 1 server\n {2}lobby: good/)
+  assert.match(
+    await readFile(join(folder, 'report.html'), 'utf8'),
+    /file\/x could not be read, and is not in this report/,
+  )
+})
+
+test('with a config, the report is of its servers and destinations, with their retention and maxAge', async (t) => {
+  const folder = await scratch(t)
+  const storage = await openStorage(`file://${folder}/store`)
+  for (const ago of [9, 5, 3]) await putSnapshot(storage, Date.now() - ago * HOUR_MS, { server: 'survival' })
+  await putSnapshot(storage, Date.now() - HOUR_MS, { server: 'stranger' })
   await storage.close()
+  const config = `
+destinations:
+  disk: { provider: filesystem, root: ./store }
+servers:
+  survival: { source: ./world, retention: { keepLast: 2 }, maxAge: 2h }
+  lobby: { source: ./lobby }
+stateFolder: ./state
+`
+  await writeFile(join(folder, 'millrace.yaml'), config)
+  const result = await millrace(['report', '--json', '-o', 'page.html'], { cwd: folder })
+  assert.equal(result.code, 0, result.stderr)
+  const model = result.events()[0] as unknown as ReturnType<typeof buildReport>
+  assert.deepEqual(
+    model.servers.map(({ server, state, maxAge, counts, policy }) => [server, state, maxAge, counts.remove, policy]),
+    [
+      ['lobby', 'problem', null, 0, { keepHourly: 24, keepDaily: 14, keepWeekly: 8 }],
+      ['survival', 'problem', '2h', 1, { keepLast: 2 }],
+    ],
+  )
+  assert.match(await readFile(join(folder, 'page.html'), 'utf8'), /is 3 hours old; 2h is the limit/)
 })

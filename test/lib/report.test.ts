@@ -54,7 +54,9 @@ test('the model of five snapshots, two runs and a verification says what they co
   assert.deepEqual(rest, {
     server: 'survival',
     state: 'problem',
-    stores: [{ location: STORE, newest, complete: 4, unfinished: 1, storedBytes: 520 * MIB, tooOld: true }],
+    stores: [
+      { location: STORE, newest, complete: 4, unfinished: 1, storedBytes: 520 * MIB, tooOld: true, problem: null },
+    ],
     newest,
     oldest: '2026-11-22T22:40:00.000Z',
     counts: { complete: 4, unfinished: 1, pinned: 1, future: 0, remove: 1 },
@@ -141,6 +143,11 @@ test('the state is the gravest of the findings', () => {
   const empty = { location: 'file:///empty', decisions: [] }
   assert.equal(stateOf({ stores: [good.stores[0], empty] }), 'problem')
   assert.equal(stateOf({ stores: [empty] }), 'problem')
+  const down = { ...empty, problem: 'It did not answer.' }
+  assert.equal(stateOf({ stores: [good.stores[0], down] }), 'problem')
+  assert.deepEqual(build({ ...good, stores: [down], verified: new Map() })[0]?.findings, [
+    { level: 'problem', text: 'file:///empty could not be read: It did not answer.' },
+  ])
   const future = decideRetention(
     [listedAt('survival', at(-DAY_MS)), listedAt('survival', at(DAY_MS))],
     { keepLast: 1 },

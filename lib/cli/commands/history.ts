@@ -1,19 +1,19 @@
 import type { Command } from 'commander'
+import { stateFolderOf } from '../../config/settings.ts'
 import { BackupError } from '../../errors.ts'
 import { type RecordedRun, readRuns } from '../../history.ts'
 import { checkServer } from '../../names.ts'
-import { defaultStateFolder } from '../../state.ts'
+import { type ConfigOptions, configOf } from '../configured.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatDuration, formatTable, printable } from '../format.ts'
-import { wholeNumber } from '../options.ts'
+import { wholeNumber, withConfig } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
 
 const SHOWN = 30
 
 /** Adds `millrace history`. */
 export function addHistory(program: Command, run: Runner): void {
-  program
-    .command('history')
+  withConfig(program.command('history'))
     .description('Show what came of the runs of backup, prune, verify and restore on this machine, the newest last.')
     .option('--server <name>', 'only this server')
     .option('--last <n>', `only the newest n (default: ${SHOWN})`, wholeNumber)
@@ -25,7 +25,7 @@ export function addHistory(program: Command, run: Runner): void {
     .action((options) => run(options, (invocation) => historyCommand(options, invocation)))
 }
 
-interface HistoryOptions {
+interface HistoryOptions extends ConfigOptions {
   server?: string
   last?: number
 }
@@ -35,7 +35,7 @@ export async function historyCommand(options: HistoryOptions, { output, signal }
   const { server, last = SHOWN } = options
   if (server !== undefined) checkServer(server)
   if (!(Number.isSafeInteger(last) && last > 0)) throw new BackupError('USAGE', '--last takes a whole number above 0.')
-  const folder = defaultStateFolder()
+  const folder = stateFolderOf(await configOf(options, output))
   let runs: RecordedRun[] = []
   for await (const one of readRuns(folder, { server })) {
     signal.throwIfAborted()

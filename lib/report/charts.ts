@@ -26,7 +26,7 @@ function sizes({ server, counts, stored, content, timeline: { scale } }: ServerR
     { name: 'stored', points: stored, joined: true },
   ]
   return html`<div><h3>Size of each snapshot</h3>
-<p class="note">${key('stored')}${known && key('content')}${told < counts.complete && `Content is known here of ${told.toLocaleString('en')} of ${counts.complete.toLocaleString('en')}; millrace list --long asks the others.`}</p>
+<p class="note">${key('stored')}${known && key('content')}${told < counts.complete && `Content is known here for ${told.toLocaleString('en')} of ${counts.complete.toLocaleString('en')}; millrace list --long asks for the others.`}</p>
 <figure><div class="frame">${chart({
     ...{ id: `size-${server}`, title: `Size of each snapshot of ${server} over time` },
     description:

@@ -76,6 +76,16 @@ export interface SnapshotRow {
   verified: { status: Remembered['status']; mode: Remembered['mode']; at: string } | null
 }
 
+/** Snapshots that go for the same reasons, none that stays between them. */
+export interface RemoveRow {
+  /** When the oldest and the newest of them were made. */
+  from: string
+  to: string
+  count: number
+  storedBytes: number
+  reasons: string[]
+}
+
 export interface StoreSummary {
   location: string
   newest: { id: string; created: string; ageMs: number } | null
@@ -129,7 +139,8 @@ export interface ServerReport {
     /** The newest runs that did not go well, newest first. */
     bad: RecordedRun[]
   }
-  remove: SnapshotRow[]
+  /** What the next prune removes, newest first; `counts.remove` and `removeBytes` are of all. */
+  remove: RemoveRow[]
   /** The newest, newest first. */
   snapshots: SnapshotRow[]
   /** The others, by month, newest first. */
@@ -194,7 +205,7 @@ function buildServer(facts: ServerFacts, now: number, limits: ReportLimits): Ser
     timeline: timelineOf(decisions, now, limits.places),
     ...sizesOf(complete, facts.heads, limits.points),
     runs: runsOf(runs, backups, limits),
-    remove: going.toReversed().slice(0, limits.shortRows).map(rowOf),
+    remove: removeRows(newestFirst).slice(0, limits.shortRows),
     snapshots: newestFirst.slice(0, limits.rows).map(rowOf),
     months: monthsOf(newestFirst.slice(limits.rows)),
   }
@@ -245,6 +256,24 @@ function rowFor(
     note: snapshot.pinned ? (notes.get(snapshot.id) ?? null) : null,
     verified: last ? { status: last.status, mode: last.mode, at: new Date(last.at).toISOString() } : null,
   }
+}
+
+function removeRows(newestFirst: readonly Decision<ListedSnapshot>[]): RemoveRow[] {
+  const rows: RemoveRow[] = []
+  let last: RemoveRow | undefined
+  for (const { snapshot, action, reasons } of newestFirst) {
+    const made = snapshot.created.toISOString()
+    if (action === 'keep') last = undefined
+    else if (last && last.reasons.join() === reasons.join()) {
+      last.from = made
+      last.count += 1
+      last.storedBytes += snapshot.storedBytes
+    } else {
+      last = { from: made, to: made, count: 1, storedBytes: snapshot.storedBytes, reasons }
+      rows.push(last)
+    }
+  }
+  return rows
 }
 
 function lastVerified({ stores, verified }: ServerFacts): ServerReport['lastVerified'] {

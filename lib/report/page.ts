@@ -78,7 +78,7 @@ function pill(state: ServerReport['state']): Markup {
 }
 
 function section(report: ServerReport): Markup {
-  const { server, state, findings, stores, timeline: line, remove, counts, policy, snapshots, months } = report
+  const { server, state, findings, stores, timeline: line, counts, policy, snapshots, months } = report
   const shown = counts.complete + counts.unfinished
   return html`<section class="server" id="server-${server}" aria-labelledby="h-${server}">
 <div class="head"><h2 id="h-${server}">${server}</h2>${pill(state)}</div>
@@ -95,7 +95,7 @@ ${
 <p class="note">The policy keeps ${policyText(policy)}. A snapshot that any rule keeps stays. The further left, the older: each step to the left is a longer time.</p>
 <figure><div class="frame">${timeline(report)}</div></figure>`
 }
-${counts.remove > 0 && html`<h3>What the next prune removes</h3>${removeTable(report, remove)}`}
+${counts.remove > 0 && html`<h3>What the next prune removes</h3>${removeTable(report)}`}
 ${charts(report)}
 ${report.runs.bad.length > 0 && html`<h3>Runs that did not go well</h3>${badRuns(report.runs.bad, report.runs.badCount)}`}
 ${shown > 0 && html`<h3>Snapshots</h3>${snapshotTable(server, snapshots, shown)}`}

@@ -57,7 +57,8 @@ svg text{fill:var(--soft)}
 .line.content circle{fill:var(--sheet);stroke:var(--second);stroke-width:1.5}
 .key{display:inline-flex;gap:.4em;align-items:center;margin-right:1.1em;white-space:nowrap}
 .key svg{flex:none}
-.scroll{overflow-x:auto;margin-top:.6rem;background:linear-gradient(to left,var(--sheet) 60%,transparent) 100% 0/1.5rem 100% no-repeat local,linear-gradient(to left,var(--rule),transparent) 100% 0/.6rem 100% no-repeat scroll}
+.scroll{overflow-x:auto;margin-top:.6rem}
+section .scroll{background:linear-gradient(to left,var(--sheet) 60%,transparent) 100% 0/1.5rem 100% no-repeat local,linear-gradient(to left,var(--rule),transparent) 100% 0/.6rem 100% no-repeat scroll}
 .scroll:focus-visible,a:focus-visible,summary:focus-visible{outline:2px solid var(--main);outline-offset:2px}
 table{border-collapse:collapse;width:100%;font-size:.875rem}
 th,td{text-align:left;vertical-align:top;padding:.4rem .9rem .4rem 0;border-bottom:1px solid var(--grid)}
@@ -73,8 +74,8 @@ td.text{overflow-wrap:anywhere;min-width:12rem}
 .tag.remove,.tag.damaged{border-color:var(--bad);color:var(--bad)}
 .tag.unfinished,.tag.future,.tag.unverified{border-color:var(--second);color:var(--second)}
 .tag.pinned{border-color:var(--main);color:var(--main)}
-td.why .note{display:block}
-details{margin-top:1.5rem;border-top:1px solid var(--rule);padding-top:.9rem}
+td.why .note,th .note{display:block}
+details{margin-top:1rem}
 summary{cursor:pointer;font-weight:600}
 footer{padding-top:.5rem;padding-bottom:2.5rem;color:var(--soft);font-size:.875rem}
 @media (max-width:64rem){.charts{grid-template-columns:minmax(0,1fr)}}

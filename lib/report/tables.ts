@@ -3,7 +3,10 @@ import type { RecordedRun } from '../history.ts'
 import { type Content, html, type Markup } from './html.ts'
 import type { MonthRow, ServerReport, SnapshotRow, StoreSummary } from './model.ts'
 import { shortReason } from './tiers.ts'
-import { ageText, countText, shortTime } from './words.ts'
+import { ageText, countText, rangeText, shortTime } from './words.ts'
+
+/** Rows of snapshots that are seen at once; the others unfold. */
+const ROWS_OPEN = 40
 
 interface Column {
   name: string
@@ -21,6 +24,15 @@ ${rows}</tbody></table></div>`
 
 /** @param all how many there are. */
 export function snapshotTable(server: string, rows: readonly SnapshotRow[], all: number): Markup {
+  const note =
+    rows.length < all ? `The newest ${rows.length} of ${countText(all)}; the others are by month below. ` : ''
+  const more = rows.slice(ROWS_OPEN)
+  return html`<p class="note">${note}“daily 3 of 14” says that it is the newest of its day, and that day the third of the 14 that count.</p>
+${snapshotRows(`Snapshots of ${server}`, rows.slice(0, ROWS_OPEN))}
+${more.length > 0 && html`<details><summary>${countText(more.length)} before these</summary>${snapshotRows(`More snapshots of ${server}`, more)}</details>`}`
+}
+
+function snapshotRows(label: string, rows: readonly SnapshotRow[]): Markup {
   const columns: Column[] = [
     { name: 'Made (UTC)' },
     { name: 'Kept by' },
@@ -31,10 +43,8 @@ export function snapshotTable(server: string, rows: readonly SnapshotRow[], all:
     { name: 'Verified' },
     { name: 'Id' },
   ]
-  const note =
-    rows.length < all ? `The newest ${rows.length} of ${countText(all)}; the others are by month below. ` : ''
-  return html`<p class="note">${note}“daily 3 of 14” says that it is the newest of its day, and that day the third of the 14 that count.</p>${table(
-    `Snapshots of ${server}`,
+  return table(
+    label,
     columns,
     rows.map(
       (
@@ -42,7 +52,7 @@ export function snapshotTable(server: string, rows: readonly SnapshotRow[], all:
       ) => html`<tr><th scope="row" class="time">${shortTime(row.created)}</th>${whyCell(row)}<td class="number">${formatBytes(row.storedBytes)}</td><td class="number">${row.bytes === null ? '–' : formatBytes(row.bytes)}</td><td class="number">${row.bytes === null ? '–' : formatRatio(row.bytes, row.storedBytes)}</td><td>${row.consistency ?? '–'}${!row.encrypted && ', not encrypted'}</td><td>${verifiedText(row.verified)}</td><td class="id">${row.id}</td></tr>
 `,
     ),
-  )}`
+  )
 }
 
 function whyCell({ action, tiers, reasons, note }: SnapshotRow): Markup {
@@ -61,18 +71,22 @@ function verifiedText(verified: SnapshotRow['verified']): Content {
   return html`<span class="tag ${status}">${status}</span> ${at.slice(0, 10)}, ${mode}`
 }
 
-export function removeTable({ server, counts, removeBytes }: ServerReport, rows: readonly SnapshotRow[]): Markup {
+/** Snapshots that go for one reason are one row. */
+export function removeTable({ server, counts, removeBytes, remove }: ServerReport): Markup {
   const columns = [{ name: 'Made (UTC)' }, { name: 'Why no rule keeps it' }, { name: 'Stored', number: true }]
-  const newest = rows.length < counts.remove ? ` These are the newest ${rows.length}.` : ''
+  const shown = remove.reduce((sum, { count }) => sum + count, 0)
+  const newest = shown < counts.remove ? ` These are the newest ${shown.toLocaleString('en')}.` : ''
   return html`<p class="note">${countText(counts.remove)}, ${formatBytes(removeBytes)}.${newest}</p>${table(
     `What the next prune of ${server} removes`,
     columns,
-    rows.map(
+    remove.map(
       ({
-        created,
+        from,
+        to,
+        count,
         reasons,
         storedBytes,
-      }) => html`<tr><th scope="row" class="time">${shortTime(created)}</th><td class="text">${reasons.join('; ')}</td><td class="number">${formatBytes(storedBytes)}</td></tr>
+      }) => html`<tr><th scope="row" class="time">${rangeText(from, to)}${count > 1 && html`<span class="note">${countText(count)}</span>`}</th><td class="text">${reasons.join('; ')}</td><td class="number">${formatBytes(storedBytes)}</td></tr>
 `,
     ),
   )}`

@@ -11,6 +11,13 @@ export function shortTime(at: number | string): string {
   return new Date(at).toISOString().slice(0, 16).replace('T', ' ')
 }
 
+/** From one time to another, the day once where it is the same. */
+export function rangeText(from: string, to: string): string {
+  const [first, last] = [shortTime(from), shortTime(to)]
+  if (first === last) return first
+  return first.slice(0, 10) === last.slice(0, 10) ? `${first} to ${last.slice(11)}` : `${first} to ${last}`
+}
+
 export function countText(count: number): string {
   return formatCount(count, 'snapshot')
 }

@@ -6,7 +6,7 @@ import { buildReport, type ServerFacts } from '../../lib/report/model.ts'
 import { ageAxis, byteAxis, dateAxis, numberAxis } from '../../lib/report/scale.ts'
 import { ageScale, cellsOf, placeOf, pointsOf } from '../../lib/report/series.ts'
 import { shortReason, TIERS, tiersOf } from '../../lib/report/tiers.ts'
-import { ageText, policyText } from '../../lib/report/words.ts'
+import { ageText, policyText, rangeText } from '../../lib/report/words.ts'
 import { decideRetention } from '../../lib/retention.ts'
 import { listedAt, NOW, STORE, worldFacts } from '../support/report-facts.ts'
 import { DAY_MS, HOUR_MS } from '../support/retention.ts'
@@ -66,7 +66,9 @@ test('the model of five snapshots, two runs and a verification says what they co
     maxAge: '26h',
     lastVerified: { id: newest.id, status: 'ok', mode: 'full', at: '2026-11-27T21:40:00.000Z' },
     lastBackup: few().runs[1],
-    remove: [snapshots[4]],
+    remove: [
+      { from: iso(5 * DAY_MS), to: iso(5 * DAY_MS), count: 1, storedBytes: 100 * MIB, reasons: snapshots[4]?.reasons },
+    ],
     months: [],
   })
   assert.deepEqual(findings, [
@@ -299,7 +301,26 @@ test('10,000 snapshots are told in at most 200 rows, and the others by month', (
   assert.equal(inMonths + inRows, report.storedBytes)
 })
 
-test('ages and policies in words', () => {
+test('what goes for the same reasons is one row, unless something between stays', () => {
+  const policy = { keepDaily: 3 }
+  const made = [69, 68, 67, 30, 29, 28].map((hours) =>
+    listedAt('a', at(hours * HOUR_MS), { storedBytes: 10, pinned: hours === 29 }),
+  )
+  const decisions = decideRetention(made, policy, NOW)
+  const [report] = build({ ...few(), policy, stores: [{ location: STORE, decisions }] })
+  assert.deepEqual(
+    report?.remove.map(({ from, to, count, storedBytes, reasons }) => [from, to, count, storedBytes, reasons.join()]),
+    [
+      [iso(30 * HOUR_MS), iso(30 * HOUR_MS), 1, 10, 'day 2026-11-26 has a newer one'],
+      [iso(69 * HOUR_MS), iso(68 * HOUR_MS), 2, 20, 'day 2026-11-25 has a newer one'],
+    ],
+  )
+})
+
+test('ages, ranges and policies in words', () => {
+  assert.equal(rangeText(iso(3 * HOUR_MS), iso(HOUR_MS)), '2026-11-27 19:40 to 21:40')
+  assert.equal(rangeText(iso(24 * HOUR_MS), iso(HOUR_MS)), '2026-11-26 22:40 to 2026-11-27 21:40')
+  assert.equal(rangeText(iso(HOUR_MS), iso(HOUR_MS)), '2026-11-27 21:40')
   const words = [10_000, 61_000, 7_199_000, 27 * HOUR_MS, 49 * HOUR_MS].map(ageText)
   assert.deepEqual(words, ['less than a minute', '1 minute', '119 minutes', '27 hours', '2 days'])
   assert.equal(

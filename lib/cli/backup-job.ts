@@ -12,6 +12,7 @@ import { EXIT } from './exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate, formatRatio } from './format.ts'
 import { pruneExitCode } from './keep-options.ts'
 import { type OwnRcon, resumeLeft } from './quiesce.ts'
+import { type RecordedInvocation, recorded } from './recording.ts'
 import type { Invocation } from './run.ts'
 import type { SecretOptions } from './secrets.ts'
 import { nowSeconds, reportMetrics } from './stores.ts'
@@ -83,9 +84,14 @@ export function optionsOver(given: CreateOptions, options: JobOptions): CreateOp
 
 /** Backs one server up, and prunes it. @returns the exit code. */
 export async function backUp(job: BackupJob, options: JobOptions, invocation: Invocation): Promise<number> {
-  const { output, signal } = invocation
-  const { source, server, policy, stateFolder } = job
+  const { source, server, stateFolder } = job
   if (options.dryRun) return dryRun(source, selectionOver(job.selection, options), invocation)
+  return recorded({ command: 'backup', server, stateFolder }, invocation, (noted) => createOne(job, options, noted))
+}
+
+async function createOne(job: BackupJob, options: JobOptions, invocation: RecordedInvocation): Promise<number> {
+  const { output, signal, note } = invocation
+  const { source, server, policy, stateFolder } = job
   const create = await job.create()
   await resumeLeft(job.rcon, server, stateFolder, output)
   const keys = await keysFor(job, options, 'write')
@@ -100,7 +106,8 @@ export async function backUp(job: BackupJob, options: JobOptions, invocation: In
         await report(() => ({ lastFailure: nowSeconds() }))
         throw error
       })
-    const { id, files, bytes, storedBytes, elapsedMs, incomplete } = made
+    const { id, files, bytes, storedBytes, elapsedMs, incomplete, consistency, destinations } = made
+    note({ id, files, bytes, storedBytes, elapsedMs, consistency, destinations, error: firstError(made) })
     const text = [
       `Backed up ${made.kind === 'tar' ? formatCount(files, 'file') : 'the stream'} of ${server} as ${id}`,
       `  ${formatBytes(bytes)} -> ${formatBytes(storedBytes)} (ratio ${formatRatio(bytes, storedBytes)}) in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}`,
@@ -128,6 +135,12 @@ export async function backUp(job: BackupJob, options: JobOptions, invocation: In
   }
 }
 
+/** Of several destinations: what the first that failed says. */
+function firstError({ destinations }: CreatedSnapshot): { code: string; message: string } | undefined {
+  const { destination, error } = destinations.find(({ ok }) => !ok) ?? {}
+  return error && { code: error.code ?? 'DESTINATIONS', message: `${destination} failed: ${error.message}` }
+}
+
 /**
  * Prunes each store that has taken the snapshot.
  * @param how.lease false after `--no-lease`.
@@ -138,13 +151,14 @@ async function pruneAfter(
   policy: RetentionPolicy,
   { omissions, destinations }: CreatedSnapshot,
   { lease, stateDir }: { lease: boolean | undefined; stateDir: string },
-  { output, signal }: Invocation,
+  { output, signal, note }: RecordedInvocation,
 ): Promise<number> {
   if (omissions.names + omissions.unreadable > 0) {
     output.notice('Nothing was pruned: what is missing from this snapshot may be in the older ones.')
     return EXIT.INCOMPLETE
   }
   const codes: number[] = []
+  let removed = 0
   for (const [index, storage] of backups.storages.entries()) {
     if (!destinations[index]?.ok) continue
     try {
@@ -156,6 +170,8 @@ async function pruneAfter(
         onProgress: output.progress,
       })
       showPrune(report, output, { all: false, at: destinations.length > 1 ? storage.location : undefined })
+      removed += report.snapshots.filter(({ outcome }) => outcome === 'removed').length
+      note({ removed })
       const code = pruneExitCode(report)
       codes.push(code === EXIT.FAILED ? EXIT.INCOMPLETE : code)
     } catch (error) {

@@ -7,11 +7,13 @@ import { addCheck } from './commands/check.ts'
 import { addCompletion } from './commands/completion.ts'
 import { addConfig } from './commands/config.ts'
 import { addDecrypt, addEncrypt } from './commands/crypt.ts'
+import { addHistory } from './commands/history.ts'
 import { addInspect } from './commands/inspect.ts'
 import { addList } from './commands/list.ts'
 import { addLogin } from './commands/login.ts'
 import { addPin, addUnpin } from './commands/pin.ts'
 import { addPrune } from './commands/prune.ts'
+import { addReport } from './commands/report.ts'
 import { addRestore } from './commands/restore.ts'
 import { addResumeSaving } from './commands/resume-saving.ts'
 import { addStatus } from './commands/status.ts'
@@ -28,6 +30,8 @@ const COMMANDS = [
   addConfig,
   addList,
   addStatus,
+  addHistory,
+  addReport,
   addResumeSaving,
   addInspect,
   addRestore,

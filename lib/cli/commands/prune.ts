@@ -1,12 +1,13 @@
 import { type Command, Option } from 'commander'
 import type { PruneOutcome, PruneReport } from '../../prune.ts'
 import type { RetentionPolicy } from '../../retention.ts'
-import { choose, openChosen, type PlaceOptions } from '../configured.ts'
-import { exitCodeOf, gravest } from '../exit-codes.ts'
+import { type Chosen, choose, openChosen, type PlaceOptions } from '../configured.ts'
+import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatAge, formatBytes, formatCount, formatTable, printable } from '../format.ts'
 import { hasRule, type KeepOptions, policyOf, pruneExitCode, withKeep } from '../keep-options.ts'
 import { wholeNumber, withServer, withStore } from '../options.ts'
 import type { Output } from '../output.ts'
+import { errorOf, type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
 
 /** Adds `millrace prune`. */
@@ -45,12 +46,26 @@ const WORDS: Record<PruneOutcome, string> = {
 }
 
 export async function pruneCommand(options: PruneCommandOptions, invocation: Invocation): Promise<number> {
-  const { output, signal } = invocation
-  const given = policyOf(options)
+  policyOf(options)
+  const chosen = await choose(options, '--from', invocation.output)
+  const policy = policyFor(options, chosen.settings?.retention)
+  // A dry run changes nothing, and there is nothing to remember.
+  if (options.dryRun) return pruneStores(chosen, policy, options, { ...invocation, note() {} })
+  const { server, stateFolder } = chosen
+  return recorded({ command: 'prune', server, stateFolder }, invocation, (noted) =>
+    pruneStores(chosen, policy, options, noted),
+  )
+}
+
+async function pruneStores(
+  chosen: Chosen,
+  policy: RetentionPolicy,
+  options: PruneCommandOptions,
+  { output, signal, note }: RecordedInvocation,
+): Promise<number> {
   const { dryRun, stateDir } = options
-  const chosen = await choose(options, '--from', output)
-  const retention = chosen.settings?.retention
-  const policy = hasRule(options) || !retention ? given : withMinimum(retention, options.minimum)
+  const destinations: { destination: string; ok: boolean }[] = []
+  let removed = 0
   const lease = options.lease === false ? false : undefined
   const several = chosen.stores.length > 1
   const codes: number[] = []
@@ -67,7 +82,12 @@ export async function pruneCommand(options: PruneCommandOptions, invocation: Inv
           onProgress: output.progress,
         })
         showPrune(report, output, { all: true, at: several ? backups.storage.location : undefined })
-        codes.push(pruneExitCode(report))
+        const code = pruneExitCode(report)
+        codes.push(code)
+        destinations.push({ destination: backups.storage.location, ok: code === EXIT.GOOD })
+        removed += report.snapshots.filter(({ outcome }) => outcome === 'removed').length
+        const [problem] = report.problems
+        note({ destinations, removed, ...(problem && { error: problem }) })
       } finally {
         await backups.close()
       }
@@ -76,9 +96,19 @@ export async function pruneCommand(options: PruneCommandOptions, invocation: Inv
       // The other stores are pruned all the same.
       codes.push(exitCodeOf(error))
       output.error(error as Error, exitCodeOf(error))
+      note({ error: errorOf(error as Error) })
     }
   }
   return gravest(codes)
+}
+
+/**
+ * The policy that the command line gives, else the config's, else the defaults.
+ * @throws BackupError USAGE.
+ */
+export function policyFor(options: KeepOptions, retention: RetentionPolicy | undefined): RetentionPolicy {
+  const given = policyOf(options)
+  return hasRule(options) || !retention ? given : withMinimum(retention, options.minimum)
 }
 
 function withMinimum(policy: RetentionPolicy, minimum: number | undefined): RetentionPolicy {

@@ -3,10 +3,11 @@ import type { PortableNames } from '../../archive/portable-names.ts'
 import type { Owner } from '../../archive/rights.ts'
 import { BackupError } from '../../errors.ts'
 import type { RestoreOptions as Options, Restored } from '../../restore.ts'
-import { choose, keysFor, openChosen, type PlaceOptions } from '../configured.ts'
+import { type Chosen, choose, keysFor, openChosen, type PlaceOptions } from '../configured.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate } from '../format.ts'
 import { withKeys, withServer, withStores, withTrust } from '../options.ts'
+import { type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
 import type { SecretOptions } from '../secrets.ts'
 import { fallbackTo } from '../stores.ts'
@@ -61,13 +62,22 @@ interface RestoreOptions extends SecretOptions, PlaceOptions {
   allowRenamed?: boolean
 }
 
-export async function restoreCommand(
-  id: string,
-  options: RestoreOptions,
-  { output, signal }: Invocation,
-): Promise<number> {
+export async function restoreCommand(id: string, options: RestoreOptions, invocation: Invocation): Promise<number> {
   const how = howOf(options)
-  const chosen = await choose(options, '--from', output)
+  const chosen = await choose(options, '--from', invocation.output)
+  const { server, stateFolder } = chosen
+  return recorded({ command: 'restore', server, stateFolder }, invocation, (noted) =>
+    restoreChosen(id, chosen, how, options, noted),
+  )
+}
+
+async function restoreChosen(
+  id: string,
+  chosen: Chosen,
+  how: Options,
+  options: RestoreOptions,
+  { output, signal, note }: RecordedInvocation,
+): Promise<number> {
   const keys = await keysFor(chosen, options, 'read')
   const { allowUnverified, allowPlain, allowRenamed } = options
   const backups = await openChosen(chosen, { ...keys, onFallback: fallbackTo(output), onNotice: output.notice })
@@ -96,6 +106,7 @@ export async function restoreCommand(
         throw stopped(error, kept)
       })
     const { files, bytes, target, elapsedMs, verified } = restored
+    note({ id: restored.id, files, bytes, elapsedMs })
     output.result(
       'restored',
       { ...restored, warnings },

@@ -12,6 +12,7 @@ import type { EventFields } from '../events.ts'
 import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration } from '../format.ts'
 import { withKeys, withMetrics, withServer, withStores, withTrust } from '../options.ts'
+import { type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
 import type { SecretOptions } from '../secrets.ts'
 import { fallbackTo, nowSeconds, reportMetrics } from '../stores.ts'
@@ -59,16 +60,29 @@ export async function verifyCommand(
   options: CommandOptions,
   invocation: Invocation,
 ): Promise<number> {
-  const { all, quick, seed, restoreTest, scratch, allowPlain, allowRenamed } = options
+  const { all } = options
   if (all && id !== undefined) throw new BackupError('USAGE', 'Name one snapshot, or --all: not both.')
   if (all && (options.from ?? []).length > 1) {
     throw new BackupError('USAGE', '--all verifies the snapshots of one store. Run it once for each, with one --from.')
   }
-  const { output, signal } = invocation
+  const chosen = await choose(options, '--from', invocation.output)
+  const { server, stateFolder } = chosen
+  return recorded({ command: 'verify', server, stateFolder }, invocation, (noted) =>
+    verifyChosen(id, chosen, options, noted),
+  )
+}
+
+async function verifyChosen(
+  id: string | undefined,
+  chosen: Chosen,
+  options: CommandOptions,
+  invocation: RecordedInvocation,
+): Promise<number> {
+  const { all, quick, seed, restoreTest, scratch, allowPlain, allowRenamed } = options
+  const { output, signal, note } = invocation
   const verify: VerifyOptions = { quick, seed, restoreTest, scratch, allowPlain, allowRenamed, signal }
   verify.sample = options.sample === undefined ? undefined : shareOf(options.sample)
   verify.onProgress = output.progress
-  const chosen = await choose(options, '--from', output)
   const keys = quick ? { encryption: false } : await keysFor(chosen, options, 'read')
   const metricsFile = options.metricsFile ?? chosen.metricsFile
   const report = (backups: Backups, good: boolean) =>
@@ -100,6 +114,7 @@ export async function verifyCommand(
     const onCopy = (storage: Storage, snapshot: Snapshot, one: Verification) =>
       remember(chosen.stateFolder, storage, snapshot, one, invocation)
     const found = await backups.verify(id ?? 'latest', { ...verify, onCopy })
+    noteFound(found, note)
     output.result('verification', found, textOf(found))
     if (found.status === 'damaged' && !output.json) {
       output.complain(`snapshot ${found.id} is damaged; use another one`)
@@ -112,11 +127,19 @@ export async function verifyCommand(
   }
 }
 
+function noteFound(
+  { id, status, reason, bytes, storedBytes, elapsedMs }: Verification,
+  note: RecordedInvocation['note'],
+) {
+  note({ id, storedBytes, elapsedMs, ...(bytes !== undefined && { bytes }) })
+  if (status !== 'ok') note({ error: { code: status.toUpperCase(), message: reason ?? '' } })
+}
+
 async function verifyAll(
   backups: Backups,
   { server, stateFolder }: Chosen,
   options: VerifyOptions,
-  invocation: Invocation,
+  invocation: RecordedInvocation,
 ): Promise<number> {
   const { output } = invocation
   const snapshots = await listSnapshots(backups.storage, server, options.signal)
@@ -131,11 +154,9 @@ async function verifyAll(
   }
   const said = Object.entries(counts).filter(([status, count]) => count > 0 || status === 'ok')
   const all = Object.values(counts).reduce((sum, count) => sum + count, 0)
-  output.result(
-    'summary',
-    { snapshots: all, ...counts },
-    `${formatCount(all, 'snapshot')}: ${said.map(([status, count]) => `${count} ${status}`).join(', ')}`,
-  )
+  const text = `${formatCount(all, 'snapshot')}: ${said.map(([status, count]) => `${count} ${status}`).join(', ')}`
+  if (counts.ok < all) invocation.note({ error: { code: 'NOT_ALL_GOOD', message: text } })
+  output.result('summary', { snapshots: all, ...counts }, text)
   return code
 }
 

@@ -103,7 +103,8 @@ function report(output: Output, error: Error, interrupted: boolean): number {
   return code
 }
 
-function buildProgram(run: Runner): Command {
+/** The whole command line. @param run what is done with the work of the command that is named. */
+export function buildProgram(run: Runner): Command {
   const program = new Command('millrace')
     .description(
       'Back up very large folders, encrypted, into S3, Backblaze B2, Google Drive, Dropbox or a folder, and get them back.',

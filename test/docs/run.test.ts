@@ -1,0 +1,93 @@
+// Runs what the documents tell people to type. All blocks of one document that are marked `run` run in their order, in
+// one shell, in a folder of their own: /srv, /mnt, /etc and /var of the document are folders in there, and the Minecraft
+// server at localhost:25575 is one of the tests'.
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { describe, it, type TestContext } from 'node:test'
+import { serveMinecraft } from '../fakes/minecraft.ts'
+import { BIN } from '../support/cli.ts'
+import { tempFolder } from '../support/tree.ts'
+import { type Block, DOCUMENTS, readDocument, ROOT, withSources } from './markdown.ts'
+
+const runnable = DOCUMENTS.map((path) => readDocument(path).blocks.filter(({ marker }) => marker === 'run')).filter(
+  (blocks) => blocks.length > 0,
+)
+
+describe('what the documents tell people to type', { concurrency: 2 }, () => {
+  it('is there', () => assert.ok(runnable.length >= 3))
+
+  for (const blocks of runnable) {
+    it(`works: ${blocks[0]?.document}`, async (t) => {
+      const home = sandbox(t)
+      const minecraft = await serveMinecraft({ password: '…' })
+      t.after(() => minecraft.close())
+      const here = (text: string) =>
+        text
+          .replaceAll(/(?<![\w.$}\])])\/(?=(?:srv|mnt|etc|var)\b)/g, `${home}/`)
+          .replaceAll('localhost:25575', `localhost:${minecraft.port}`)
+          .replaceAll('port: 25575', `port: ${minecraft.port}`)
+      const script = blocks.map((block) => `echo ':: ${block.document}:${block.line}' >&2\n${lines(block, home, here)}`)
+      const { code, said } = await bash(`set -eo pipefail\n${script.join('\n')}`, home)
+      assert.equal(code, 0, said)
+      assert.ok(minecraft.saving, 'saving was left off')
+    })
+  }
+})
+
+/** What bash is told of a block; TypeScript becomes a file that Node runs. */
+function lines({ language, line, text }: Block, home: string, here: (text: string) => string): string {
+  if (language !== 'ts') return here(text)
+  const file = join(home, `block-${line}.ts`)
+  writeFileSync(file, withSources(here(text)))
+  return `node ${file}`
+}
+
+/** A home with a small server in `srv/minecraft`, its world also as `world` and `world.tar` where the shell begins. */
+function sandbox(t: TestContext): string {
+  const home = tempFolder(t)
+  for (const folder of ['bin', 'mnt/backups', 'etc/millrace', 'var/lib', 'tmp', 'srv/minecraft', 'work']) {
+    mkdirSync(join(home, folder), { recursive: true })
+  }
+  for (const world of ['srv/minecraft/world', 'work/world']) {
+    for (const folder of ['region', 'playerdata']) mkdirSync(join(home, world, folder), { recursive: true })
+    writeFileSync(join(home, world, 'level.dat'), 'a world')
+    writeFileSync(join(home, world, 'session.lock'), '☃')
+    writeFileSync(join(home, world, 'region/r.0.0.mca'), Buffer.concat([randomBytes(20_000), Buffer.alloc(100_000)]))
+    writeFileSync(join(home, world, 'playerdata/steve.dat'), 'of a player')
+  }
+  writeFileSync(join(home, 'work/world.tar'), Buffer.alloc(10_240))
+  writeFileSync(join(home, 'srv/minecraft/server.properties'), 'enable-rcon=true\n')
+  const programs = { millrace: `exec node ${BIN} "$@"`, npx: 'exec "$@"' }
+  for (const [name, line] of Object.entries(programs)) {
+    writeFileSync(join(home, 'bin', name), `#!/bin/sh\n${line}\n`)
+    chmodSync(join(home, 'bin', name), 0o755)
+  }
+  return home
+}
+
+function bash(script: string, home: string): Promise<{ code: number | null; said: string }> {
+  const env = {
+    PATH: [join(home, 'bin'), dirname(process.execPath), process.env.PATH].join(':'),
+    HOME: home,
+    TMPDIR: join(home, 'tmp'),
+    LANG: 'C.UTF-8',
+    // Where the checkout is, for blocks that need a file of it.
+    CHECKOUT: ROOT,
+    NODE_COMPILE_CACHE: join(home, 'tmp/compiled'),
+  }
+  const child = spawn('bash', ['-s'], { cwd: join(home, 'work'), env, stdio: 'pipe' })
+  let said = ''
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text) => {
+      said += text
+    })
+  }
+  child.stdin.end(script)
+  return new Promise((resolve, reject) => {
+    child.on('error', reject)
+    child.on('close', (code) => resolve({ code, said }))
+  })
+}

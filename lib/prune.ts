@@ -2,12 +2,14 @@ import { StorageError } from '../adapters/errors.ts'
 import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import { type ListedSnapshot, type Survey, surveyStore } from './catalog.ts'
 import { BackupError } from './errors.ts'
+import type { Lease } from './lease.ts'
 import { isLiveMark, type Mark, parseMark } from './marks.ts'
 import { COMPANION_SUFFIX } from './names.ts'
 import { markRemoval } from './read-lease.ts'
 import { checkPolicy, type Decision, decideRetention, type RetentionPolicy } from './retention.ts'
 import { hasNewer, LEFTOVER_MS, type Sweepable, sightUnfinished } from './sweep.ts'
 
+/** How snapshots are pruned. */
 export interface PruneOptions {
   /** Only say what would be done: nothing in the store or the state folder is changed. */
   dryRun?: boolean | undefined
@@ -22,7 +24,7 @@ export interface PruneOptions {
    * Takes the server's lease, so that no backup of it runs meanwhile. Unfinished snapshots are swept only under it;
    * without it, or when it throws a BackupError, they are left alone and only older unfinished uploads are cancelled.
    */
-  lease?: (() => Promise<{ release(): Promise<void> }>) | undefined
+  lease?: (() => Promise<Pick<Lease, 'release'>>) | undefined
   /** Where sightings of unfinished snapshots are remembered; `~/.local/state/millrace` when left out. */
   stateDir?: string | undefined
   signal?: AbortSignal | undefined
@@ -34,6 +36,7 @@ export interface PruneOptions {
  */
 export type PruneOutcome = 'kept' | 'planned' | 'removed' | 'in-use' | 'deferred' | 'failed'
 
+/** One snapshot of a prune, and what became of it. */
 export interface PrunedSnapshot extends Decision<ListedSnapshot> {
   outcome: PruneOutcome
 }
@@ -48,6 +51,7 @@ export interface PruneProblem {
   deferred: boolean
 }
 
+/** What a prune did, or would do. */
 export interface PruneReport {
   server: string
   dryRun: boolean

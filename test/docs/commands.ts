@@ -18,7 +18,8 @@ export function invocations(text: string): string[][] {
     }
     words = []
   }
-  const token = /\\\n|(?<=^|\s)#[^\n]*|\n|[;&|()]+|\d?[<>]+&?\s*(?:'[^']*'|"[^"]*"|[^\s;&|()]+)|(?:'[^']*'|"[^"]*"|\\.|[^\s;&|()<>'"\\])+|[ \t]+/g
+  const token =
+    /\\\n|(?<=^|\s)#[^\n]*|\n|[;&|()]+|\d?[<>]+&?\s*(?:'[^']*'|"[^"]*"|[^\s;&|()]+)|(?:'[^']*'|"[^"]*"|\\.|[^\s;&|()<>'"\\])+|[ \t]+/g
   for (const [piece] of text.matchAll(token)) {
     if (/^(?:\\\n|#|[ \t]|\d?[<>])/.test(piece)) continue
     if (/^[\n;&|()]/.test(piece)) end()

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { basename, dirname, join, relative } from 'node:path'
 import { describe, it } from 'node:test'
-import { DOCUMENTS, readDocument, ROOT } from './markdown.ts'
+import { DOCUMENTS, ROOT, readDocument } from './markdown.ts'
 
 const documents = new Map(DOCUMENTS.map((path) => [path, readDocument(path)]))
 

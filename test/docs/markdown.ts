@@ -55,7 +55,8 @@ export function readDocument(path: string): Document {
     }
     if (token.type === 'heading_open') document.anchors.add(slugger.slug(plainText(tokens[index + 1])))
     if (token.type === 'html_block') {
-      for (const [, target = ''] of token.content.matchAll(/(?:src|href)="([^"]+)"/g)) document.links.push({ target, line })
+      for (const [, target = ''] of token.content.matchAll(/(?:src|href)="([^"]+)"/g))
+        document.links.push({ target, line })
     }
   }
   return document

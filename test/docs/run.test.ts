@@ -10,7 +10,7 @@ import { describe, it, type TestContext } from 'node:test'
 import { serveMinecraft } from '../fakes/minecraft.ts'
 import { BIN } from '../support/cli.ts'
 import { tempFolder } from '../support/tree.ts'
-import { type Block, DOCUMENTS, readDocument, ROOT, withSources } from './markdown.ts'
+import { type Block, DOCUMENTS, ROOT, readDocument, withSources } from './markdown.ts'
 
 const runnable = DOCUMENTS.map((path) => readDocument(path).blocks.filter(({ marker }) => marker === 'run')).filter(
   (blocks) => blocks.length > 0,
@@ -78,14 +78,13 @@ function bash(script: string, home: string): Promise<{ code: number | null; said
     CHECKOUT: ROOT,
     NODE_COMPILE_CACHE: join(home, 'tmp/compiled'),
   }
-  const child = spawn('bash', ['-s'], { cwd: join(home, 'work'), env, stdio: 'pipe' })
+  const child = spawn('bash', ['-c', script], { cwd: join(home, 'work'), env, stdio: ['ignore', 'pipe', 'pipe'] })
   let said = ''
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text) => {
       said += text
     })
   }
-  child.stdin.end(script)
   return new Promise((resolve, reject) => {
     child.on('error', reject)
     child.on('close', (code) => resolve({ code, said }))

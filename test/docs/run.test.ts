@@ -2,13 +2,14 @@
 // one shell, in a folder of their own: /srv, /mnt, /etc and /var of the document are folders in there, and the Minecraft
 // server at localhost:25575 is one of the tests'.
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
+import { execFileSync, spawn } from 'node:child_process'
+import { createCipheriv, createHash, pbkdf2Sync, randomBytes } from 'node:crypto'
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { serveMinecraft } from '../fakes/minecraft.ts'
 import { BIN } from '../support/cli.ts'
+import { NO_READER, python } from '../support/tools.ts'
 import { tempFolder } from '../support/tree.ts'
 import { type Block, DOCUMENTS, ROOT, readDocument, withSources } from './markdown.ts'
 
@@ -16,7 +17,7 @@ const runnable = DOCUMENTS.map((path) => readDocument(path).blocks.filter(({ mar
   (blocks) => blocks.length > 0,
 )
 
-describe('what the documents tell people to type', { concurrency: 2 }, () => {
+describe('what the documents tell people to type', { concurrency: 2, skip: NO_READER }, () => {
   it('is there', () => assert.ok(runnable.length >= 3))
 
   for (const blocks of runnable) {
@@ -60,12 +61,25 @@ function sandbox(t: TestContext): string {
   }
   writeFileSync(join(home, 'work/world.tar'), Buffer.alloc(10_240))
   writeFileSync(join(home, 'srv/minecraft/server.properties'), 'enable-rcon=true\n')
-  const programs = { millrace: `exec node ${BIN} "$@"`, npx: 'exec "$@"' }
+  oldBackup(home)
+  const programs = { millrace: `exec node ${BIN} "$@"`, npx: 'exec "$@"', python3: `PATH="\${PATH#*:}" exec ${python} "$@"` }
   for (const [name, line] of Object.entries(programs)) {
     writeFileSync(join(home, 'bin', name), `#!/bin/sh\n${line}\n`)
     chmodSync(join(home, 'bin', name), 0o755)
   }
   return home
+}
+
+/** A backup as the original service made it, by Node's crypto and the programs tar and zstd alone. */
+function oldBackup(home: string): void {
+  const folder = join(home, 'srv/old-backups')
+  mkdirSync(folder)
+  const stream = execFileSync('sh', ['-c', 'tar c . | zstd -qc'], { cwd: join(home, 'srv/minecraft/world') })
+  const [salt, nonce] = [randomBytes(16), randomBytes(12)]
+  const cipher = createCipheriv('aes-256-gcm', pbkdf2Sync('…', salt, 100_000, 32, 'sha256'), nonce)
+  const object = Buffer.concat([salt, nonce, cipher.update(stream), cipher.final(), cipher.getAuthTag()])
+  writeFileSync(join(folder, 'world.tar.zst'), object)
+  writeFileSync(join(folder, 'world.tar.zst.sha256'), createHash('sha256').update(object).digest('hex'))
 }
 
 function bash(script: string, home: string): Promise<{ code: number | null; said: string }> {

@@ -19,6 +19,8 @@ const GIVEN: Record<string, string> = {
   backups: "import('millrace').Backups",
   storage: "import('millrace/adapters').Storage",
   password: 'string',
+  keyId: 'string',
+  applicationKey: 'string',
 }
 
 /** Where excerpts may come from without saying so. */

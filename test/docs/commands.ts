@@ -2,7 +2,7 @@ import { CommanderError } from 'commander'
 import { buildProgram } from '../../lib/cli/main.ts'
 
 /** What may stand before it: programs that run others, their options, variables, and the fields of a crontab. */
-const BEFORE = /^(?:\$|!|npx|npm|run|exec|if|then|sudo|nice|ionice|-[a-z]?\d*|[A-Z_]+=.*|[\d*/,-]+|@[a-z]+|ExecStart=)$/
+const BEFORE = /^(?:\$|!|npx|npm|run|exec|if|then|sudo|nice|ionice|-[a-z]?\d*|[A-Z_]+=.*|[\d*/,-]+|@[a-z]+)$/
 
 /**
  * The invocations of millrace in some lines of shell, as lists of arguments. It knows quotes, comments, continued lines
@@ -12,7 +12,7 @@ export function invocations(text: string): string[][] {
   const found: string[][] = []
   let words: string[] = []
   const end = () => {
-    const at = words.findIndex((word) => word === 'millrace' || word.endsWith('/millrace'))
+    const at = words.findIndex((word) => /^(?:[^=]*\/)?millrace$/.test(word))
     if (at >= 0 && words.slice(0, at).every((word) => BEFORE.test(word))) {
       found.push(words.slice(words[at + 1] === '--' ? at + 2 : at + 1))
     }
@@ -20,7 +20,7 @@ export function invocations(text: string): string[][] {
   }
   const token =
     /\\\n|(?<=^|\s)#[^\n]*|\n|[;&|()]+|\d?[<>]+&?\s*(?:'[^']*'|"[^"]*"|[^\s;&|()]+)|(?:'[^']*'|"[^"]*"|\\.|[^\s;&|()<>'"\\])+|[ \t]+/g
-  for (const [piece] of text.matchAll(token)) {
+  for (const [piece] of text.replaceAll('ExecStart=', '').matchAll(token)) {
     if (/^(?:\\\n|#|[ \t]|\d?[<>])/.test(piece)) continue
     if (/^[\n;&|()]/.test(piece)) end()
     else words.push(piece.replaceAll(/'([^']*)'|"([^"]*)"|\\(.)/g, '$1$2$3'))

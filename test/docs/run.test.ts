@@ -62,7 +62,11 @@ function sandbox(t: TestContext): string {
   writeFileSync(join(home, 'work/world.tar'), Buffer.alloc(10_240))
   writeFileSync(join(home, 'srv/minecraft/server.properties'), 'enable-rcon=true\n')
   oldBackup(home)
-  const programs = { millrace: `exec node ${BIN} "$@"`, npx: 'exec "$@"', python3: `PATH="\${PATH#*:}" exec ${python} "$@"` }
+  const programs = {
+    millrace: `exec node ${BIN} "$@"`,
+    npx: 'exec "$@"',
+    python3: `PATH="\${PATH#*:}" exec ${python} "$@"`,
+  }
   for (const [name, line] of Object.entries(programs)) {
     writeFileSync(join(home, 'bin', name), `#!/bin/sh\n${line}\n`)
     chmodSync(join(home, 'bin', name), 0o755)
@@ -88,6 +92,7 @@ function bash(script: string, home: string): Promise<{ code: number | null; said
     HOME: home,
     TMPDIR: join(home, 'tmp'),
     LANG: 'C.UTF-8',
+    MILLRACE_PASSWORD: '…',
     // Where the checkout is, for blocks that need a file of it.
     CHECKOUT: ROOT,
     NODE_COMPILE_CACHE: join(home, 'tmp/compiled'),

@@ -17,6 +17,7 @@ const API_PATH = '/b2api/v2'
 const CONNECT_MS = 5_000
 const IDLE_MS = 30_000
 
+/** Settings of a Backblaze B2 bucket; see docs/providers/backblaze-b2.md. */
 export interface B2Config {
   /** The application key's ID. */
   keyId: string

@@ -2,6 +2,7 @@ import { ADAPTER } from './dropbox-paths.ts'
 import { StorageError } from './errors.ts'
 import type { RetryPolicy } from './retry.ts'
 
+/** Settings of a folder in Dropbox; see docs/providers/dropbox.md. */
 export interface DropboxConfig {
   /** The app's key, from the App Console. Needed with `refreshToken`. */
   clientId?: string

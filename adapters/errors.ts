@@ -11,6 +11,7 @@ export type StorageErrorCode =
   | 'UNAVAILABLE'
   | 'CORRUPT'
 
+/** What a StorageError says beside its message. */
 export interface StorageErrorDetails {
   code: StorageErrorCode
   adapter: string

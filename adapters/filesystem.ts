@@ -14,6 +14,7 @@ import { checkRange, readRangeByStream } from './read.ts'
 import { throwIfAborted } from './retry.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
 
+/** Settings of a folder as a store. */
 export interface FilesystemConfig {
   /** The folder that holds the objects. It need not exist: the first write makes it. */
   root: string

@@ -18,6 +18,7 @@ const IDS_AT_ONCE = 20
 const ROOT = 'root'
 const APP_DATA = 'appDataFolder'
 
+/** Settings of a folder in Google Drive; see docs/providers/google-drive.md. */
 export interface GoogleDriveConfig {
   clientId: string
   clientSecret: string

@@ -1,11 +1,13 @@
 import type { PartPlan } from './multipart-plan.ts'
 import { CALL_RETRY, PART_RETRY, type RetryClock, type RetryPolicy, retry, throwIfAborted } from './retry.ts'
 
+/** What every step of an upload is given. */
 export interface PrimitiveRequest {
   /** Fires when the answer is not wanted any more. The primitive settles once its request's buffer is let go of. */
   signal: AbortSignal
 }
 
+/** The bytes of one part, and where in the object they stand. */
 export interface PartBody {
   /** From 1. */
   number: number
@@ -18,7 +20,9 @@ export interface PartBody {
 
 /** What the sender needs of an adapter; see `MultipartPrimitives` for the words. */
 export interface PartStore<Upload, Receipt> {
+  /** Begins an upload in parts. */
   begin(request: PrimitiveRequest): Promise<Upload>
+  /** Sends one part. It settles only when nothing reads from the part's buffer any more. */
   putPart(upload: Upload, part: PartBody, request: PrimitiveRequest): Promise<Receipt>
 }
 

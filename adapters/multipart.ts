@@ -41,6 +41,7 @@ export interface MultipartPrimitives<Upload, Receipt> extends PartStore<Upload, 
   clear?(request: PrimitiveRequest): Promise<void>
 }
 
+/** What a MultipartWritable is told of the object that it writes. */
 export interface MultipartOptions extends WriteOptions {
   adapter: string
   key: string

@@ -18,6 +18,7 @@ const WAITING_SHARE = 0.5
 /** What is copied out of the ring at a time. */
 const PIECE_BYTES = 256 * 1024
 
+/** What `readParallel` is told beside the key. */
 export interface ParallelReadOptions extends ReadOptions {
   /** Requests at once, at most. Default READ_CONNECTIONS. */
   connections?: number | undefined

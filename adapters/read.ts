@@ -10,6 +10,7 @@ export const READ_IDLE_MS = 30_000
 /** Reopenings in a row that bring not one byte. */
 const FRUITLESS_MAX = 6
 
+/** A range that a store has begun to send. */
 export interface OpenedRange {
   body: Readable
   /** Bytes that the body is to have. */
@@ -18,6 +19,7 @@ export interface OpenedRange {
   version: string
 }
 
+/** A range that a ResumingReadable asks its store for. */
 export interface RangeRequest {
   start: number
   /** Inclusive; undefined: to the end of the object. */
@@ -27,6 +29,7 @@ export interface RangeRequest {
   signal: AbortSignal
 }
 
+/** What a ResumingReadable is told of the object that it reads. */
 export interface ResumingReadOptions extends ReadOptions {
   adapter: string
   key: string
@@ -270,6 +273,7 @@ export async function collectRange(
   throw rangePastEnd(names)
 }
 
+/** The error of a range that begins behind the end of its object. */
 export function rangePastEnd(names: { adapter: string; key: string }): StorageError {
   const message = `The range passes the end of ${quoteKey(names.key)}.`
   return new StorageError(message, { code: 'INVALID', operation: 'readRange', ...names })

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { StorageError } from './errors.ts'
 
+/** How often, and how long, a call is tried again. */
 export interface RetryPolicy {
   /** Calls in all, the first one included. */
   attempts: number
@@ -30,6 +31,7 @@ export const PART_RETRY: RetryPolicy = {
 
 /** Time and chance, so that tests can hold both. */
 export interface RetryClock {
+  /** The time in ms. */
   now(): number
   /** From 0 up to but not 1. */
   random(): number
@@ -37,7 +39,9 @@ export interface RetryClock {
   sleep(ms: number, signal: AbortSignal | undefined): Promise<void>
 }
 
+/** The clock of the machine. */
 export const systemClock: RetryClock = {
+  /** The time in ms. */
   now: () => performance.now(),
   random: () => Math.random(),
   sleep: (ms, signal) => delay(ms, undefined, { signal }),
@@ -87,6 +91,7 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw abortError(signal)
 }
 
+/** Whether an error is an AbortError, as an aborted signal makes it. */
 export function isAbort(error: unknown): boolean {
   return error instanceof Error && error.name === 'AbortError'
 }

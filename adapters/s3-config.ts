@@ -8,6 +8,7 @@ const TAGS_MAX = 10
 const TAG_KEY_MAX = 128
 const TAG_VALUE_MAX = 256
 
+/** Settings of an S3 bucket, at AWS or at what speaks its protocol; see docs/providers/s3.md. */
 export interface S3Config {
   bucket: string
   /** All keys live beneath it, and are given without it. A slash at its end is implied. */

@@ -3,6 +3,7 @@ import type { MultipartRules } from './multipart-plan.ts'
 const MiB = 1024 * 1024
 const TiB = 1024 * 1024 * MiB
 
+/** The stores whose differences from AWS are known. */
 export type S3ProfileName =
   | 'aws'
   | 'minio'

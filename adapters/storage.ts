@@ -14,6 +14,7 @@ export interface ObjectStat {
   checksum?: { algorithm: string; value: string }
 }
 
+/** What a store is told of an object that is written. */
 export interface WriteOptions {
   /** The exact number of bytes to come. Another count fails before the commit. */
   size?: number
@@ -32,6 +33,7 @@ export interface WriteOptions {
   signal?: AbortSignal
 }
 
+/** What is read of an object. */
 export interface ReadOptions {
   /** First byte, from 0. At or past the object's end there is nothing to read, which is no error, as in node:fs. */
   start?: number
@@ -42,6 +44,7 @@ export interface ReadOptions {
   signal?: AbortSignal
 }
 
+/** What every call takes. */
 export interface CallOptions {
   signal?: AbortSignal
 }
@@ -66,6 +69,7 @@ export interface ProbeStep {
   error?: Error
 }
 
+/** What a probe has found. */
 export interface ProbeReport {
   ok: boolean
   steps: ProbeStep[]
@@ -144,5 +148,7 @@ export interface Storage {
   close(): Promise<void>
 }
 
+/** The longest key, in bytes of UTF-8. */
 export const KEY_MAX_BYTES = 1024
+/** The longest part of a key between two slashes, in bytes of UTF-8. */
 export const KEY_SEGMENT_MAX_BYTES = 250

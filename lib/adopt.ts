@@ -5,12 +5,15 @@ import { writeCompanion } from './companion.ts'
 import { BackupError } from './errors.ts'
 import { verifySnapshot } from './verify.ts'
 
+/** How an unfinished snapshot is adopted. */
 export interface AdoptOptions {
   allowPlain?: boolean | undefined
+  /** Told how far it is. */
   onProgress?: ((progress: Progress) => void) | undefined
   signal?: AbortSignal | undefined
 }
 
+/** A snapshot that was adopted. */
 export interface Adopted {
   id: string
   key: string

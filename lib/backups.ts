@@ -54,6 +54,7 @@ interface CallOptions {
   signal?: AbortSignal | undefined
 }
 
+/** What a snapshot says of itself. */
 export interface Inspection {
   snapshot: Snapshot
   /** The index's head; null when the object has none. */
@@ -64,6 +65,7 @@ export interface Inspection {
   encryption: { frameBytes: number; iterations: number | null } | null
 }
 
+/** What `inspect` may take. */
 export interface InspectOptions {
   allowPlain?: boolean | undefined
   allowRenamed?: boolean | undefined
@@ -79,11 +81,13 @@ export interface ReadOptions {
   signal?: AbortSignal | undefined
 }
 
+/** How a snapshot is verified, in one store or with its copies in others. */
 export interface ServerVerifyOptions extends VerifyOptions {
   /** Told what was found of each copy that was looked at: more than one where the first is not good. */
   onCopy?: ((storage: Storage, snapshot: ListedSnapshot, found: Verification) => void | Promise<void>) | undefined
 }
 
+/** How the snapshots of a server are pruned. */
 export interface ServerPruneOptions extends Omit<PruneOptions, 'lease'> {
   /** Which of `storages`; the first when left out. */
   storage?: Storage | undefined
@@ -110,6 +114,7 @@ export interface Backups {
   inspect(id: string, options?: InspectOptions): Promise<Inspection>
   /** Restores a snapshot so that `target` becomes the folder (or file) that was backed up. */
   restore(id: string, target: string, options?: RestoreOptions): Promise<Restored>
+  /** Verifies a snapshot; the first store that has it readable is used. */
   verify(id: string, options?: ServerVerifyOptions): Promise<Verification>
   /** Verifies all snapshots of the first store, oldest first. One that cannot be read is `failed`, and the others go on. */
   verifyAll(options?: VerifyOptions): AsyncGenerator<VerificationOrError>
@@ -127,10 +132,19 @@ export interface Backups {
   prune(policy?: RetentionPolicy, options?: ServerPruneOptions): Promise<PruneReport>
   /** Keeps a snapshot of the first store, as `unpin` and `pins` do, from `prune` until it is unpinned. `id` may be `latest`; `note` is for people. */
   pin(id: string, note?: string, options?: CallOptions): Promise<Pin>
+  /**
+   * Takes the pin of a snapshot away; none is no error.
+   * @throws BackupError USAGE for what is no id; StorageError.
+   */
   unpin(id: string, options?: CallOptions): Promise<void>
+  /**
+   * @returns the pins of the server.
+   * @throws StorageError.
+   */
   pins(options?: CallOptions): Promise<Pin[]>
   /** Makes an unfinished snapshot of the first store complete, once all of it has been read and authenticates. See `adoptSnapshot`. */
   adopt(id: string, options?: AdoptOptions): Promise<Adopted>
+  /** Closes the stores. */
   close(): Promise<void>
 }
 

@@ -22,6 +22,7 @@ import { freeChunk, run } from './pipe.ts'
 import { Hold, type QuiesceOutcome, type Quiescer } from './quiesce/quiescer.ts'
 import { type BackupSource, type Omissions, openSource } from './source.ts'
 
+/** How far a backup is. */
 export interface CreateProgress extends Progress {
   /** Bytes that have gone towards the store. */
   storedBytes: number
@@ -41,6 +42,7 @@ export interface ServiceWarning {
   message: string
 }
 
+/** How a backup is made. */
 export interface CreateOptions extends SelectionOptions {
   /** zstd level, 1 to 22; 3 when left out. */
   level?: number | undefined
@@ -57,7 +59,9 @@ export interface CreateOptions extends SelectionOptions {
   quiesceLimitMs?: number | undefined
   /** Called for each name in a folder that a pattern leaves out. */
   onLeftOut?: ((left: LeftOut) => void) | undefined
+  /** Told how far it is. */
   onProgress?: ((progress: CreateProgress) => void) | undefined
+  /** Told of what did not go well and does not undo the backup. */
   onWarning?: ((warning: ArchiveWarning | ServiceWarning) => void) | undefined
   /** How the server's lease is taken, at each destination. false: without one; see `acquireLease`. */
   lease?: Omit<LeaseOptions, 'signal' | 'onWait'> | false | undefined

@@ -34,6 +34,7 @@ interface Rule {
   matches: (path: string) => boolean
 }
 
+/** What of a folder is backed up. */
 export interface SelectionOptions {
   /** Only what these globs take: as those of a restore. A folder's name takes all beneath it. */
   include?: readonly string[] | undefined

@@ -13,6 +13,7 @@ const ENVIRONMENT = ['PATH', 'HOME', 'USER', 'LOGNAME', 'SHELL', 'LANG', 'TZ', '
 /** A program and its arguments, run without a shell; or a line for `/bin/sh -c`, as in a crontab. */
 export type HookCommand = readonly [string, ...string[]] | string
 
+/** Commands around a backup. */
 export interface HookOptions {
   /** Run under the lease, before the source is opened. When it fails, nothing is backed up. */
   before?: HookCommand | undefined

@@ -15,6 +15,7 @@ export interface KnownSnapshot extends Snapshot {
   problem?: string
 }
 
+/** How much `describeSnapshots` finds out. */
 export interface DescribeOptions {
   /** Where what is known is kept; nothing is known without one. */
   stateFolder?: string | undefined

@@ -26,6 +26,7 @@ const LOSSES_MAX = 3
 /** What a release may take. What it could not remove expires. */
 const RELEASE_MS = 10_000
 
+/** How a lease is taken. */
 export interface LeaseOptions {
   /** How long a holder that gives no sign of life keeps the lease, at least. 10 minutes when left out. */
   ttlMs?: number | undefined
@@ -47,6 +48,7 @@ export interface LeaseOptions {
   clock?: LeaseClock | undefined
 }
 
+/** The right to work on a server's snapshots in one store, until it is released or lost. */
 export interface Lease {
   /** Fires when the lease is no longer held: the store could not be reached for its time to live, or it was taken. */
   readonly lost: AbortSignal

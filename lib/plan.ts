@@ -5,6 +5,7 @@ import { BackupError } from './errors.ts'
 import type { LeftOut, SelectionOptions } from './exclude.ts'
 import { planFolder } from './source.ts'
 
+/** What a plan is made of. */
 export interface PlanOptions extends SelectionOptions {
   /** Called for each name that a pattern leaves out. */
   onLeftOut?: ((left: LeftOut) => void) | undefined

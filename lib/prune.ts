@@ -3,6 +3,7 @@ import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import type { Progress } from '../transforms/index.ts'
 import { type ListedSnapshot, type Survey, surveyStore } from './catalog.ts'
 import { BackupError } from './errors.ts'
+import type { Lease } from './lease.ts'
 import { isStrayBeat } from './lease-claims.ts'
 import { isLiveMark, type Mark, parseMark } from './marks.ts'
 import { COMPANION_SUFFIX } from './names.ts'
@@ -10,6 +11,7 @@ import { markRemoval } from './read-lease.ts'
 import { checkPolicy, type Decision, decideRetention, type RetentionPolicy } from './retention.ts'
 import { hasNewer, LEFTOVER_MS, type Sweepable, sightUnfinished } from './sweep.ts'
 
+/** How snapshots are pruned. */
 export interface PruneOptions {
   /** Only say what would be done: nothing in the store or the state folder is changed. */
   dryRun?: boolean | undefined
@@ -24,7 +26,7 @@ export interface PruneOptions {
    * Takes the server's lease, so that no backup of it runs meanwhile. Unfinished snapshots are swept only under it;
    * without it, or when it throws a BackupError, they are left alone and only older unfinished uploads are cancelled.
    */
-  lease?: (() => Promise<{ release(): Promise<void> }>) | undefined
+  lease?: (() => Promise<Pick<Lease, 'release'>>) | undefined
   /** Where sightings of unfinished snapshots are remembered; `~/.local/state/millrace` when left out. */
   stateDir?: string | undefined
   /** Told before the first removal and after each, in bytes as stored. */
@@ -43,6 +45,7 @@ export interface PruneProgress extends Progress {
  */
 export type PruneOutcome = 'kept' | 'planned' | 'removed' | 'in-use' | 'deferred' | 'failed'
 
+/** One snapshot of a prune, and what became of it. */
 export interface PrunedSnapshot extends Decision<ListedSnapshot> {
   outcome: PruneOutcome
 }
@@ -57,6 +60,7 @@ export interface PruneProblem {
   deferred: boolean
 }
 
+/** What a prune did, or would do. */
 export interface PruneReport {
   server: string
   dryRun: boolean

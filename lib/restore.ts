@@ -22,6 +22,7 @@ import { type Job, newStaging, type Staging, syncFolder, takeOver } from './stag
 /** What may be restored again after a machine that stopped, at most, beside the file it was at. */
 const CHECKPOINT_BYTES = 256 * 1024 * 1024
 
+/** What is restored, and how. */
 export interface RestoreOptions {
   /**
    * Restore only what these globs select, relative to the folder: fetched by ranges, so that one file costs little
@@ -51,13 +52,16 @@ export interface RestoreOptions {
   portableNames?: PortableNames | undefined
   /** Bytes between two points that an interrupted restore goes on from. Default 256 MiB. */
   checkpointBytes?: number | undefined
+  /** Told how far it is. */
   onProgress?: ((progress: Progress) => void) | undefined
+  /** Told of what could not be restored as it was. */
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
   /** Called when the restore failed and left what can be gone on with, with that folder. */
   onKept?: ((folder: string) => void) | undefined
   signal?: AbortSignal | undefined
 }
 
+/** What a restore has done. */
 export interface Restored {
   id: string
   target: string

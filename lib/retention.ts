@@ -32,6 +32,7 @@ export interface RetentionSnapshot {
   pinned?: boolean
 }
 
+/** Whether a snapshot stays, and because of what. */
 export interface Decision<T> {
   snapshot: T
   action: 'keep' | 'remove'

@@ -23,8 +23,8 @@ export interface Status {
 
 /**
  * Looks how old a server's newest snapshot is; by names alone, nothing is opened.
- * @param maxAgeMs Infinity, the default: only none at all is too old.
- * @param now the time to reckon from, in milliseconds.
+ * @param options.maxAgeMs Infinity, the default: only none at all is too old.
+ * @param options.now the time to reckon from, in milliseconds.
  * @throws StorageError.
  */
 export async function readStatus(

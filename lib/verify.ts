@@ -20,6 +20,7 @@ import { freeChunk, run } from './pipe.ts'
 import { testRestore } from './restore-test.ts'
 import { readSample } from './sample.ts'
 
+/** How much of a snapshot is verified. */
 export interface VerifyOptions {
   /** Only the companion, and the header and length: nothing is downloaded. */
   quick?: boolean | undefined
@@ -33,10 +34,12 @@ export interface VerifyOptions {
   scratch?: string | undefined
   allowPlain?: boolean | undefined
   allowRenamed?: boolean | undefined
+  /** Told how far it is. */
   onProgress?: ((progress: Progress) => void) | undefined
   signal?: AbortSignal | undefined
 }
 
+/** What a verification has found. */
 export interface Verification {
   id: string
   /**

@@ -16,11 +16,13 @@ import {
 // The container, version 1: FORMAT.md, 'Layer 3'. This file is the format without streams.
 
 export const MAGIC = Buffer.from('MILLRACE', 'ascii')
+/** The length of a container's header. */
 export const HEADER_BYTES = 64
 export const NONCE_BYTES = 12
 export const TAG_BYTES = 16
 /** What a frame adds to its plaintext. */
 export const FRAME_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES
+/** Plaintext bytes of a full frame where nothing else is asked for. */
 export const FRAME_BYTES = 1024 * 1024
 export const MIN_FRAME_BYTES = 2 ** 12
 export const MAX_FRAME_BYTES = 2 ** 24
@@ -36,6 +38,7 @@ const MAC_OFFSET = 32
 const MAC_BYTES = 32
 const NONCES_AT_ONCE = 256
 
+/** What the header of a container says. */
 export interface Header {
   frameBytes: number
   /** null: a raw key. */

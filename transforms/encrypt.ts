@@ -44,6 +44,7 @@ export function createEncrypt(options: SealOptions): Transform {
   })
 }
 
+/** What `createDecrypt` takes beside the keys. */
 export interface DecryptOptions {
   /** Told of each chunk that has been copied, so that its memory may be used again. */
   onConsumed?: ((chunk: Buffer) => void) | undefined

@@ -2,6 +2,7 @@ import { Writable } from 'node:stream'
 import { TransformError } from './errors.ts'
 import { checkRange } from './zstd-compress.ts'
 
+/** One of the streams that a fan-out writes to. */
 export interface Destination {
   /** For the status and the messages; one each. */
   name: string
@@ -9,6 +10,7 @@ export interface Destination {
   stream: Writable
 }
 
+/** How one destination of a fan-out is doing. */
 export interface DestinationStatus {
   name: string
   /** `finished`: it has committed all bytes. `failed`: it has not, and never will. */
@@ -19,6 +21,7 @@ export interface DestinationStatus {
   error?: Error | undefined
 }
 
+/** How a fan-out treats its destinations. */
 export interface FanOutOptions {
   /** `drop`, the default: the others go on without one that fails. `fail-all`: all fail with it. */
   onFailure?: 'drop' | 'fail-all' | undefined
@@ -26,6 +29,7 @@ export interface FanOutOptions {
   minimum?: number | undefined
 }
 
+/** A stream that writes to several others. */
 export interface FanOut extends Writable {
   /** One a destination, in the order given; final when the stream has closed. */
   readonly statuses: readonly DestinationStatus[]

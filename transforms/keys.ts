@@ -4,6 +4,7 @@ import { TransformError } from './errors.ts'
 
 const pbkdf2Async = promisify(pbkdf2)
 
+/** The length of a raw key. */
 export const KEY_BYTES = 32
 /** OWASP's figure for PBKDF2-HMAC-SHA-256, 2023. */
 export const PBKDF2_ITERATIONS = 600_000

@@ -1,6 +1,7 @@
 import { Transform } from 'node:stream'
 import { checkRange } from './zstd-compress.ts'
 
+/** How far a stream has come. */
 export interface Progress {
   /** Bytes that have passed. */
   bytes: number
@@ -13,11 +14,13 @@ export interface Progress {
   etaMs?: number | undefined
 }
 
+/** What a meter counts towards, and whom it tells. */
 export interface MeterOptions {
   /** Bytes that are expected, for the ETA. */
   total?: number | undefined
   /** Least ms between two reports; 250 when left out. */
   intervalMs?: number | undefined
+  /** Told how far it is. */
   onProgress: (progress: Progress) => void
   /** A clock in ms, for tests. */
   now?: (() => number) | undefined

@@ -32,6 +32,7 @@ export interface Seekable extends RangeSource {
   cover(start: number, end: number): { start: number; end: number }
   /** Where a frame is, from 0: in the stream, and its content in all content. */
   frame(index: number): FrameExtent
+  /** Lets go of what is cached. */
   close(): void
 }
 

@@ -13,6 +13,7 @@ const BLOCK_BYTES = 64 * 1024
 type Callback = (error?: Error | null) => void
 type Decipher = ReturnType<typeof newDecipher>
 
+/** What `createSeedDecrypt` takes. */
 export interface SeedDecryptOptions {
   /** Tried in order, each as typed and then in NFC where that differs; none empty or holding a NUL. */
   password: string | readonly string[]

@@ -16,6 +16,7 @@ export const SEED_ITERATIONS = 100_000
 /** The longest message of AES-GCM: NIST SP 800-38D, 5.2.1.1. */
 export const SEED_MAX_PLAIN_BYTES = 2 ** 36 - 32
 
+/** What `createSeedEncrypt` takes. */
 export interface SeedEncryptOptions {
   /** Used as typed, in the Unicode form it comes in; neither empty nor holding a NUL. */
   password: string

@@ -17,6 +17,7 @@ export interface Clock {
   after(ms: number, callback: () => void): () => void
 }
 
+/** The rate of a bucket. */
 export interface BucketOptions {
   /** Bytes a second in the long run; a whole number, at least 1. */
   bytesPerSecond: number
@@ -39,6 +40,7 @@ export interface Bucket {
   take(bytes: number, granted: () => void): (() => void) | null
 }
 
+/** A rate, or a bucket that several streams share. */
 export type ThrottleOptions =
   | (BucketOptions & { bucket?: undefined })
   | { bucket: Bucket; bytesPerSecond?: undefined; burstBytes?: undefined; clock?: undefined }

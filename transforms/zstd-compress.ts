@@ -14,6 +14,7 @@ import {
   type ZstdEngine,
 } from './zstd-engine.ts'
 
+/** The level where nothing else is asked for. */
 export const ZSTD_LEVEL = 3
 /** Plaintext bytes a zstd frame: what one file out of a backup costs at least to read, and what a thread works on. */
 export const ZSTD_FRAME_BYTES = 4 * 1024 * 1024
@@ -22,6 +23,7 @@ export const MAX_ZSTD_FRAME_BYTES = 128 * 1024 * 1024
 /** The largest payload a skippable frame can say. */
 const MAX_INDEX_BYTES = 2 ** 32 - 1
 
+/** What went into a compressed stream. */
 export interface CompressTotals {
   /** Bytes that went in. */
   bytes: number
@@ -29,6 +31,7 @@ export interface CompressTotals {
   frames: number
 }
 
+/** How a stream is compressed. */
 export interface CompressOptions {
   /** 1 to 22; 3 when left out. */
   level?: number | undefined

@@ -13,6 +13,7 @@ const STREAM_CHUNK_BYTES = 256 * 1024
 /** A header, a checksum and some empty blocks beyond what compressing in one go gives. */
 const FRAME_SLACK_BYTES = 64
 
+/** How a stream is decompressed. */
 export interface DecompressOptions {
   /** Frames decompressed at a time; what the machine and the thread pool have, at most 4, when left out. */
   threads?: number | undefined

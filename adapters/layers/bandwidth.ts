@@ -11,6 +11,7 @@ const BURST_SECONDS = 0.25
 /** What one stream takes at a time, so that its large chunks do not crowd out the others. */
 const PIECE_BYTES = 64 * 1024
 
+/** The limits of `withBandwidth`. */
 export interface BandwidthOptions {
   /** Bytes a second that all reads share; a whole number, at least 1. No limit when absent. */
   readBytesPerSecond?: number | undefined

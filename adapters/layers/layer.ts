@@ -69,6 +69,7 @@ export class StorageLayer implements Storage {
     return this.inner.close()
   }
 
+  /** What `purgeUnfinished` does where the storage beneath has it. */
   protected purge(olderThanMs: number, options?: CallOptions & { prefix?: string }): Promise<number> {
     return this.inner.purgeUnfinished!(olderThanMs, options)
   }

@@ -31,6 +31,7 @@ export interface ArchiveEntry extends IndexEntry {
  */
 export type WarningKind = 'special' | 'name' | 'unreadable' | 'vanished' | 'changed' | 'link' | 'quiesce'
 
+/** Something in a folder that was left out, or did not come out as it should. */
 export interface ArchiveWarning {
   kind: WarningKind
   /** Relative to the folder; for names that are not UTF-8 in an escaped form. */

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { serverSchema } from '../config/schema.ts'
+import type { ServerReport } from '../report/model.ts'
 
 /*
  * What the command says with `--json`: one object a line, told apart by `event`. The schemas stand for both the lines
@@ -325,6 +326,32 @@ export const EVENTS = {
         already: z.boolean(),
       }),
     ),
+  }),
+  run: z.strictObject({
+    event: z.literal('run'),
+    v: z.literal(1),
+    at: z.string(),
+    command: z.enum(['backup', 'prune', 'verify', 'restore']),
+    server: z.string(),
+    outcome: z.enum(['ok', 'incomplete', 'failed', 'interrupted']),
+    exitCode: count,
+    elapsedMs: ms,
+    id: z.string().optional(),
+    destinations: z.array(z.strictObject({ destination: z.string(), ok: z.boolean() })).optional(),
+    bytes: bytes.optional(),
+    storedBytes: bytes.optional(),
+    files: count.optional(),
+    consistency: z.string().optional(),
+    removed: count.optional(),
+    error: z.strictObject({ code: z.string(), message: z.string() }).optional(),
+  }),
+  report: z.strictObject({
+    event: z.literal('report'),
+    v: z.literal(1),
+    generated: z.string(),
+    // What the page is made of; see ServerReport. It goes with the page.
+    servers: z.array(z.custom<ServerReport>((one) => typeof (one as ServerReport)?.server === 'string')),
+    unreadable: z.array(z.strictObject({ location: z.string(), reason: z.string() })),
   }),
   config: z.strictObject({
     event: z.literal('config'),

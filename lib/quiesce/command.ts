@@ -11,6 +11,7 @@ const OUTPUT_SHOWN_CHARS = 200
 /** What a hook has no business with. */
 const SECRETS = ['MILLRACE_PASSWORD', 'MILLRACE_RCON_PASSWORD']
 
+/** The commands around reading, and what they reach. */
 export interface CommandQuiescerOptions {
   /** A shell's command line that brings the source to rest. Any exit code but 0 is a failure. */
   before?: string | undefined
@@ -24,6 +25,7 @@ export interface CommandQuiescerOptions {
   stateFolder: string
   /** For each of the two; 10 minutes when left out. */
   timeoutMs?: number | undefined
+  /** The time in ms, for tests. */
   now?: (() => number) | undefined
 }
 

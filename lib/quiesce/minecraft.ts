@@ -19,6 +19,7 @@ const FLUSH_MS = 5 * 60_000
 const RESUME_TRIES = 5
 const RESUME_PAUSE_MS = 2_000
 
+/** Where a Minecraft server's RCON is, and what to do when it does not answer. */
 export interface MinecraftOptions extends RconAddress {
   /** `rcon.password` of server.properties. */
   password: string

@@ -27,6 +27,7 @@ const SHOWN_CHARS = 160
 const CONNECT_MS = 10_000
 const COMMAND_MS = 30_000
 
+/** Where an RCON listens. */
 export interface RconAddress {
   host: string
   port: number

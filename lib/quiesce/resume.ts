@@ -3,6 +3,7 @@ import { listMarkings, type Marking, removeMarking } from './marker.ts'
 import { type SaveOnOptions, saveOn } from './minecraft.ts'
 import { addressText, type RconAddress } from './rcon.ts'
 
+/** Where saving is to be turned on. */
 export interface ResumeOptions extends Omit<SaveOnOptions, 'host' | 'port'> {
   stateFolder: string
   /** Only this RCON address; it is sent save-on though there be no marker. All that are marked when left out. */
@@ -13,6 +14,7 @@ export interface ResumeOptions extends Omit<SaveOnOptions, 'host' | 'port'> {
   force?: boolean | undefined
 }
 
+/** A server whose saving was turned on. */
 export interface Resumed {
   /** `host:port`. */
   where: string

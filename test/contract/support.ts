@@ -10,6 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { StorageErrorCode } from '../../adapters/errors.ts'
 import type { ObjectStat, Storage, WriteOptions } from '../../adapters/storage.ts'
 
+/** The store that the contract suite tests, and what is known of it. */
 export interface StorageContract {
   /** Opens the store under test. Called once; tests keep to keys of their own, beneath `contract-…/`. */
   open(): Promise<Storage>

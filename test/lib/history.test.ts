@@ -189,7 +189,7 @@ test('backup, verify, restore and prune record what came of them, and history sh
 /** Runs some work in this process as a command does; its warnings are returned. */
 async function record(stateFolder: string, work: (invocation: RecordedInvocation) => Promise<number>, aborted = false) {
   const warnings: string[] = []
-  const output = new Output(false)
+  const output = new Output()
   output.warning = ({ message }) => warnings.push(message)
   const signal = aborted ? AbortSignal.abort() : new AbortController().signal
   const run = { command: 'backup', server: 'world', stateFolder } as const

@@ -14,7 +14,8 @@ export const NO_ZSTD = runs('zstd', ['--version']) ? false : 'the zstd command i
 export const NO_RCLONE = runs('rclone', ['version']) ? false : 'rclone is not installed'
 
 // A distribution's own Python has the distribution's packages; another one may come first in the PATH.
-const python = ['python3', '/usr/bin/python3'].find((one) => runs(one, ['-c', 'import cryptography']))
+/** One that the independent reader runs on; undefined where there is none. */
+export const python = ['python3', '/usr/bin/python3'].find((one) => runs(one, ['-c', 'import cryptography']))
 
 /** For a test's `skip`. */
 export const NO_READER = !python ? 'Python with the cryptography package is not installed' : NO_ZSTD

@@ -44,8 +44,8 @@ export async function historyCommand(options: HistoryOptions, { output, signal }
   }
   runs = runs.slice(-last)
   if (output.json) for (const one of runs) output.result('run', one, '')
-  else if (runs.length > 0) output.result('history', {}, table(runs))
-  else output.result('history', {}, `No runs are recorded in ${folder}${server ? ` of ${server}` : ''}.`)
+  else if (runs.length > 0) output.text(table(runs))
+  else output.text(`No runs are recorded in ${folder}${server ? ` of ${server}` : ''}.`)
   return EXIT.GOOD
 }
 

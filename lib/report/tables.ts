@@ -16,10 +16,10 @@ interface Column {
 
 /** A table that scrolls by itself where it is wider than the page. The first cell of a row is its heading. */
 function table(label: string, columns: readonly Column[], rows: readonly Content[]): Markup {
-  return html`<div class="scroll" role="region" aria-label="${label}" tabindex="0"><table>
+  return html`<section class="scroll" aria-label="${label}" tabindex="0"><table>
 <thead><tr>${columns.map(({ name, number }) => html`<th scope="col"${number && html` class="number"`}>${name}</th>`)}</tr></thead>
 <tbody>
-${rows}</tbody></table></div>`
+${rows}</tbody></table></section>`
 }
 
 /** @param all how many there are. */

@@ -69,11 +69,16 @@ ${servers.length === 0 && html`<p>There are no snapshots in the stores that were
 function overview(servers: readonly ServerReport[]): Markup {
   return html`<section class="scroll" aria-label="All servers" tabindex="0"><table>
 <thead><tr><th scope="col">Server</th><th scope="col">State</th><th scope="col">Newest</th><th scope="col" class="number">Snapshots</th><th scope="col" class="number">Stored</th></tr></thead>
-<tbody>${servers.map(
-    ({ server, state, stores, newest, counts, storedBytes }) => html`
-<tr><th scope="row"><a href="#server-${server}">${server}</a></th><td>${pill(state)}</td><td>${newest ? `${ageText(newest.ageMs)} ago` : stores[0]?.problem ? 'not known' : 'none'}</td><td class="number">${counts.complete.toLocaleString('en')}</td><td class="number">${formatBytes(storedBytes)}</td></tr>`,
-  )}
+<tbody>${servers.map(overviewRow)}
 </tbody></table></section>`
+}
+
+function overviewRow({ server, state, stores, newest, counts, storedBytes }: ServerReport): Markup {
+  const isRead = stores[0]?.problem === null
+  const age = newest ? `${ageText(newest.ageMs)} ago` : isRead ? 'none' : 'not known'
+  const numbers = isRead ? [counts.complete.toLocaleString('en'), formatBytes(storedBytes)] : ['–', '–']
+  return html`
+<tr><th scope="row"><a href="#server-${server}">${server}</a></th><td>${pill(state)}</td><td>${age}</td>${numbers.map((one) => html`<td class="number">${one}</td>`)}</tr>`
 }
 
 function pill(state: ServerReport['state']): Markup {

@@ -67,6 +67,10 @@ async function place(t: TestContext, config = CONFIG): Promise<string> {
   return folder
 }
 
+/** All of it at once, each once, in the order of the file. */
+const MANY_SECRETS =
+  /^(?:Warning: .*\n)?millrace: destinations\.b2\.keyId is in the environment variable NOT_THERE, which is not set\.\nmillrace: The file of destinations\.b2\.applicationKey .*absent does not exist\.\nmillrace: .*\nmillrace: Nobody has signed in: .*\nmillrace: The command sh of encryption\.password ended with exit code 7\.\nmillrace: The key file .*password has \d+ bytes and holds no key of 32 bytes\..*\nmillrace: The file of servers\.b\.quiesce\.password .*rcon does not exist\.\n$/
+
 interface Wrong {
   args: string[]
   code: number
@@ -90,6 +94,19 @@ test('each wrong command line is told in a sentence with its exit code, without 
   await writeFile(
     join(folder, 'env.yaml'),
     'destinations: { local: { provider: filesystem, root: s } }\nencryption: { password: "${NOT_THERE}" }\nservers: { survival: { source: worlds/survival } }\n',
+  )
+  await writeFile(
+    join(folder, 'many.yaml'),
+    `destinations:
+  b2: { provider: backblaze-b2, bucket: b, keyId: "\${NOT_THERE}", applicationKey: file:absent }
+  s3: { provider: s3, bucket: b, prefix: a//b }
+  drive: { provider: google-drive }
+encryption: { password: "command:sh -c 'echo ${SECRET}; exit 7'" }
+servers:
+  a: { source: x, hooks: { before: "curl -H ${SECRET} https://x.example.org" } }
+  b: { source: x, quiesce: { by: rcon, address: localhost, password: file:rcon } }
+  c: { source: x, encryption: { key: file:password } }
+`,
   )
   const usage = (args: string[], says: RegExp, more: Partial<Wrong> = {}): Wrong => ({ args, code: 2, says, ...more })
   const wrong: Wrong[] = [
@@ -165,6 +182,7 @@ test('each wrong command line is told in a sentence with its exit code, without 
     ),
     usage(['backup', '--config', 'env.yaml'], /NOT_THERE, which is set and empty\./, { env: { NOT_THERE: '' } }),
     usage(['config', 'check', 'env.yaml', '--secrets'], /NOT_THERE, which is not set\./),
+    usage(['config', 'check', 'many.yaml', '--secrets'], MANY_SECRETS),
     usage(['backup', 'survival', '--password-file', 'absent'], /The password file absent does not exist\./),
     {
       args: ['backup', '--config', 'one.yaml', '--no-encryption'],

@@ -117,7 +117,7 @@ function figures(report: ServerReport): Markup {
   return html`<dl class="figures">
 ${
   stores[0]?.problem === null &&
-  html`${figure('Newest snapshot', newest ? `${ageText(newest.ageMs)} old` : 'None', [newest && timeText(newest.created), maxAge && `at most ${maxAge} is wanted`])}
+  html`${figure('Newest snapshot', newest ? `${ageText(newest.ageMs)} old` : 'None', [newest && timeText(newest.created), maxAge && `the limit is ${maxAge}`])}
 ${figure('Complete snapshots', counts.complete.toLocaleString('en'), [oldest && `since ${oldest.slice(0, 10)}`, counts.pinned > 0 && `${counts.pinned} pinned`, counts.unfinished > 0 && `${counts.unfinished} unfinished`])}
 ${figure('Stored', formatBytes(storedBytes), [removeBytes > 0 && `the next prune frees ${formatBytes(removeBytes)}`])}`
 }

@@ -4,6 +4,8 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { type TestContext, test } from 'node:test'
+import { Marker } from '../../lib/quiesce/marker.ts'
+import { RCON_PASSWORD, serveMinecraft } from '../fakes/minecraft.ts'
 import { millrace, scratch } from '../support/cli.ts'
 import type { ManyCase, ManyResult } from '../support/main-many.ts'
 import { sample } from '../support/streams.ts'
@@ -67,6 +69,10 @@ async function place(t: TestContext, config = CONFIG): Promise<string> {
   return folder
 }
 
+/** All of it at once, each once, in the order of the file. */
+const MANY_SECRETS =
+  /^(?:Warning: .*\n)?millrace: destinations\.b2\.keyId is in the environment variable NOT_THERE, which is not set\.\nmillrace: The file of destinations\.b2\.applicationKey .*absent does not exist\.\nmillrace: .*\nmillrace: Nobody has signed in: .*\nmillrace: The command sh of encryption\.password ended with exit code 7\.\nmillrace: The key file .*password has \d+ bytes and holds no key of 32 bytes\..*\nmillrace: The file of servers\.b\.quiesce\.password .*rcon does not exist\.\n$/
+
 interface Wrong {
   args: string[]
   code: number
@@ -91,6 +97,19 @@ test('each wrong command line is told in a sentence with its exit code, without 
     join(folder, 'env.yaml'),
     'destinations: { local: { provider: filesystem, root: s } }\nencryption: { password: "${NOT_THERE}" }\nservers: { survival: { source: worlds/survival } }\n',
   )
+  await writeFile(
+    join(folder, 'many.yaml'),
+    `destinations:
+  b2: { provider: backblaze-b2, bucket: b, keyId: "\${NOT_THERE}", applicationKey: file:absent }
+  s3: { provider: s3, bucket: b, prefix: a//b }
+  drive: { provider: google-drive }
+encryption: { password: "command:sh -c 'echo ${SECRET}; exit 7'" }
+servers:
+  a: { source: x, hooks: { before: "curl -H ${SECRET} https://x.example.org" } }
+  b: { source: x, quiesce: { by: rcon, address: localhost, password: file:rcon } }
+  c: { source: x, encryption: { key: file:password } }
+`,
+  )
   const usage = (args: string[], says: RegExp, more: Partial<Wrong> = {}): Wrong => ({ args, code: 2, says, ...more })
   const wrong: Wrong[] = [
     // Without a config.
@@ -102,7 +121,7 @@ test('each wrong command line is told in a sentence with its exit code, without 
     ),
     usage(['list'], /The required option --from is missing/, { cwd: bare }),
     usage(['check'], /The required option --to is missing/, { cwd: bare }),
-    usage(['status', '--from', 'file:///x'], /Name the server with --server\./, { cwd: bare }),
+    usage(['status', '--from', 'file:///x'], /The required option --server is missing/, { cwd: bare }),
     usage(['verify'], /The required option --server is missing/, { cwd: bare }),
     usage(['verify', '--server', 'a'], /The required option --from is missing/, { cwd: bare }),
     usage(['restore', 'latest', '--target', 'x'], /The required option --server is missing/, { cwd: bare }),
@@ -165,6 +184,7 @@ test('each wrong command line is told in a sentence with its exit code, without 
     ),
     usage(['backup', '--config', 'env.yaml'], /NOT_THERE, which is set and empty\./, { env: { NOT_THERE: '' } }),
     usage(['config', 'check', 'env.yaml', '--secrets'], /NOT_THERE, which is not set\./),
+    usage(['config', 'check', 'many.yaml', '--secrets'], MANY_SECRETS),
     usage(['backup', 'survival', '--password-file', 'absent'], /The password file absent does not exist\./),
     {
       args: ['backup', '--config', 'one.yaml', '--no-encryption'],
@@ -364,6 +384,40 @@ test('restores fall back to the next destination of the config, and a word is a 
   assert.equal(restored?.code, 0, restored?.stderr)
   assert.match(restored?.stderr ?? '', /stores\/local was not used/)
   assert.deepEqual(await readdir(join(folder, 'out')), ['level.dat'])
+})
+
+test('a server is held still by the RCON of the config, and resume-saving finds its password there', async (t) => {
+  const minecraft = await serveMinecraft()
+  t.after(() => minecraft.close())
+  const where = `127.0.0.1:${minecraft.port}`
+  const folder = await place(
+    t,
+    CONFIG.replace('level: 1', `level: 1\n    quiesce: { by: rcon, address: "${where}", password: file:rcon }`),
+  )
+  await writeFile(join(folder, 'rcon'), `${RCON_PASSWORD}\n`)
+  const nothing = await runMany(folder, [
+    { args: ['backup', 'survival', '--json'], cwd: folder },
+    { args: ['resume-saving'], cwd: folder },
+  ])
+  for (const { code, stderr } of nothing) assert.equal(code, 0, stderr)
+  const made = events(nothing[0] as ManyResult).find(({ event }) => event === 'snapshot')
+  assert.equal(made?.consistency, 'quiesced')
+  assert.match(nothing[1]?.stdout ?? '', /^No backup has left saving off\./)
+  assert.deepEqual(
+    minecraft.asked.filter((one) => one !== 'login'),
+    ['save-off', 'save-all flush', 'save-on'],
+  )
+  // As a backup that was killed leaves it, in the state folder of the config.
+  const marker = await Marker.take(join(folder, 'kept'), 'rcon', where, 'survival', Date.now())
+  await marker.abandon()
+  const [resumed] = await runMany(folder, [{ args: ['resume-saving', '--json'], cwd: folder }])
+  assert.equal(resumed?.code, 0, resumed?.stderr)
+  const { servers } = events(resumed as ManyResult)[0] as { servers: { where: string }[] }
+  assert.deepEqual(
+    servers.map((one) => one.where),
+    [where],
+  )
+  assert.equal(minecraft.asked.at(-1), 'save-on')
 })
 
 test('as a process of its own: MILLRACE_CONFIG, all servers, and a config that is wrong', async (t) => {

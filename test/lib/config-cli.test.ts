@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -12,6 +13,7 @@ import { sample } from '../support/streams.ts'
 import { diffTrees } from '../support/tree.ts'
 
 const SECRET = 'hunter2-S3cr3t'
+const KEY = randomBytes(32).toString('hex')
 const MANY = join(import.meta.dirname, '../support/main-many.ts')
 
 /** Runs the command for each case, one after the other in one process. */
@@ -40,7 +42,7 @@ const CONFIG = `
 destinations:
   local: { provider: filesystem, root: stores/local }
   spare: { provider: filesystem, root: stores/spare }
-encryption: { password: file:password }
+encryption: { key: file:key }
 defaults: { retention: { keepLast: 2 }, maxAge: 26h }
 servers:
   survival:
@@ -64,6 +66,8 @@ async function place(t: TestContext, config = CONFIG): Promise<string> {
   }
   await writeFile(join(folder, 'worlds/survival/lock.tmp'), 'x')
   await writeFile(join(folder, 'password'), `${SECRET}\n`)
+  // A key where it does not matter: each password costs a derivation.
+  await writeFile(join(folder, 'key'), KEY)
   await writeFile(join(folder, 'other password'), `${SECRET}-2\n`)
   await writeFile(join(folder, 'millrace.yaml'), config, { mode: 0o600 })
   return folder
@@ -228,16 +232,7 @@ test('a config does the whole round: backup of all servers, list, status, verify
     ['restore', 'latest', '--server', 'creative', '--target', 'out/creative', '--from', 'local'],
     ['cat', 'latest', 'level.dat', '--server', 'creative'],
     ['inspect', 'latest', '--server', 'survival', '--json'],
-    [
-      'list',
-      '--long',
-      '--json',
-      '--no-config',
-      '--from',
-      `file://${folder}/stores/local`,
-      '--password-file',
-      'password',
-    ],
+    ['list', '--long', '--json', '--no-config', '--from', `file://${folder}/stores/local`, '--key-file', 'key'],
     ['pin', 'latest', '--server', 'survival', '--json'],
     ['prune', '--server', 'survival', '--keep-last', '1', '--json'],
     ['prune', '--server', 'survival', '--dry-run', '--json'],
@@ -261,7 +256,7 @@ test('a config does the whole round: backup of all servers, list, status, verify
   }
   for (const [at, { code, stdout, stderr }] of results.entries()) {
     assert.equal(code, 0, `millrace ${cases[at]?.join(' ')}\n${stdout}${stderr}`)
-    assert.ok(!`${stdout}${stderr}`.includes(SECRET))
+    assert.ok(!`${stdout}${stderr}`.includes(SECRET) && !`${stdout}${stderr}`.includes(KEY))
   }
   assert.match(results[0]?.stdout ?? '', /of survival as .*of creative as .*All 2 servers were backed up\.\n$/s)
   const made = events(of('backup', 'survival', '--json')).find(({ event }) => event === 'snapshot') as Record<
@@ -307,7 +302,7 @@ test('a config does the whole round: backup of all servers, list, status, verify
   assert.match(of('config', 'check').stdout, /"secrets":"read"/)
   assert.match(
     results[18]?.stdout ?? '',
-    /^SERVER +SOURCE.*survival .*local, spare .*last 2 +26h +password.*is good: 2 servers, 2 destinations\.\n$/s,
+    /^SERVER +SOURCE.*survival .*local, spare .*last 2 +26h +key.*creative .*26h +password.*is good: 2 servers, 2 destinations\.\n$/s,
   )
   // The password of a server that the config does not name is the one for all.
   assert.deepEqual(diffTrees(join(folder, 'worlds/creative'), join(folder, 'out/other')), [])

@@ -15,6 +15,7 @@ import { type OwnRcon, resumeLeft } from './quiesce.ts'
 import type { Invocation } from './run.ts'
 import type { SecretOptions } from './secrets.ts'
 import { nowSeconds, reportMetrics } from './stores.ts'
+import { style } from './style.ts'
 
 /** The options of `backup` that go over what a config says. */
 export interface JobOptions extends SecretOptions {
@@ -104,7 +105,9 @@ export async function backUp(job: BackupJob, options: JobOptions, invocation: In
     const text = [
       `Backed up ${made.kind === 'tar' ? formatCount(files, 'file') : 'the stream'} of ${server} as ${id}`,
       `  ${formatBytes(bytes)} -> ${formatBytes(storedBytes)} (ratio ${formatRatio(bytes, storedBytes)}) in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}`,
-      ...made.destinations.map(({ destination, ok }) => `  ${ok ? '' : 'FAILED '}${destination} ${made.key}`),
+      ...made.destinations.map(
+        ({ destination, ok }) => `  ${ok ? '' : style('bad', 'FAILED ')}${destination} ${made.key}`,
+      ),
       `  consistency: ${made.consistency}`,
       ...omissionLines(made.omissions),
     ].join('\n')

@@ -122,6 +122,21 @@ test('on a terminal lines keep to its width, follow a resize, and an interrupt g
   assertNoSecrets(shown, { args: [], env: ENV })
 })
 
+test('a terminal that goes away ends the command, which cleans up although nobody can be told', async (t) => {
+  const folder = await scratch(t)
+  const [pid, source] = [join(folder, 'pid'), join(folder, 'source')]
+  await writeFile(source, `echo $PPID > ${pid}.new; mv ${pid}.new ${pid}; exec cat /dev/zero`)
+  const args = `backup --to file://${folder}/store --server world --from-command -- sh ${source}`
+  const screen = spawn('script', ['-qec', `exec ${MILLRACE} ${args}`, '/dev/null'], { env: ENV })
+  screen.stdout.resume()
+  while (!existsSync(join(folder, 'store/world')) || !existsSync(pid)) await delay(20)
+  screen.kill('SIGKILL')
+  const isAlive = (process_: number) => existsSync(`/proc/${process_}/exe`)
+  const command = Number(await readFile(pid, 'utf8'))
+  while (isAlive(command)) await delay(20)
+  assert.ok(!existsSync(join(folder, 'store')))
+})
+
 test('colours are for terminals that have them, and obey NO_COLOR, FORCE_COLOR and TERM=dumb', async (t) => {
   const folder = await scratch(t)
   await mkdir(join(folder, 'world'))

@@ -16,6 +16,7 @@ import { errorOf, type RecordedInvocation, type RunFacts, recorded } from './rec
 import type { Invocation } from './run.ts'
 import type { SecretOptions } from './secrets.ts'
 import { nowSeconds, reportMetrics } from './stores.ts'
+import { style } from './style.ts'
 
 /** The options of `backup` that go over what a config says. */
 export interface JobOptions extends SecretOptions {
@@ -111,7 +112,9 @@ async function createOne(job: BackupJob, options: JobOptions, invocation: Record
     const text = [
       `Backed up ${made.kind === 'tar' ? formatCount(files, 'file') : 'the stream'} of ${server} as ${id}`,
       `  ${formatBytes(bytes)} -> ${formatBytes(storedBytes)} (ratio ${formatRatio(bytes, storedBytes)}) in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}`,
-      ...made.destinations.map(({ destination, ok }) => `  ${ok ? '' : 'FAILED '}${destination} ${made.key}`),
+      ...made.destinations.map(
+        ({ destination, ok }) => `  ${ok ? '' : style('bad', 'FAILED ')}${destination} ${made.key}`,
+      ),
       `  consistency: ${made.consistency}`,
       ...omissionLines(made.omissions),
     ].join('\n')

@@ -8,6 +8,7 @@ import { formatAge, formatDuration, formatTable } from '../format.ts'
 import { withMetrics, withServer, withStores } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
 import { reportMetrics } from '../stores.ts'
+import { style } from '../style.ts'
 
 /** Adds `millrace status`. */
 export function addStatus(program: Command, run: Runner): void {
@@ -78,7 +79,12 @@ async function statusOf(chosen: Chosen, options: StatusOptions, { output, signal
 function line(status: Status, maxAgeMs: number | undefined): string {
   const { server, destination, newest, ageMs, snapshots, unfinished, future, tooOld } = status
   const limit = maxAgeMs === undefined ? '' : ` (at most ${formatDuration(maxAgeMs)})`
-  const verdict = newest === null ? 'NO SNAPSHOT' : tooOld ? `TOO OLD${limit}` : `good${limit}`
+  const verdict =
+    newest === null
+      ? style('bad', 'NO SNAPSHOT')
+      : tooOld
+        ? style('bad', `TOO OLD${limit}`)
+        : style('good', `good${limit}`)
   const rows = [
     ['state', verdict],
     ['newest', newest === null ? '-' : `${newest.id}, ${formatAge(ageMs as number)} old`],

@@ -7,6 +7,7 @@ import { StorageError, type StorageErrorCode } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import type { FoundObject, MultipartPrimitives, MultipartRules, PartBody, PrimitiveRequest } from './multipart.ts'
 import { isAbort, throwIfAborted } from './retry.ts'
+import type { WriteOptions } from './storage.ts'
 
 /** https://www.backblaze.com/docs/cloud-storage-large-files, where a megabyte has 10^6 bytes. */
 const MIN_PART_BYTES = 5_000_000
@@ -48,6 +49,7 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
   readonly rules: MultipartRules
   readonly #connection: B2Connection
   readonly #key: string
+  readonly #onNotice: WriteOptions['onNotice']
   readonly #fullName: string
   readonly #id = randomUUID()
   /** Of a file that was sent whole; B2 has none of a large one. */
@@ -58,10 +60,11 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
   #doubtfulWhole = false
   #doubtfulStart = false
 
-  constructor(connection: B2Connection, key: string) {
+  constructor(connection: B2Connection, key: string, onNotice?: WriteOptions['onNotice']) {
     this.rules = b2Rules(connection.config.minPartBytes)
     this.#connection = connection
     this.#key = key
+    this.#onNotice = onNotice
     this.#fullName = connection.fullKey(key, 'createWriteStream')
   }
 
@@ -254,6 +257,7 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
     try {
       file.fileId = await this.#start(signal)
       file.urls = new UploadUrls()
+      this.#onNotice?.(`Backblaze B2 lost the unfinished large file of ${quoteKey(this.#key)}; another was begun.`)
     } catch (error) {
       file.begunAnew = undefined
       throw error

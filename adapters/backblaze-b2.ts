@@ -1,4 +1,4 @@
-import { Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import { type B2Config, B2Connection, checkConfig } from './backblaze-b2-client.ts'
 import { ADAPTER, b2CauseOf } from './backblaze-b2-errors.ts'
 import { cancelUpload, deleteVersion, listFault, liveFile, unfinishedFiles, versionsOf } from './backblaze-b2-files.ts'
@@ -8,15 +8,8 @@ import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import { MultipartWritable } from './multipart.ts'
 import { probeStorage } from './probe.ts'
-import {
-  checkRange,
-  type OpenedRange,
-  promisedLength,
-  type RangeRequest,
-  ResumingReadable,
-  readRangeByStream,
-  replaced,
-} from './read.ts'
+import { openPastEnd, readByRanges } from './ranged-read.ts'
+import { type OpenedRange, promisedLength, type RangeRequest, readRangeByStream, replaced } from './read.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
 
 export type { B2Config }
@@ -46,7 +39,7 @@ class B2Storage implements Storage {
   }
 
   createWriteStream(key: string, options: WriteOptions = {}): MultipartWritable<unknown, string> {
-    const write = new B2Write(this.#connection, key)
+    const write = new B2Write(this.#connection, key, options.onNotice)
     if (options.ifAbsent) {
       const message = 'ifAbsent was asked for, and B2 has no write that does not replace.'
       throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation: 'createWriteStream', key })
@@ -57,17 +50,8 @@ class B2Storage implements Storage {
 
   createReadStream(key: string, options: ReadOptions = {}): Readable {
     const fullName = this.#connection.fullKey(key, 'createReadStream')
-    checkRange(options, { adapter: ADAPTER, key })
-    const { callRetry, partRetry, idleMs } = this.#connection.config
-    return new ResumingReadable({
-      ...options,
-      adapter: ADAPTER,
-      key,
-      open: (request) => this.#open(key, fullName, request),
-      callRetry,
-      resumeRetry: partRetry,
-      idleMs,
-    })
+    const open = (request: RangeRequest) => this.#open(key, fullName, request)
+    return readByRanges({ adapter: ADAPTER, key }, options, this.#connection.config, open)
   }
 
   readRange(
@@ -180,18 +164,11 @@ class B2Storage implements Storage {
       throw new StorageError(message, { code: 'CORRUPT', adapter: ADAPTER, operation: 'read', key })
     } catch (error) {
       const { status } = b2CauseOf(error)
-      if (status === 416) return this.#openPastEnd(key, request)
+      if (status === 416) return openPastEnd(this, key, request)
       // An id that is none is 400, one of a version that was deleted is 404.
       if (version !== undefined && (status === 404 || status === 400)) await this.#judgeVersion(key, version, signal)
       throw error
     }
-  }
-
-  /** 416: there is nothing from `start` on, which for us is an empty range, unless the object is not what was asked. */
-  async #openPastEnd(key: string, { start, version, signal }: RangeRequest): Promise<OpenedRange> {
-    const { size, version: found = '' } = await this.stat(key, { signal })
-    if ((version !== undefined && version !== found) || start < size) throw replaced({ adapter: ADAPTER, key })
-    return { body: Readable.from([]), length: 0, version: found }
   }
 
   /** @throws StorageError CONFLICT where another version is there, NOT_FOUND where none is. */

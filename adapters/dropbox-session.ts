@@ -24,6 +24,7 @@ export class UploadSession {
   readonly #connection: DropboxConnection
   readonly #key: string
   readonly #type: 'concurrent' | 'sequential'
+  readonly #onNotice: ((message: string) => void) | undefined
   #id: string
   /** Parts that Dropbox has, and that nobody else has any more. */
   #accepted = 0
@@ -33,17 +34,31 @@ export class UploadSession {
   /** The id of a session that was asked to close: the answer may have been lost. */
   #closing: string | undefined
 
-  private constructor(connection: DropboxConnection, key: string, type: 'concurrent' | 'sequential', id: string) {
+  private constructor(
+    connection: DropboxConnection,
+    key: string,
+    {
+      type,
+      id,
+      onNotice,
+    }: { type: 'concurrent' | 'sequential'; id: string; onNotice: ((message: string) => void) | undefined },
+  ) {
     this.#connection = connection
     this.#key = key
     this.#type = type
     this.#id = id
+    this.#onNotice = onNotice
   }
 
   /** Begins a session, in one attempt. @throws StorageError, AbortError */
-  static async begin(connection: DropboxConnection, key: string, signal: AbortSignal): Promise<UploadSession> {
+  static async begin(
+    connection: DropboxConnection,
+    key: string,
+    { signal, onNotice }: { signal: AbortSignal; onNotice?: ((message: string) => void) | undefined },
+  ): Promise<UploadSession> {
     const type = connection.config.session ?? 'concurrent'
-    return new UploadSession(connection, key, type, await startSession(connection, key, type, signal))
+    const id = await startSession(connection, key, type, signal)
+    return new UploadSession(connection, key, { type, id, onNotice })
   }
 
   /**
@@ -144,6 +159,7 @@ export class UploadSession {
         .then((next) => {
           this.#id = next
           this.#restarted = true
+          this.#onNotice?.(`Dropbox lost the upload session of ${quoteKey(this.#key)}; another was begun.`)
         })
         .finally(() => {
           this.#restarting = undefined

@@ -7,6 +7,7 @@ import { type PartReceipt, UploadSession } from './dropbox-session.ts'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import type { FoundObject, MultipartPrimitives, MultipartRules, PartBody, PrimitiveRequest } from './multipart.ts'
+import type { WriteOptions } from './storage.ts'
 
 /** https://www.dropbox.com/developers/documentation/http/documentation#files-upload_session-append */
 const REQUEST_MAX_BYTES = 150 * 1024 * 1024
@@ -31,6 +32,7 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
   readonly #key: string
   readonly #path: string
   readonly #ifAbsent: boolean
+  readonly #onNotice: WriteOptions['onNotice']
   #expected = { bytes: 0, hash: '' }
   #clientModified: string | undefined
   /** The revision that was there before the first attempt to commit. */
@@ -43,7 +45,7 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
   /** What `find` called ours. */
   #found: { rev: string; isNew: boolean } | undefined
 
-  constructor(connection: DropboxConnection, key: string, ifAbsent: boolean) {
+  constructor(connection: DropboxConnection, key: string, { ifAbsent = false, onNotice }: WriteOptions) {
     const { blockBytes, config } = connection
     this.rules = {
       minPartBytes: blockBytes,
@@ -57,6 +59,7 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
     this.#key = key
     this.#path = connection.paths.pathOf(key, 'createWriteStream')
     this.#ifAbsent = ifAbsent
+    this.#onNotice = onNotice
   }
 
   async putWhole(body: Buffer, { signal }: PrimitiveRequest): Promise<void> {
@@ -68,7 +71,7 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
   }
 
   begin({ signal }: PrimitiveRequest): Promise<UploadSession> {
-    return UploadSession.begin(this.#connection, this.#key, signal)
+    return UploadSession.begin(this.#connection, this.#key, { signal, onNotice: this.#onNotice })
   }
 
   putPart(session: UploadSession, part: PartBody, { signal }: PrimitiveRequest): Promise<PartReceipt> {

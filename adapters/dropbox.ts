@@ -1,4 +1,4 @@
-import { Readable, type Writable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
 import type { files } from 'dropbox'
 import { DropboxConnection, type Sdk } from './dropbox-client.ts'
 import type { DropboxConfig } from './dropbox-config.ts'
@@ -9,15 +9,8 @@ import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import { MultipartWritable } from './multipart.ts'
 import { probeStorage } from './probe.ts'
-import {
-  checkRange,
-  type OpenedRange,
-  promisedLength,
-  type RangeRequest,
-  ResumingReadable,
-  readRangeByStream,
-  replaced,
-} from './read.ts'
+import { openPastEnd, readByRanges } from './ranged-read.ts'
+import { type OpenedRange, promisedLength, type RangeRequest, readRangeByStream, replaced } from './read.ts'
 import { CALL_RETRY, retry, throwIfAborted } from './retry.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
 
@@ -59,29 +52,19 @@ class DropboxStorage implements Storage {
 
   createWriteStream(key: string, options: WriteOptions = {}): Writable {
     const connection = this.#connection
-    const write = new DropboxWrite(connection, key, options.ifAbsent ?? false)
+    const write = new DropboxWrite(connection, key, options)
     const { partBytes, callRetry, partRetry } = connection.config
     return new MultipartWritable(write, { ...options, adapter: ADAPTER, key, partBytes, callRetry, partRetry })
   }
 
   createReadStream(key: string, options: ReadOptions = {}): Readable {
     const path = this.#connection.paths.pathOf(key, 'createReadStream')
-    checkRange(options, { adapter: ADAPTER, key })
-    const { callRetry, partRetry, idleMs } = this.#connection.config
     let isOpened = false
-    return new ResumingReadable({
-      ...options,
-      adapter: ADAPTER,
-      key,
-      open: async (request) => {
-        // By its revision, bytes can be read on when another file has taken their place; but only then.
-        const opened = await this.#open(key, isOpened ? `rev:${request.version}` : path, request)
-        isOpened = true
-        return opened
-      },
-      callRetry,
-      resumeRetry: partRetry,
-      idleMs,
+    return readByRanges({ adapter: ADAPTER, key }, options, this.#connection.config, async (request) => {
+      // By its revision, bytes can be read on when another file has taken their place; but only then.
+      const opened = await this.#open(key, isOpened ? `rev:${request.version}` : path, request)
+      isOpened = true
+      return opened
     })
   }
 
@@ -247,16 +230,9 @@ class DropboxStorage implements Storage {
       if (isReplaced) throw replaced({ adapter: ADAPTER, key })
       throw this.#error('CORRUPT', 'read', key, 'was answered with another range than was asked for')
     } catch (error) {
-      if (causeOf(error)?.status === 416) return this.#openPastEnd(key, request)
+      if (causeOf(error)?.status === 416) return openPastEnd(this, key, request)
       throw error
     }
-  }
-
-  /** 416: there is nothing from `start` on, which for us is an empty range, unless the object is not what was asked. */
-  async #openPastEnd(key: string, { start, version, signal }: RangeRequest): Promise<OpenedRange> {
-    const { size, version: found = '' } = await this.stat(key, { signal })
-    if ((version !== undefined && version !== found) || start < size) throw replaced({ adapter: ADAPTER, key })
-    return { body: Readable.from([]), length: 0, version: found }
   }
 
   #endlessListing(error: unknown): StorageError {

@@ -43,12 +43,19 @@ export function isAbsence(error: unknown): boolean {
   return errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR'
 }
 
-/** Turns an error of node:fs into the StorageError that callers tell apart. Any other error comes back as it is. */
-export function toStorageError(error: unknown, operation: string, key?: string): unknown {
+/**
+ * Turns an error of node:fs into the StorageError that callers tell apart. Any other error comes back as it is.
+ * @param root where the disk is, for whoever has to make room on it.
+ */
+export function toStorageError(error: unknown, operation: string, key?: string, root?: string): unknown {
   const code = errorCode(error)
   if (code === undefined || error instanceof StorageError || (error as Error).name === 'AbortError') return error
   const mapped = CODES[code] ?? 'UNAVAILABLE'
-  const advice = ADVICE[code] ?? ADVICE[mapped] ?? (error as Error).message
+  const full =
+    mapped === 'QUOTA' && root !== undefined
+      ? `the disk or the quota at ${root} is full; make room and try again`
+      : undefined
+  const advice = full ?? ADVICE[code] ?? ADVICE[mapped] ?? (error as Error).message
   const target = key === undefined ? '' : ` ${quoteKey(key)}`
   const details = { code: mapped, adapter: ADAPTER, operation, retryable: false, cause: error }
   return new StorageError(

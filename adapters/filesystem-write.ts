@@ -69,7 +69,7 @@ export class FileWritable extends Writable {
 
   #run(work: () => Promise<void>, callback: Callback): void {
     const running = work().catch((error) => {
-      throw toStorageError(error, 'write', this.#key)
+      throw toStorageError(error, 'write', this.#key, this.#folders.root)
     })
     this.#busy = running.catch(() => {})
     running.then(() => callback(), callback)

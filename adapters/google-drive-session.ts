@@ -49,6 +49,7 @@ export class UploadSession {
   readonly #connection: DriveConnection
   readonly #file: NewFile
   readonly #key: string
+  readonly #onNotice: ((message: string) => void) | undefined
   #uri: string | undefined
   /** Bytes that Drive said it has. */
   #persisted = 0
@@ -56,10 +57,11 @@ export class UploadSession {
   #doubt = false
   #restarted = false
 
-  constructor(connection: DriveConnection, file: NewFile, key: string) {
+  constructor(connection: DriveConnection, file: NewFile, key: string, onNotice?: (message: string) => void) {
     this.#connection = connection
     this.#file = file
     this.#key = key
+    this.#onNotice = onNotice
   }
 
   /** One attempt at beginning the upload. @throws StorageError, AbortError */
@@ -106,6 +108,7 @@ export class UploadSession {
         } else if ((status === 404 || status === 410) && this.#uri !== undefined) {
           if (chunk.offset > 0 || this.#restarted) throw this.#lost(operation, error)
           this.#restarted = true
+          this.#onNotice?.(`Google Drive lost the upload session of ${quoteKey(this.#key)}; another was begun.`)
           this.#uri = undefined
         } else throw error
       }

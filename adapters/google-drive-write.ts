@@ -8,6 +8,7 @@ import { readText } from './http.ts'
 import { quoteKey } from './keys.ts'
 import type { FoundObject, MultipartPrimitives, MultipartRules, PartBody, PrimitiveRequest } from './multipart.ts'
 import { CALL_RETRY, PART_RETRY, type RetryPolicy } from './retry.ts'
+import type { WriteOptions } from './storage.ts'
 
 const MiB = 1024 * 1024
 /** Twice the usual size: Drive takes parts one after the other, and each costs a round trip and its time to store. */
@@ -34,6 +35,7 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, void> {
   readonly #connection: DriveConnection
   readonly #catalog: DriveCatalog
   readonly #key: string
+  readonly #onNotice: WriteOptions['onNotice']
   readonly #sha256 = createHash('sha256')
   readonly #md5: Hash | undefined
   #hashedBytes = 0
@@ -44,10 +46,11 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, void> {
   #found: FoundObject | undefined
   #limitHits = 0
 
-  constructor(connection: DriveConnection, catalog: DriveCatalog, key: string) {
+  constructor(connection: DriveConnection, catalog: DriveCatalog, key: string, onNotice?: WriteOptions['onNotice']) {
     this.#connection = connection
     this.#catalog = catalog
     this.#key = key
+    this.#onNotice = onNotice
     this.#md5 = connection.showsSha256 ? undefined : createHash('md5')
   }
 
@@ -68,7 +71,7 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, void> {
 
   begin({ signal }: PrimitiveRequest): Promise<UploadSession> {
     return this.#limited(this.#connection.config.callRetry ?? CALL_RETRY, async () => {
-      const session = new UploadSession(this.#connection, await this.#newFile(signal), this.#key)
+      const session = new UploadSession(this.#connection, await this.#newFile(signal), this.#key, this.#onNotice)
       await this.#inFolder(() => session.begin({ signal }))
       return session
     })
@@ -165,7 +168,7 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, void> {
   }
 
   async #putInSession(file: NewFile, body: Buffer, signal: AbortSignal): Promise<void> {
-    const session = new UploadSession(this.#connection, file, this.#key)
+    const session = new UploadSession(this.#connection, file, this.#key, this.#onNotice)
     try {
       await this.#inFolder(() => session.begin({ signal }))
       await session.put({ body, offset: 0, total: body.length }, 'putWhole', { signal })

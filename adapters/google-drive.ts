@@ -1,5 +1,4 @@
 import { Readable } from 'node:stream'
-import { StorageError } from './errors.ts'
 import { DriveCatalog } from './google-drive-catalog.ts'
 import {
   checkConfig,
@@ -14,18 +13,11 @@ import { type DriveFile, parseVersion } from './google-drive-files.ts'
 import { checkRoot } from './google-drive-root.ts'
 import { DRIVE_PART_BYTES, DriveWrite } from './google-drive-write.ts'
 import type { HttpResponse } from './http.ts'
-import { checkKey, quoteKey } from './keys.ts'
+import { checkKey } from './keys.ts'
 import { MultipartWritable } from './multipart.ts'
 import { probeStorage } from './probe.ts'
-import {
-  checkExtent,
-  checkRange,
-  collectRange,
-  type OpenedRange,
-  type RangeRequest,
-  ResumingReadable,
-  rangePastEnd,
-} from './read.ts'
+import { readByRanges } from './ranged-read.ts'
+import { type OpenedRange, type RangeRequest, readRangeByStream, replaced } from './read.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
 
 export type { GoogleDriveConfig }
@@ -64,16 +56,14 @@ class GoogleDriveStorage implements Storage {
       throw driveError('INVALID', 'createWriteStream', message, { key })
     }
     const { partBytes = DRIVE_PART_BYTES, callRetry, partRetry } = this.#connection.config
-    const write = new DriveWrite(this.#connection, this.#catalog, key)
+    const write = new DriveWrite(this.#connection, this.#catalog, key, options.onNotice)
     return new MultipartWritable(write, { ...options, adapter: ADAPTER, key, partBytes, callRetry, partRetry })
   }
 
   createReadStream(key: string, options: ReadOptions = {}): Readable {
     checkKey(key, ADAPTER, 'createReadStream')
-    checkRange(options, { adapter: ADAPTER, key })
-    const { callRetry, partRetry, idleMs } = this.#connection.config
     const open = (request: RangeRequest) => this.#open(key, request)
-    return new ResumingReadable({ ...options, adapter: ADAPTER, key, open, callRetry, resumeRetry: partRetry, idleMs })
+    return readByRanges({ adapter: ADAPTER, key }, options, this.#connection.config, open)
   }
 
   async readRange(
@@ -82,17 +72,8 @@ class GoogleDriveStorage implements Storage {
     length: number,
     options: CallOptions & { version?: string } = {},
   ): Promise<Buffer> {
-    const names = { adapter: ADAPTER, key }
     checkKey(key, ADAPTER, 'readRange')
-    checkExtent(offset, length, names)
-    if (length > 0) {
-      const range = { ...options, start: offset, end: offset + length - 1 }
-      return collectRange(this.createReadStream(key, range), length, names)
-    }
-    const { size, version } = await this.stat(key, options)
-    if (options.version !== undefined && options.version !== version) throw replaced(key)
-    if (offset > size) throw rangePastEnd(names)
-    return Buffer.alloc(0)
+    return readRangeByStream(this, key, offset, length, options)
   }
 
   async stat(key: string, { signal }: CallOptions = {}): Promise<ObjectStat> {
@@ -168,7 +149,7 @@ class GoogleDriveStorage implements Storage {
   async #whyNot(key: string, call: DriveCall): Promise<unknown> {
     try {
       await this.#catalog.lookup(key, call)
-      return replaced(key)
+      return replaced({ adapter: ADAPTER, key })
     } catch (error) {
       return error
     }
@@ -183,9 +164,4 @@ function answersRange({ status, headers }: HttpResponse, start: number, last: nu
 function statOf(key: string, { size, modified, version, sha256, md5 }: DriveFile): ObjectStat {
   const checksum = sha256 ? { algorithm: 'sha256', value: sha256 } : md5 ? { algorithm: 'md5', value: md5 } : undefined
   return { key, size, modified, version, ...(checksum ? { checksum } : {}) }
-}
-
-function replaced(key: string): StorageError {
-  const message = `The object ${quoteKey(key)} was replaced.`
-  return new StorageError(message, { code: 'CONFLICT', adapter: ADAPTER, operation: 'read', key })
 }

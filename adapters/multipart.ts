@@ -95,14 +95,21 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
-    this.#accept([chunk], callback)
+    const fault = this.#count(chunk.length)
+    if (fault) {
+      callback(fault)
+      return
+    }
+    // Nothing is allocated here for the many small writes that fit.
+    const taken = this.#take(chunk, 0)
+    if (taken === chunk.length) callback()
+    else this.#takeLater([{ chunk }], 0, taken, callback)
   }
 
   override _writev(items: { chunk: Buffer }[], callback: (error?: Error | null) => void): void {
-    this.#accept(
-      items.map((item) => item.chunk),
-      callback,
-    )
+    const fault = this.#count(items.reduce((sum, { chunk }) => sum + chunk.length, 0))
+    if (fault) callback(fault)
+    else this.#takeAll(items, 0, 0, callback)
   }
 
   override _final(callback: (error?: Error | null) => void): void {
@@ -131,39 +138,44 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
       )
   }
 
-  #accept(chunks: Buffer[], callback: (error?: Error | null) => void): void {
-    let bytes = 0
-    for (const chunk of chunks) bytes += chunk.length
+  #count(bytes: number): StorageError | undefined {
     const fault = this.#tooMany(this.#bytes + bytes)
-    if (fault) {
-      callback(fault)
-      return
-    }
-    this.#bytes += bytes
-    this.#fill(chunks, 0, 0, callback)
+    if (!fault) this.#bytes += bytes
+    return fault
   }
 
-  #fill(chunks: Buffer[], index: number, from: number, callback: (error?: Error | null) => void): void {
-    for (let at = index; at < chunks.length; at++, from = 0) {
-      const chunk = chunks[at]!
-      while (from < chunk.length) {
-        if (this.#used === this.#plan.partBytes) {
-          if (!this.#sender.hasRoom) {
-            const goOn = () => this.#fill(chunks, at, from, callback)
-            // What is thrown after destroy() is its own abort, and would be taken for the stream's error.
-            this.#sender.room().then(goOn, (error) => callback(this.destroyed ? null : error))
-            return
-          }
-          this.#sender.send(this.#buffer, this.#used, false)
-          this.#buffer = this.#sender.takeBuffer()
-          this.#used = 0
-        }
-        const copied = this.#copy(chunk, from)
-        from += copied
+  /** Takes a chunk from `from` on, while there is room. @returns up to where: its length when all is taken. */
+  #take(chunk: Buffer, from: number): number {
+    let at = from
+    while (at < chunk.length) {
+      if (this.#used === this.#plan.partBytes) {
+        if (!this.#sender.hasRoom) return at
+        this.#sender.send(this.#buffer, this.#used, false)
+        this.#buffer = this.#sender.takeBuffer()
+        this.#used = 0
       }
-      this.#options.onConsumed?.(chunk)
+      at += this.#copy(chunk, at)
+    }
+    this.#options.onConsumed?.(chunk)
+    return at
+  }
+
+  #takeAll(items: { chunk: Buffer }[], index: number, from: number, callback: (error?: Error | null) => void): void {
+    for (let at = index; at < items.length; at++) {
+      const { chunk } = items[at]!
+      const taken = this.#take(chunk, at === index ? from : 0)
+      if (taken < chunk.length) {
+        this.#takeLater(items, at, taken, callback)
+        return
+      }
     }
     callback()
+  }
+
+  #takeLater(items: { chunk: Buffer }[], index: number, from: number, callback: (error?: Error | null) => void): void {
+    const goOn = () => this.#takeAll(items, index, from, callback)
+    // What is thrown after destroy() is its own abort, and would be taken for the stream's error.
+    this.#sender.room().then(goOn, (error) => callback(this.destroyed ? null : error))
   }
 
   #copy(chunk: Buffer, from: number): number {

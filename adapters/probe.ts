@@ -41,7 +41,7 @@ export async function probeStorage(
       return error === undefined
     }
     try {
-      throwIfAborted(signal)
+      if (step !== 'delete') throwIfAborted(signal)
       await work()
       return done()
     } catch (error) {

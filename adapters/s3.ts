@@ -1,19 +1,12 @@
-import { Readable, type Writable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
 import type { HeadObjectCommandOutput } from '@aws-sdk/client-s3'
 import type { Upload } from '@aws-sdk/lib-storage'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import { MultipartWritable } from './multipart.ts'
 import { probeStorage } from './probe.ts'
-import {
-  checkRange,
-  type OpenedRange,
-  promisedLength,
-  type RangeRequest,
-  ResumingReadable,
-  readRangeByStream,
-  replaced,
-} from './read.ts'
+import { openPastEnd, readByRanges } from './ranged-read.ts'
+import { type OpenedRange, promisedLength, type RangeRequest, readRangeByStream } from './read.ts'
 import { READ_CONNECTIONS } from './read-parallel.ts'
 import { CALL_RETRY, retry } from './retry.ts'
 import { S3Connection } from './s3-client.ts'
@@ -80,17 +73,8 @@ class S3Storage implements Storage {
 
   createReadStream(key: string, options: ReadOptions = {}): Readable {
     const fullKey = this.#connection.fullKey(key, 'createReadStream')
-    checkRange(options, { adapter: ADAPTER, key })
-    const { callRetry, partRetry, idleMs } = this.#connection.config
-    return new ResumingReadable({
-      ...options,
-      adapter: ADAPTER,
-      key,
-      open: (request) => this.#open(key, fullKey, request),
-      callRetry,
-      resumeRetry: partRetry,
-      idleMs,
-    })
+    const open = (request: RangeRequest) => this.#open(key, fullKey, request)
+    return readByRanges({ adapter: ADAPTER, key }, options, this.#connection.config, open)
   }
 
   readRange(
@@ -278,15 +262,8 @@ class S3Storage implements Storage {
       const message = `The store answered a read of ${quoteKey(key)} with ${fault}.`
       throw new StorageError(message, { code: 'CORRUPT', adapter: ADAPTER, operation: 'read', key })
     } catch (error) {
-      if (s3CodeOf(error) === 'InvalidRange') return this.#openPastEnd(key, request)
+      if (s3CodeOf(error) === 'InvalidRange') return openPastEnd(this, key, request)
       throw error
     }
-  }
-
-  /** 416: there is nothing from `start` on, which for us is an empty range, unless the object is not what was asked. */
-  async #openPastEnd(key: string, { start, version, signal }: RangeRequest): Promise<OpenedRange> {
-    const { size, version: found = '' } = await this.stat(key, { signal })
-    if ((version !== undefined && version !== found) || start < size) throw replaced({ adapter: ADAPTER, key })
-    return { body: Readable.from([]), length: 0, version: found }
   }
 }

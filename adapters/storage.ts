@@ -27,6 +27,8 @@ export interface WriteOptions {
    * that keeps chunks never calls it.
    */
   onConsumed?: (chunk: Buffer) => void
+  /** Told, in a sentence, what was lost on the way and made good, such as an upload session that was begun anew. */
+  onNotice?: (message: string) => void
   /** Aborts as `destroy()` does; the stream then fails with AbortError. */
   signal?: AbortSignal
 }

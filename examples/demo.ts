@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { formatBytes, formatDuration, formatRate, formatRatio } from '../lib/cli/format.ts'
 import { type CreatedSnapshot, openBackups } from '../lib/index.ts'
+import { say } from './support.ts'
 
 const WORLD_BYTES = 64 * 1024 * 1024
 
@@ -69,10 +70,6 @@ try {
   say('Peak memory', `${formatBytes(peak)}, the runtime with its TypeScript stripper among it`)
 } finally {
   rmSync(scratch, { recursive: true, force: true })
-}
-
-function say(what: string, text: string): void {
-  console.log(`${`${what}:`.padEnd(15)} ${text.replaceAll('\n', `\n${' '.repeat(16)}`)}`)
 }
 
 function sayBackup(what: string, { id, bytes, storedBytes, elapsedMs, sha256 }: CreatedSnapshot): void {

@@ -1,4 +1,4 @@
-import { addAbortSignal, type Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import { openStorage, type StorageConfig } from '../adapters/open.ts'
 import type { Storage } from '../adapters/storage.ts'
 import { checkReadKeys, type IndexEntry, type IndexHead, type ReadKeys, type WriteKey } from '../transforms/index.ts'
@@ -11,11 +11,11 @@ import { HeadCache, type KnownHead, knownOf } from './head-cache.ts'
 import { describeSnapshots, type KnownSnapshot } from './known.ts'
 import { acquireLease, type LeaseOptions } from './lease.ts'
 import { checkServer } from './names.ts'
-import { openObject } from './open-object.ts'
+import { type OpenObject, openObject } from './open-object.ts'
 import { readEntry } from './partial.ts'
 import { type Pin, pinSnapshot, readPins, unpinSnapshot } from './pins.ts'
 import { type PruneOptions, type PruneReport, pruneSnapshots } from './prune.ts'
-import { withReadLease } from './read-lease.ts'
+import { holdReadLease, LeasedReadable, withReadLease } from './read-lease.ts'
 import { type Restored, type RestoreOptions, restoreSnapshot } from './restore.ts'
 import { DEFAULT_POLICY, type RetentionPolicy } from './retention.ts'
 import type { BackupSource } from './source.ts'
@@ -39,9 +39,14 @@ export interface BackupsOptions extends ReadKeys {
   server: string
   /** false: write and read without encryption. Otherwise a password or a key is needed; the first is written with. */
   encryption?: boolean | undefined
+  /** What is written with, where the first is not what is meant: keys come before passwords. */
+  writeWith?: WriteKey | undefined
   /** Where what snapshots say of themselves is kept, for lists without opening them; nothing is kept without one. */
   stateFolder?: string | undefined
-  /** Told, in a sentence, what changes no result and is worth knowing, such as that a read lease cannot be written. */
+  /**
+   * Told, in a sentence, what is worth knowing and no failure: that a read lease cannot be written, or that `latest` has
+   * to do with snapshots that are dated in the future.
+   */
   onNotice?: ((message: string) => void) | undefined
 }
 
@@ -116,7 +121,8 @@ export interface Backups {
   /**
    * Reads one file of a snapshot by ranges: only the frames that hold it are fetched. `path` is relative to the folder
    * that was backed up; undefined for a snapshot of a file or stream. Nothing is checked beyond what is read, and every
-   * byte of it is authenticated first.
+   * byte of it is authenticated first. The snapshot is held against `prune` until the stream closes: one that is not
+   * read to its end has to be destroyed.
    */
   read(id: string, path: string | undefined, options?: ReadOptions): Promise<Readable>
   /**
@@ -154,10 +160,13 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
   const storages = opened.map(({ storage }) => storage)
   const [storage, ...mirrors] = storages as [Storage, ...Storage[]]
   const tool = `millrace/${VERSION}`
+  const { onNotice } = options
   const leased = <T>(from: Storage, snapshot: Snapshot, signal: AbortSignal | undefined, read: () => Promise<T>) =>
-    withReadLease(from, snapshot, { onNotice: options.onNotice, signal }, read)
+    withReadLease(from, snapshot, { onNotice, signal }, read)
   const find = async (id: string, unfinished: boolean, signal?: AbortSignal) =>
-    findSnapshot(await listSnapshots(storage, server, signal), id, unfinished)
+    findSnapshot(await listSnapshots(storage, server, signal), id, unfinished, { onNotice })
+  /** Those that hold a lease. */
+  const reading = new Set<Readable>()
   const remember = async (at: Storage, snapshot: Snapshot, head: KnownHead) => {
     if (stateFolder !== undefined) await new HeadCache(stateFolder, at.location).write(server, [[snapshot, head]])
   }
@@ -166,7 +175,7 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
     storage,
     storages,
     async create(source, create = {}) {
-      const context = { storage, mirrors, server, key: keys && writeKeyOf(keys), tool }
+      const context = { storage, mirrors, server, key: keys && (options.writeWith ?? writeKeyOf(keys)), tool }
       const made = await createSnapshot(context, source, create)
       const { version: _, consistency, files, bytes, omissions, ...snapshot } = made
       for (const [index, { ok, version }] of made.destinations.entries()) {
@@ -204,14 +213,15 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
     async restore(id, target, restore = {}) {
       const unfinished = restore.allowUnverified ?? false
       const { signal } = restore
-      return useFirst(storages, server, id, { unfinished, onFallback, signal }, (from, snapshot) =>
+      return useFirst(storages, server, id, { unfinished, onFallback, onNotice, signal }, (from, snapshot) =>
         leased(from, snapshot, signal, () => restoreSnapshot(from, snapshot, keys, target, restore)),
       )
     },
     async verify(id, { onCopy, ...verify } = {}) {
       const { signal } = verify
       const isBad = ({ status, reason }: Verification) => (status === 'ok' ? undefined : `${status}: ${reason}`)
-      return useFirst(storages, server, id, { unfinished: true, onFallback, isBad, signal }, async (from, snapshot) => {
+      const how = { unfinished: true, onFallback, onNotice, isBad, signal }
+      return useFirst(storages, server, id, how, async (from, snapshot) => {
         const read = () => verifySnapshot(from, snapshot, keys, verify)
         const found = await (verify.quick ? read() : leased(from, snapshot, signal, read))
         await onCopy?.(from, snapshot, found)
@@ -219,18 +229,35 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       })
     },
     async *verifyAll(verify = {}) {
-      yield* verifySnapshots(storage, await listSnapshots(storage, server, verify.signal), keys, verify)
+      const { signal, quick } = verify
+      let told = false
+      // One notice says it for all of them.
+      const tellOnce = (message: string) => {
+        if (!told) onNotice?.(message)
+        told = true
+      }
+      const one = (snapshot: Snapshot) => {
+        const read = () => verifySnapshot(storage, snapshot, keys, verify)
+        return quick ? read() : withReadLease(storage, snapshot, { onNotice: tellOnce, signal }, read)
+      }
+      yield* verifySnapshots(await listSnapshots(storage, server, signal), one, verify)
     },
     async read(id, path, read = {}) {
-      const how = { unfinished: read.allowUnverified ?? false, onFallback, signal: read.signal }
+      const { signal } = read
+      const how = { unfinished: read.allowUnverified ?? false, onFallback, onNotice, signal }
       return useFirst(storages, server, id, how, async (from, snapshot) => {
-        const object = await openObject(from, snapshot, { ...read, keys })
+        const release = await holdReadLease(from, snapshot, { onNotice, signal })
+        let object: OpenObject | undefined
         try {
-          const stream = await readEntry(object, snapshot.id, path)
-          stream.once('close', () => object.close())
-          return read.signal ? addAbortSignal(read.signal, stream) : stream
+          object = await openObject(from, snapshot, { ...read, keys })
+          const inner = await readEntry(object, snapshot.id, path)
+          inner.once('close', () => object?.close())
+          const stream = new LeasedReadable(inner, release, { adapter: from.adapter, signal })
+          reading.add(stream)
+          return stream.once('close', () => reading.delete(stream))
         } catch (error) {
-          object.close()
+          object?.close()
+          await release()
           throw error
         }
       })
@@ -241,7 +268,7 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
         typeof how === 'object' || how === undefined ? () => acquireLease(at, server, { ...how, signal }) : how
       return pruneSnapshots({ storage: at, server }, policy, { ...prune, lease: lease || undefined })
     },
-    pin: (id, note, { signal } = {}) => pinSnapshot(storage, server, id, note, signal),
+    pin: (id, note, { signal } = {}) => pinSnapshot(storage, server, id, note, { signal, onNotice }),
     unpin: (id, { signal } = {}) => unpinSnapshot(storage, server, id, signal),
     pins: ({ signal } = {}) => readPins(storage, server, signal),
     async adopt(id, adopt = {}) {
@@ -249,6 +276,9 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       return leased(storage, snapshot, adopt.signal, () => adoptSnapshot(storage, snapshot, keys, adopt))
     },
     async close() {
+      // What has ended gives its lease back, for which the store has to be open.
+      const ended = [...reading].filter((stream) => stream.destroyed)
+      await Promise.all(ended.map((stream) => new Promise((resolve) => stream.once('close', resolve))))
       await closeOwn(opened)
     },
   }

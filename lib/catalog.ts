@@ -11,6 +11,9 @@ import {
   parseObjectBase,
 } from './names.ts'
 
+/** A snapshot from further ahead than this was dated by a clock that was wrong, and says nothing of its age. */
+const FUTURE_MS = 10 * 60_000
+
 /** One snapshot in a store, as its names and sizes tell; nothing of it has been opened. */
 export interface Snapshot extends ObjectName {
   server: string
@@ -133,22 +136,32 @@ export function snapshotKey(server: string, name: ObjectName): string {
   return `${server}/${objectBase(name)}`
 }
 
+/** Whether a snapshot is dated further ahead of `now` (milliseconds) than clocks differ by. */
+export function isOfFuture({ created }: Pick<Snapshot, 'created'>, now: number): boolean {
+  return created.getTime() > now + FUTURE_MS
+}
+
+export interface FindOptions {
+  /** Told, in a sentence, where `latest` has to do with snapshots that are dated in the future. */
+  onNotice?: ((message: string) => void) | undefined
+  /** The time to reckon from, in milliseconds. */
+  now?: number | undefined
+}
+
 /**
- * Finds a snapshot by its id, or the newest complete one by `latest`.
- * @param unfinished whether one without a companion may be given.
+ * Finds a snapshot by its id, or by `latest` the newest complete one. One that is dated in the future is the latest only
+ * where there is no other: a clock was wrong when it was made, and nothing tells how old it is.
+ * @param snapshots of one server, oldest first.
+ * @param unfinished whether one without a companion may be given; `latest` never is one.
  * @throws BackupError NO_SNAPSHOT.
  */
-export function findSnapshot<T extends Snapshot>(snapshots: readonly T[], id: string, unfinished: boolean): T {
-  if (id === 'latest') {
-    const newest = snapshots.findLast((snapshot) => snapshot.complete)
-    if (newest) return newest
-    throw new BackupError(
-      'NO_SNAPSHOT',
-      snapshots.length === 0
-        ? 'There is no snapshot of this server in the store. Check the server name and the URL; `millrace list` shows what is there.'
-        : `None of the ${snapshots.length} snapshots of this server is complete. Name one by its id to use it as it is.`,
-    )
-  }
+export function findSnapshot<T extends Snapshot>(
+  snapshots: readonly T[],
+  id: string,
+  unfinished: boolean,
+  options: FindOptions = {},
+): T {
+  if (id === 'latest') return findLatest(snapshots, options)
   const found = snapshots.find((snapshot) => snapshot.id === id)
   if (!found)
     throw new BackupError(
@@ -162,4 +175,34 @@ export function findSnapshot<T extends Snapshot>(snapshots: readonly T[], id: st
     )
   }
   return found
+}
+
+function findLatest<T extends Snapshot>(snapshots: readonly T[], { onNotice, now = Date.now() }: FindOptions): T {
+  const complete = snapshots.filter((snapshot) => snapshot.complete)
+  const future = complete.filter((snapshot) => isOfFuture(snapshot, now))
+  const newest = complete.findLast((snapshot) => !isOfFuture(snapshot, now))
+  const last = future.at(-1)
+  const here = `this machine's clock says ${new Date(now).toISOString()}`
+  if (newest) {
+    if (last) {
+      const which =
+        future.length === 1 ? `Snapshot ${last.id} is` : `${future.length} snapshots, the last of them ${last.id}, are`
+      onNotice?.(
+        `${which} dated in the future (${here}), so the latest is taken to be ${newest.id}. Name one by its id to use it.`,
+      )
+    }
+    return newest
+  }
+  if (last) {
+    onNotice?.(
+      `Every complete snapshot is dated in the future (${here}): the latest is taken to be ${last.id}. A clock is wrong, or was when it was made.`,
+    )
+    return last
+  }
+  throw new BackupError(
+    'NO_SNAPSHOT',
+    snapshots.length === 0
+      ? 'There is no snapshot of this server in the store. Check the server name and the URL; `millrace list` shows what is there.'
+      : `None of the ${snapshots.length} snapshots of this server is complete. Name one by its id to use it as it is.`,
+  )
 }

@@ -13,7 +13,7 @@ import {
 } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { type Snapshot, snapshotKey } from './catalog.ts'
-import { type DestinationResult, Destinations, describe } from './destinations.ts'
+import { type DestinationProgress, type DestinationResult, Destinations, describe } from './destinations.ts'
 import type { LeftOut, SelectionOptions } from './exclude.ts'
 import { type HookOptions, Hooks } from './hooks.ts'
 import type { LeaseOptions } from './lease.ts'
@@ -26,13 +26,18 @@ import { type BackupSource, type Omissions, openSource } from './source.ts'
 export interface CreateProgress extends Progress {
   /** Bytes that have gone towards the store. */
   storedBytes: number
+  /** One for each destination, in the order given. */
+  destinations: DestinationProgress[]
 }
 
 /** What did not go well around a backup, and does not undo it. */
 export interface ServiceWarning {
-  /** `destination`: one of several failed. `hook`: the command after it did. `lease`: another run is waited for. */
-  kind: 'destination' | 'hook' | 'lease'
-  /** The destination's location; empty for the others. */
+  /**
+   * `destination`: one of several failed. `hook`: the command after it did. `lease`: another run is waited for.
+   * `storage`: a store lost something on the way, which was made good.
+   */
+  kind: 'destination' | 'hook' | 'lease' | 'storage'
+  /** The destination's location; empty for a hook and a lease. */
   path: string
   message: string
 }
@@ -177,11 +182,13 @@ async function writeSnapshot(
     const name = { id, kind: opened.kind, encrypted: encrypt !== undefined }
     const key = snapshotKey(server, name)
     const tee = createHashTee()
-    const meters = metersOf(options, opened.expectedBytes)
+    const meters = metersOf(options, destinations, opened.expectedBytes)
     const transforms = [meters.plain, compress, ...(encrypt ? [encrypt] : []), tee, meters.stored]
     let sink: Writable
     try {
-      sink = destinations.open(key, expectedSize(opened.expectedBytes, opened.expectedEntries))
+      sink = destinations.open(key, expectedSize(opened.expectedBytes, opened.expectedEntries), (path, message) =>
+        onWarning({ kind: 'storage', path, message }),
+      )
     } catch (error) {
       opened.stream.destroy()
       for (const stream of transforms) stream.destroy()
@@ -262,7 +269,11 @@ function expectedSize(bytes: number | undefined, entries: number): number | unde
   return sealedSize(Math.ceil(bytes * 1.005) + entries * INDEX_ENTRY_BYTES + INDEX_BASE_BYTES)
 }
 
-function metersOf(options: CreateOptions, total: number | undefined): { plain: Transform; stored: Transform } {
+function metersOf(
+  { onProgress }: CreateOptions,
+  destinations: Destinations,
+  total: number | undefined,
+): { plain: Transform; stored: Transform } {
   let storedBytes = 0
   const stored = new Transform({
     transform(chunk: Buffer, _encoding, callback) {
@@ -270,6 +281,10 @@ function metersOf(options: CreateOptions, total: number | undefined): { plain: T
       callback(null, chunk)
     },
   })
-  const plain = createMeter({ total, onProgress: (progress) => options.onProgress?.({ ...progress, storedBytes }) })
+  const plain = createMeter({
+    total,
+    onProgress: (progress) =>
+      onProgress?.({ ...progress, storedBytes, destinations: destinations.progress(storedBytes) }),
+  })
   return { plain, stored }
 }

@@ -22,11 +22,21 @@ export interface DestinationResult {
   version?: string
 }
 
+/** How far a snapshot is at one destination. */
+export interface DestinationProgress {
+  destination: string
+  state: 'writing' | 'finished' | 'failed'
+  /** Bytes that its store has taken; it may have up to 48 MiB of them on their way. */
+  sentBytes: number
+  /** Bytes that wait for it. */
+  pendingBytes: number
+}
+
 interface Destination {
   readonly name: string
   readonly storage: Storage
   lease?: Lease
-  sink?: Writable
+  sink?: GuardedSink
   version?: string | undefined
   error?: Error
 }
@@ -78,14 +88,19 @@ export class Destinations {
 
   /**
    * Opens the stream that writes the object everywhere.
+   * @param onNotice told a destination's location, and what was lost there and made good.
    * @throws StorageError of the one destination; BackupError DESTINATIONS when none of several is left.
    */
-  open(key: string, expectedSize: number | undefined): Writable {
+  open(
+    key: string,
+    expectedSize: number | undefined,
+    onNotice?: (location: string, message: string) => void,
+  ): Writable {
     const onConsumed = freeWhenAll(this.#left.length)
     for (const one of this.#left) {
       try {
         one.lease?.lost.throwIfAborted()
-        const sink = this.#openSink(one, key, expectedSize, onConsumed)
+        const sink = this.#openSink(one, key, { expectedSize, onConsumed, onNotice })
         one.lease?.lost.addEventListener('abort', () => sink.destroy(one.lease?.lost.reason))
         one.sink = sink
       } catch (error) {
@@ -119,6 +134,20 @@ export class Destinations {
     this.#check()
   }
 
+  /** @param storedBytes what has come out of the stages before. */
+  progress(storedBytes: number): DestinationProgress[] {
+    return this.#all.map(({ storage, sink, error }) => {
+      const failed = error !== undefined || (sink?.destroyed === true && !sink.writableFinished)
+      const sentBytes = sink?.takenBytes ?? 0
+      return {
+        destination: storage.location,
+        state: failed ? 'failed' : sink?.writableFinished ? 'finished' : 'writing',
+        sentBytes,
+        pendingBytes: failed ? 0 : Math.max(0, storedBytes - sentBytes),
+      }
+    })
+  }
+
   results(): DestinationResult[] {
     return this.#all.map(({ storage, error, version }) => ({
       destination: storage.location,
@@ -135,15 +164,23 @@ export class Destinations {
   #openSink(
     { storage, lease }: Destination,
     key: string,
-    expectedSize: number | undefined,
-    onConsumed: (chunk: Buffer) => void,
-  ): Writable {
+    {
+      expectedSize,
+      onConsumed,
+      onNotice,
+    }: {
+      expectedSize: number | undefined
+      onConsumed: (chunk: Buffer) => void
+      onNotice: ((location: string, message: string) => void) | undefined
+    },
+  ): GuardedSink {
     const { location, adapter } = storage
     return new GuardedSink(
       (consumed) =>
         storage.createWriteStream(key, {
           ...(expectedSize === undefined ? {} : { expectedSize }),
           ...(consumed ? { onConsumed: consumed } : {}),
+          ...(onNotice ? { onNotice: (message: string) => onNotice(location, message) } : {}),
         }),
       { location, adapter, onConsumed, stallMs: this.#stallMs, beforeCommit: lease && (() => lease.confirm()) },
     )

@@ -37,6 +37,8 @@ export type BackupErrorCode =
   | 'SERVER_STOPPED'
   /** The source's server takes connections and does not answer: it may be paused. */
   | 'SERVER_SILENT'
+  /** A file that the command was told to write cannot be written. */
+  | 'OUTPUT'
   /** Another backup holds the source's server still. */
   | 'BUSY'
 
@@ -44,9 +46,12 @@ export type BackupErrorCode =
 export class BackupError extends Error {
   override readonly name = 'BackupError'
   readonly code: BackupErrorCode
+  /** Where there are several things to say: the message, a line each. */
+  readonly lines?: readonly string[]
 
-  constructor(code: BackupErrorCode, message: string, options?: { cause?: unknown }) {
-    super(message, options)
+  constructor(code: BackupErrorCode, message: string | readonly string[], options?: { cause?: unknown }) {
+    super(typeof message === 'string' ? message : message.join('\n'), options)
     this.code = code
+    if (typeof message !== 'string') this.lines = message
   }
 }

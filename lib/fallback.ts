@@ -15,6 +15,8 @@ export interface FallbackOptions<T> {
   /** Whether a snapshot without a companion may be used; complete copies come first. */
   unfinished: boolean
   onFallback?: ((fallback: Fallback) => void) | undefined
+  /** See FindOptions. */
+  onNotice?: ((message: string) => void) | undefined
   /** Why a result is as bad as a failure; undefined when it is good. */
   isBad?: ((result: T) => string | undefined) | undefined
   signal?: AbortSignal | undefined
@@ -32,7 +34,7 @@ const OF_ONE_COPY: BackupErrorCode[] = [
 
 /**
  * Uses the first store, in the order given, that has a snapshot complete and readable. `latest` is the newest complete
- * one of all stores that answer. With one store its errors are thrown as they are.
+ * one of all stores that answer; see `findSnapshot`. With one store its errors are thrown as they are.
  * @returns what `use` gave; the first bad result where there is no good one.
  * @throws a store's error when none can be used; at once what is no fault of a store.
  */
@@ -46,7 +48,7 @@ export async function useFirst<T>(
   const { unfinished, signal, onFallback = () => {} } = options
   const [only] = storages as [Storage]
   if (storages.length === 1) {
-    return use(only, findSnapshot(await listSnapshots(only, server, signal), id, unfinished))
+    return use(only, findSnapshot(await listSnapshots(only, server, signal), id, unfinished, options))
   }
   const bad: T[] = []
   const errors: unknown[] = []
@@ -62,7 +64,7 @@ export async function useFirst<T>(
     } else throw list.reason
   }
   if (copies.length === 0) throw errors[0]
-  const chosen = findSnapshot(merge(copies.map(({ snapshots }) => snapshots)), id, unfinished)
+  const chosen = findSnapshot(merge(copies.map(({ snapshots }) => snapshots)), id, unfinished, options)
   const having = copies.flatMap(({ storage, snapshots }) => {
     const snapshot = snapshots.find((one) => one.key === chosen.key)
     if (snapshot?.complete || (snapshot && unfinished)) return [{ storage, snapshot }]

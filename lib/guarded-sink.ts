@@ -24,6 +24,7 @@ type Callback = (error?: Error | null) => void
 export class GuardedSink extends ForwardingWritable {
   readonly #options: GuardOptions
   #stalled = false
+  #takenBytes = 0
   /** Of what is under way: a stream has one write or its end at a time. */
   #timer: NodeJS.Timeout | undefined
 
@@ -32,12 +33,18 @@ export class GuardedSink extends ForwardingWritable {
     this.#options = options
   }
 
+  /** Bytes that the store's stream has taken: it may hold some MiB of them itself, on their way. */
+  get takenBytes(): number {
+    return this.#takenBytes
+  }
+
   override _write(chunk: Buffer, encoding: BufferEncoding, callback: Callback): void {
-    super._write(chunk, encoding, this.#within(1, callback))
+    super._write(chunk, encoding, this.#within(1, this.#counting(chunk.length, callback)))
   }
 
   override _writev(items: { chunk: Buffer }[], callback: Callback): void {
-    super._writev(items, this.#within(1, callback))
+    const bytes = items.reduce((sum, { chunk }) => sum + chunk.length, 0)
+    super._writev(items, this.#within(1, this.#counting(bytes, callback)))
   }
 
   override _final(callback: Callback): void {
@@ -59,6 +66,13 @@ export class GuardedSink extends ForwardingWritable {
       clearTimeout(timer)
       callback(given)
     })
+  }
+
+  #counting(bytes: number, callback: Callback): Callback {
+    return (error) => {
+      if (!error) this.#takenBytes += bytes
+      callback(error)
+    }
   }
 
   /** Calls back once: with what the store says, or when it has said nothing for too long. */

@@ -22,6 +22,24 @@ export {
   type ServerVerifyOptions,
 } from './backups.ts'
 export { type ListedSnapshot, listSnapshots, type Snapshot } from './catalog.ts'
+export type { CliEvent } from './cli/events.ts'
+export {
+  type Config,
+  createOptionsOf,
+  type DestinationConfig,
+  findConfigFile,
+  type LoadedConfig,
+  loadConfig,
+  type OpenServerOptions,
+  openDestination,
+  openServer,
+  parseConfig,
+  resolveSecret,
+  type ServerConfig,
+  type ServerSettings,
+  serverNames,
+  serverSettings,
+} from './config/index.ts'
 export type { CreatedSnapshot, CreateOptions, CreateProgress, ServiceWarning } from './create.ts'
 export type { Damage } from './damage.ts'
 export { type DestinationResult, STALL_MS } from './destinations.ts'
@@ -29,6 +47,7 @@ export { BackupError, type BackupErrorCode } from './errors.ts'
 export { GAME_DEFAULTS, type GameDefaults, type LeftOut, type SelectionOptions } from './exclude.ts'
 export type { Fallback } from './fallback.ts'
 export type { KnownHead } from './head-cache.ts'
+export { type RecordedRun, type RunCommand, type RunOutcome, type RunRecord, readRuns, recordRun } from './history.ts'
 export { HOOK_TIMEOUT_MS, type HookCommand, type HookOptions, runHook } from './hooks.ts'
 export { readKeyFile, readPasswordFile } from './key-file.ts'
 export { type DescribeOptions, describeSnapshots, type KnownSnapshot } from './known.ts'
@@ -37,7 +56,7 @@ export type { LeaseClock } from './lease-claims.ts'
 export { type MetricUpdate, type MetricValues, writeMetrics } from './metrics.ts'
 export type { Pin } from './pins.ts'
 export { type BackupPlan, type PlanOptions, planBackup } from './plan.ts'
-export type { PrunedSnapshot, PruneOptions, PruneOutcome, PruneProblem, PruneReport } from './prune.ts'
+export type { PrunedSnapshot, PruneOptions, PruneOutcome, PruneProblem, PruneProgress, PruneReport } from './prune.ts'
 export { type CommandQuiescerOptions, createCommandQuiescer } from './quiesce/command.ts'
 export { createMinecraftQuiescer, type MinecraftOptions } from './quiesce/minecraft.ts'
 export type { QuiesceLevel, QuiesceOutcome, Quiescer } from './quiesce/quiescer.ts'

@@ -4,7 +4,12 @@ import { BackupError } from './errors.ts'
 const KEY_BYTES = 32
 const SECRET_MAX_BYTES = 64 * 1024
 
-async function readSmall(file: string, what: string): Promise<Buffer> {
+/**
+ * Reads a file that holds a secret, of at most 64 KiB.
+ * @param what what it is, for the error: `password file`.
+ * @throws BackupError USAGE when it is missing, unreadable or too large.
+ */
+export async function readSecretFile(file: string, what: string): Promise<Buffer> {
   try {
     const handle = await open(file, 'r')
     try {
@@ -36,7 +41,7 @@ async function readSmall(file: string, what: string): Promise<Buffer> {
  * @throws BackupError USAGE when it is missing, unreadable, empty or not UTF-8.
  */
 export async function readPasswordFile(file: string): Promise<string> {
-  const bytes = await readSmall(file, 'password file')
+  const bytes = await readSecretFile(file, 'password file')
   let text: string
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
@@ -57,7 +62,7 @@ export async function readPasswordFile(file: string): Promise<string> {
  * @throws BackupError USAGE when it is missing, unreadable, or none of the three for certain.
  */
 export async function readKeyFile(file: string): Promise<Buffer> {
-  const bytes = await readSmall(file, 'key file')
+  const bytes = await readSecretFile(file, 'key file')
   const text = bytes.toString('latin1').replace(/\r?\n$/, '')
   try {
     if (/^[0-9a-fA-F]{64}$/.test(text)) return Buffer.from(text, 'hex')

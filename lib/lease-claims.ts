@@ -16,6 +16,7 @@ const CANDIDATE_TTL_MS = 60_000
 export const LEASE_TTL_MAX_MS = 86_400_000
 const ID = /^\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}Z-[0-9a-f]{16}$/
 const CLAIM_SUFFIX = '.claim'
+const BEAT_SUFFIX = '.beat'
 const OWNER_MAX_CHARS = 200
 
 export type ClaimState = 'candidate' | 'held' | 'released'
@@ -61,6 +62,13 @@ interface Watched {
 /** How long a claim stands without a sign of life. */
 export function ttlOf(state: ClaimState, ttlMs: number): number {
   return state === 'candidate' ? Math.min(ttlMs, CANDIDATE_TTL_MS) : ttlMs
+}
+
+/** Whether a key is of a sign of life whose claim is not among `keys`: what a claimant that died while it left has left. */
+export function isStrayBeat(key: string, keys: ReadonlySet<string>): boolean {
+  if (!key.endsWith(BEAT_SUFFIX)) return false
+  const stem = key.slice(0, -BEAT_SUFFIX.length)
+  return ID.test(stem.slice(stem.lastIndexOf('/') + 1)) && !keys.has(stem + CLAIM_SUFFIX)
 }
 
 /** The claims to one server's lease, watched by one claimant. */
@@ -195,11 +203,11 @@ export class Claims {
   }
 
   #claim(id: string): string {
-    return `${this.#folder}${id}${CLAIM_SUFFIX}`
+    return this.#folder + id + CLAIM_SUFFIX
   }
 
   #beat(id: string): string {
-    return `${this.#folder}${id}.beat`
+    return this.#folder + id + BEAT_SUFFIX
   }
 
   get #mark(): string {

@@ -10,6 +10,8 @@ import { writeSmall } from './small-object.ts'
 /** A mark that nobody has written again for so long is of a process that died. */
 export const MARK_TTL_MS = 10 * 60_000
 const BEAT_MS = MARK_TTL_MS / 4
+/** What a release may take: a reader must not be held up by a store that does not answer. */
+const RELEASE_MS = 10_000
 
 export interface Mark {
   key: string
@@ -55,7 +57,7 @@ export async function holdMark(
     clearInterval(timer)
     stop.abort()
     await beating
-    await storage.delete(key).catch(() => {})
+    await storage.delete(key, { signal: AbortSignal.timeout(RELEASE_MS) }).catch(() => {})
   }
   try {
     const { modified } = await storage.stat(key, { signal })

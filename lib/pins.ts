@@ -1,5 +1,5 @@
-import type { Storage } from '../adapters/storage.ts'
-import { findSnapshot, pinKey, surveyStore } from './catalog.ts'
+import type { CallOptions, Storage } from '../adapters/storage.ts'
+import { type FindOptions, findSnapshot, pinKey, surveyStore } from './catalog.ts'
 import { BackupError } from './errors.ts'
 import { idTime, PIN_SUFFIX } from './names.ts'
 import { readSmall, writeSmall } from './small-object.ts'
@@ -28,13 +28,13 @@ export async function pinSnapshot(
   server: string,
   id: string,
   note?: string,
-  signal?: AbortSignal,
+  { signal, onNotice }: CallOptions & FindOptions = {},
 ): Promise<Pin> {
   if (note !== undefined && note.length > NOTE_MAX_CHARACTERS) {
     throw new BackupError('USAGE', `The note of a pin has at most ${NOTE_MAX_CHARACTERS} characters.`)
   }
   const { snapshots } = await surveyStore(storage, server, signal)
-  const found = findSnapshot(snapshots, id, true)
+  const found = findSnapshot(snapshots, id, true, { onNotice })
   const since = new Date()
   await writeSmall(storage, pinKey(server, found.id), `${JSON.stringify({ since, note })}\n`, { signal })
   return { id: found.id, note: note ?? null, since, snapshot: true }

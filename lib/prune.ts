@@ -1,8 +1,10 @@
 import { StorageError } from '../adapters/errors.ts'
 import type { ObjectStat, Storage } from '../adapters/storage.ts'
+import type { Progress } from '../transforms/index.ts'
 import { type ListedSnapshot, type Survey, surveyStore } from './catalog.ts'
 import { BackupError } from './errors.ts'
 import type { Lease } from './lease.ts'
+import { isStrayBeat } from './lease-claims.ts'
 import { isLiveMark, type Mark, parseMark } from './marks.ts'
 import { COMPANION_SUFFIX } from './names.ts'
 import { markRemoval } from './read-lease.ts'
@@ -27,7 +29,14 @@ export interface PruneOptions {
   lease?: (() => Promise<Pick<Lease, 'release'>>) | undefined
   /** Where sightings of unfinished snapshots are remembered; `~/.local/state/millrace` when left out. */
   stateDir?: string | undefined
+  /** Told before the first removal and after each, in bytes as stored. */
+  onProgress?: ((progress: PruneProgress) => void) | undefined
   signal?: AbortSignal | undefined
+}
+
+export interface PruneProgress extends Progress {
+  /** Snapshots that have been dealt with, of those that go. */
+  snapshots: { done: number; of: number }
 }
 
 /**
@@ -198,7 +207,7 @@ class Pruning {
     const { server, snapshots } = this.#report
     const { signal } = this.#options
     const condemned = snapshots.filter(({ action }) => action === 'remove')
-    if (condemned.length + first.orphans.length === 0) return
+    if (condemned.length + first.orphans.length + leftByTheDead(first, this.#now).length === 0) return
     const ids = condemned.map(({ snapshot }) => snapshot.id)
     this.#marks = await markRemoval(this.#storage, server, ids, signal)
     try {
@@ -207,11 +216,37 @@ class Pruning {
       // After the mark is written: whoever begins to read from now on sees it, and whoever began before is listed here.
       const second = await surveyStore(this.#storage, server, signal)
       const going = this.#confirm(condemned, second, storeTime)
-      await this.#each(going, (one) => this.#remove(one))
+      const dealtWith = this.#counter(going)
+      await this.#each(going, async (one) => {
+        await this.#remove(one)
+        dealtWith(one)
+      })
       await this.#each(second.orphans, (orphan) => this.#removeOrphan(orphan, first, storeTime))
-      await this.#removeOldMarks(second.leases, storeTime)
+      await this.#each(leftByTheDead(second, storeTime), ({ key }) => this.#removeLeft(key))
     } finally {
       await Promise.all(this.#marks.map((mark) => mark.release()))
+    }
+  }
+
+  /** @returns what is told of each that has been dealt with. */
+  #counter(going: readonly PrunedSnapshot[]): (one: PrunedSnapshot) => void {
+    const { onProgress } = this.#options
+    if (!onProgress) return () => {}
+    const begun = performance.now()
+    const totalBytes = going.reduce((sum, { snapshot }) => sum + snapshot.storedBytes, 0)
+    let bytes = 0
+    let done = 0
+    const tell = () => {
+      const elapsedMs = performance.now() - begun
+      const bytesPerSecond = elapsedMs > 0 ? (bytes * 1000) / elapsedMs : 0
+      const etaMs = bytesPerSecond > 0 ? ((totalBytes - bytes) * 1000) / bytesPerSecond : undefined
+      onProgress({ bytes, totalBytes, elapsedMs, bytesPerSecond, etaMs, snapshots: { done, of: going.length } })
+    }
+    tell()
+    return ({ snapshot }) => {
+      bytes += snapshot.storedBytes
+      done += 1
+      tell()
     }
   }
 
@@ -303,16 +338,21 @@ class Pruning {
     }
   }
 
-  /** Those of processes that died. What fails here is no matter: they count for nothing. */
-  async #removeOldMarks(leases: readonly ObjectStat[], storeTime: Date): Promise<void> {
-    const old = leases.filter((lease) => parseMark(lease.key) && isLeftover(lease, storeTime))
-    await this.#each(old, ({ key }) => this.#storage.delete(key, { signal: this.#options.signal }).catch(() => {}))
+  /** What fails here is no matter: it counts for nothing. */
+  async #removeLeft(key: string): Promise<void> {
+    await this.#storage.delete(key, { signal: this.#options.signal }).catch(() => {})
   }
 }
 
 /** By the store's time as well as by ours: one of the two may be wrong. */
 function isAbandoned(snapshot: ListedSnapshot, { snapshots }: Survey, now: Date, storeTime: Date): boolean {
   return isLeftover(snapshot, storeTime) && !snapshot.pinned && hasNewer(snapshot, snapshots, now)
+}
+
+/** Marks of processes that died, and what is left of their claims. The next claimant removes whole claims itself. */
+function leftByTheDead({ leases }: Survey, time: Date): ObjectStat[] {
+  const keys = new Set(leases.map(({ key }) => key))
+  return leases.filter((lease) => isLeftover(lease, time) && (parseMark(lease.key) || isStrayBeat(lease.key, keys)))
 }
 
 function isLeftover({ modified }: { modified: Date }, time: Date): boolean {

@@ -1,4 +1,6 @@
+import type { Readable } from 'node:stream'
 import { StorageError } from '../adapters/errors.ts'
+import { type ForwardingOptions, ForwardingReadable } from '../adapters/layers/forwarding.ts'
 import type { Storage } from '../adapters/storage.ts'
 import type { Snapshot } from './catalog.ts'
 import { BackupError } from './errors.ts'
@@ -17,24 +19,29 @@ export interface ReadLeaseOptions {
 }
 
 /**
- * Reads a snapshot under a lease, which keeps `prune` from removing it meanwhile. A store that cannot be written, as
- * with a key that may only read, is read without one.
- * @param read what is to be done; the lease is given back when it settles.
- * @throws BackupError IN_USE when a prune is removing the snapshot; what `read` throws.
+ * Takes a lease on a snapshot that is to be read, which keeps `prune` from removing it meanwhile. A store that cannot be
+ * written, as with a key that may only read, is read without one.
+ * @returns gives the lease back; it never rejects, and may be called again.
+ * @throws BackupError IN_USE when a prune is removing the snapshot; StorageError when that cannot be found out;
+ * AbortError.
  */
-export async function withReadLease<T>(
+export async function holdReadLease(
   storage: Storage,
   { server, id }: Snapshot,
   { onNotice, signal }: ReadLeaseOptions,
-  read: () => Promise<T>,
-): Promise<T> {
+): Promise<() => Promise<void>> {
   let mark: Mark
   try {
     mark = await holdMark(storage, server, `read-${id}`, { reads: id }, signal)
   } catch (error) {
     if (!(error instanceof StorageError)) throw error
     onNotice?.(`No lease could be written, so a prune that runs meanwhile may remove snapshot ${id}: ${error.message}`)
-    return read()
+    return async () => {}
+  }
+  let released: Promise<void> | undefined
+  const release = () => {
+    released ??= mark.release()
+    return released
   }
   try {
     if (await isBeingRemoved(storage, server, id, mark.storeTime, signal)) {
@@ -43,9 +50,48 @@ export async function withReadLease<T>(
         `Snapshot ${id} is being removed by a prune at this moment. Use another one, or look again in a few minutes.`,
       )
     }
+    return release
+  } catch (error) {
+    await release()
+    throw error
+  }
+}
+
+/**
+ * Reads a snapshot under a lease; see `holdReadLease`.
+ * @param read what is to be done; the lease is given back when it settles.
+ * @throws what `holdReadLease` and `read` throw.
+ */
+export async function withReadLease<T>(
+  storage: Storage,
+  snapshot: Snapshot,
+  options: ReadLeaseOptions,
+  read: () => Promise<T>,
+): Promise<T> {
+  const release = await holdReadLease(storage, snapshot, options)
+  try {
     return await read()
   } finally {
-    await mark.release()
+    await release()
+  }
+}
+
+/**
+ * A stream that is read under a lease: it closes when the stream beneath has closed and the lease was given back, be it
+ * read to its end, destroyed or failed.
+ */
+export class LeasedReadable extends ForwardingReadable {
+  readonly #release: () => Promise<void>
+
+  constructor(inner: Readable, release: () => Promise<void>, options: ForwardingOptions) {
+    super(inner, options)
+    this.#release = release
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    super._destroy(error, (given) => {
+      this.#release().then(() => callback(given))
+    })
   }
 }
 

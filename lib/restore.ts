@@ -16,7 +16,7 @@ import { needSeekable } from './partial.ts'
 import { checkTarget, findPlace, isThere, makeAround, type Place } from './place.ts'
 import { finishPlacing, type PlaceMode, putInPlace } from './placing.ts'
 import { selectEntries } from './select.ts'
-import { checkSpace } from './space.ts'
+import { checkSpace, isFullDisk } from './space.ts'
 import { type Job, newStaging, type Staging, syncFolder, takeOver } from './staging.ts'
 
 /** What may be restored again after a machine that stopped, at most, beside the file it was at. */
@@ -224,8 +224,14 @@ async function work(
     } else {
       await staging.discard()
     }
-    throw error
+    throw isFullDisk(error) ? noRoom(error as Error, place) : error
   }
+}
+
+/** Says of a full disk which one it is: what is written beneath it is named by its path in the archive. */
+function noRoom({ message, cause }: Error, { around }: Place): BackupError {
+  const advice = `Make room at ${around}, or name another target.`
+  return new BackupError('TARGET', `${message.replace(/\.?$/, '.')} ${advice}`, { cause })
 }
 
 /** A merge that had begun has its tree whole, or what is left of it. */

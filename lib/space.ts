@@ -25,6 +25,12 @@ export async function checkSpace(folder: string, needed: { bytes: number; files?
   }
 }
 
+/** Whether an error, or what caused it, is that a disk or its quota is full. */
+export function isFullDisk(error: unknown): boolean {
+  const { code, cause } = (error ?? {}) as { code?: unknown; cause?: unknown }
+  return code === 'ENOSPC' || code === 'EDQUOT' || (cause !== undefined && isFullDisk(cause))
+}
+
 /** A size as errors say it: exact, and in MiB where it is large. */
 function showBytes(bytes: number): string {
   return bytes < 2 ** 20 ? `${bytes} bytes` : `${bytes} bytes (${(bytes / 2 ** 20).toFixed(1)} MiB)`

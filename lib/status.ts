@@ -1,9 +1,6 @@
 import type { Storage } from '../adapters/storage.ts'
-import { listSnapshots, type Snapshot } from './catalog.ts'
+import { isOfFuture, listSnapshots, type Snapshot } from './catalog.ts'
 import type { MetricUpdate } from './metrics.ts'
-
-/** A snapshot from further ahead than this was dated by a clock that was wrong, and says nothing of its age. */
-const FUTURE_MS = 10 * 60_000
 
 /** Whether the backups of a server still come. */
 export interface Status {
@@ -38,7 +35,7 @@ export async function readStatus(
   const { maxAgeMs = Number.POSITIVE_INFINITY, now = Date.now(), signal } = options
   const all = await listSnapshots(storage, server, signal)
   const complete = all.filter((one) => one.complete)
-  const past = complete.filter(({ created }) => created.getTime() <= now + FUTURE_MS)
+  const past = complete.filter((one) => !isOfFuture(one, now))
   const newest = past.at(-1) ?? null
   const ageMs = newest && Math.max(0, now - newest.created.getTime())
   return {

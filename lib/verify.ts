@@ -141,17 +141,17 @@ export async function verifySnapshot(
 
 /**
  * Verifies several snapshots, one after the other. One that cannot be read is `failed`, and the others go on.
+ * @param verify verifies one.
  * @throws AbortError.
  */
 export async function* verifySnapshots(
-  storage: Storage,
   snapshots: readonly Snapshot[],
-  keys: ReadKeys | undefined,
-  options: VerifyOptions,
+  verify: (snapshot: Snapshot) => Promise<Verification>,
+  options: Pick<VerifyOptions, 'signal'>,
 ): AsyncGenerator<VerificationOrError> {
   for (const snapshot of snapshots) {
     try {
-      yield await verifySnapshot(storage, snapshot, keys, options)
+      yield await verify(snapshot)
     } catch (error) {
       if (options.signal?.aborted) throw error
       yield { id: snapshot.id, status: 'failed', error: error as Error }

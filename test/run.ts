@@ -1,4 +1,4 @@
-// Runs the tests: `node test/run.ts [fast|s3|slow]`. In CI a skipped test fails the run unless test/may-skip.txt names
+// Runs the tests: `node test/run.ts [fast|s3|s3:full|slow|browser]`. In CI a skipped test fails the run unless test/may-skip.txt names
 // it, so that a required test cannot quietly stop running.
 import { spawn } from 'node:child_process'
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -7,23 +7,35 @@ import { join } from 'node:path'
 import { SERVERS, startServer, stopServer } from './support/servers.ts'
 
 const ROOT = join(import.meta.dirname, '..')
-const SUFFIX = { fast: '.test.ts', s3: '.s3test.ts', slow: '.slowtest.ts' }
-const suite = (process.argv[2] ?? 'fast') as keyof typeof SUFFIX
-if (!(suite in SUFFIX)) {
-  console.error(`No suite is called ${suite}. There are: ${Object.keys(SUFFIX).join(', ')}.`)
+/** `atOnce`: files that run side by side. Those with a server wait for it more than they compute. */
+const SUITES = {
+  fast: { suffixes: ['.test.ts'], needsServers: false, atOnce: 2 },
+  s3: { suffixes: ['.s3test.ts'], needsServers: true, atOnce: 4 },
+  's3:full': { suffixes: ['.s3test.ts', '.s3slowtest.ts'], needsServers: true, atOnce: 4 },
+  slow: { suffixes: ['.slowtest.ts'], needsServers: false, atOnce: 2 },
+  browser: { suffixes: ['.browsertest.ts'], needsServers: false, atOnce: 1 },
+}
+const name = process.argv[2] ?? 'fast'
+if (!Object.hasOwn(SUITES, name)) {
+  console.error(`No suite is called ${name}. There are: ${Object.keys(SUITES).join(', ')}.`)
   process.exit(2)
 }
+const suite = SUITES[name as keyof typeof SUITES]
 
-const files = globSync(`test/**/*${SUFFIX[suite]}`, { cwd: ROOT }).sort()
-if (files.length === 0) {
-  console.error(`No test file ends in ${SUFFIX[suite]}.`)
-  process.exit(1)
+const files: string[] = []
+for (const suffix of suite.suffixes) {
+  const found = globSync(`test/**/*${suffix}`, { cwd: ROOT }).sort()
+  if (found.length === 0) {
+    console.error(`No test file ends in ${suffix}.`)
+    process.exit(1)
+  }
+  files.push(...found)
 }
 
 const scratch = mkdtempSync(join(tmpdir(), 'millrace-tests-'))
 let code = 1
 try {
-  const env = { ...process.env, ...(suite === 's3' ? await startServers() : {}) }
+  const env = { ...process.env, ...(suite.needsServers ? await startServers() : {}) }
   code = await runTests(env)
   const missing = process.env.CI ? requiredSkips() : []
   if (missing.length > 0) {
@@ -31,7 +43,7 @@ try {
     code = 1
   }
 } finally {
-  if (suite === 's3') await stopServers()
+  if (suite.needsServers) await stopServers()
   rmSync(scratch, { recursive: true, force: true })
 }
 process.exit(code)
@@ -39,7 +51,7 @@ process.exit(code)
 function runTests(env: NodeJS.ProcessEnv): Promise<number> {
   const args = [
     '--test',
-    '--test-concurrency=2',
+    `--test-concurrency=${suite.atOnce}`,
     '--test-reporter=spec',
     '--test-reporter-destination=stdout',
     '--test-reporter=tap',

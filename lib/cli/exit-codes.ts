@@ -1,6 +1,8 @@
+import { constants } from 'node:os'
 import { StorageError } from '../../adapters/errors.ts'
 import { TransformError } from '../../transforms/index.ts'
 import { BackupError, type BackupErrorCode } from '../errors.ts'
+import { isFullDisk } from '../space.ts'
 
 export const EXIT = {
   GOOD: 0,
@@ -16,6 +18,11 @@ export const EXIT = {
   /** Deletes that a lock of the store refuses for now. */
   DEFERRED: 7,
 } as const
+
+/** What a shell gives for a process that a signal ended: 128 and its number. */
+export function signalExitCode(signal: NodeJS.Signals): number {
+  return 128 + constants.signals[signal]
+}
 
 const BACKUP_CODES: Record<BackupErrorCode, number> = {
   USAGE: EXIT.USAGE,
@@ -37,13 +44,17 @@ const BACKUP_CODES: Record<BackupErrorCode, number> = {
   QUIESCE: EXIT.FAILED,
   SERVER_STOPPED: EXIT.FAILED,
   SERVER_SILENT: EXIT.FAILED,
+  OUTPUT: EXIT.FAILED,
   BUSY: EXIT.REFUSED,
 }
 
 /** The exit code that an error is worth. */
 export function exitCodeOf(error: unknown): number {
+  // A disk that turned out to be full while it was written to: nothing refused it beforehand.
+  if (isFullDisk(error)) return EXIT.FAILED
   if (error instanceof BackupError) return BACKUP_CODES[error.code]
   if (error instanceof TransformError) {
+    if (error.code === 'SPOOL') return EXIT.FAILED
     return error.code === 'BAD_KEY' || error.code === 'BAD_OPTION' ? EXIT.USAGE : EXIT.DAMAGED
   }
   if (error instanceof StorageError) {
@@ -51,4 +62,23 @@ export function exitCodeOf(error: unknown): number {
     return error.code === 'INVALID' ? EXIT.USAGE : EXIT.FAILED
   }
   return EXIT.FAILED
+}
+
+/** The gravest last. */
+const GRAVITY: readonly number[] = [
+  EXIT.GOOD,
+  EXIT.DEFERRED,
+  EXIT.TOO_OLD,
+  EXIT.INCOMPLETE,
+  EXIT.REFUSED,
+  EXIT.USAGE,
+  EXIT.FAILED,
+  EXIT.DAMAGED,
+]
+
+/** The exit code that several parts of a run are worth together. */
+export function gravest(codes: Iterable<number>): number {
+  let worst: number = EXIT.GOOD
+  for (const code of codes) if (GRAVITY.indexOf(code) > GRAVITY.indexOf(worst)) worst = code
+  return worst
 }

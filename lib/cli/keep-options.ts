@@ -34,6 +34,11 @@ export function withKeep(command: Command, wholeNumber: (text: string) => number
     )
 }
 
+/** Whether the command line says what to keep; `--minimum` alone does not. */
+export function hasRule(options: KeepOptions): boolean {
+  return NAMES.some((name) => name !== 'minimum' && options[name] !== undefined)
+}
+
 /**
  * The policy that the command line gives; the defaults when it gives no rule.
  * @throws BackupError USAGE.
@@ -41,8 +46,7 @@ export function withKeep(command: Command, wholeNumber: (text: string) => number
 export function policyOf(options: KeepOptions): RetentionPolicy {
   const given: Record<string, unknown> = {}
   for (const name of NAMES) if (options[name] !== undefined) given[name] = options[name]
-  const hasRule = Object.keys(given).some((name) => name !== 'minimum')
-  const policy: RetentionPolicy = hasRule ? given : { ...DEFAULT_POLICY, ...given }
+  const policy: RetentionPolicy = hasRule(options) ? given : { ...DEFAULT_POLICY, ...given }
   checkPolicy(policy)
   return policy
 }

@@ -4,26 +4,34 @@ import { addAdopt } from './commands/adopt.ts'
 import { addBackup } from './commands/backup.ts'
 import { addCat } from './commands/cat.ts'
 import { addCheck } from './commands/check.ts'
+import { addCompletion } from './commands/completion.ts'
+import { addConfig } from './commands/config.ts'
 import { addDecrypt, addEncrypt } from './commands/crypt.ts'
+import { addHistory } from './commands/history.ts'
 import { addInspect } from './commands/inspect.ts'
 import { addList } from './commands/list.ts'
 import { addLogin } from './commands/login.ts'
 import { addPin, addUnpin } from './commands/pin.ts'
 import { addPrune } from './commands/prune.ts'
+import { addReport } from './commands/report.ts'
 import { addRestore } from './commands/restore.ts'
 import { addResumeSaving } from './commands/resume-saving.ts'
 import { addStatus } from './commands/status.ts'
 import { addVerify } from './commands/verify.ts'
-import { EXIT, exitCodeOf } from './exit-codes.ts'
+import { EXIT, exitCodeOf, signalExitCode } from './exit-codes.ts'
 import { Output } from './output.ts'
 import type { Runner } from './run.ts'
+import { style } from './style.ts'
 
 /** In the order of the help. */
 const COMMANDS = [
   addBackup,
   addCheck,
+  addConfig,
   addList,
   addStatus,
+  addHistory,
+  addReport,
   addResumeSaving,
   addInspect,
   addRestore,
@@ -36,6 +44,7 @@ const COMMANDS = [
   addAdopt,
   addEncrypt,
   addDecrypt,
+  addCompletion,
 ]
 
 const EXIT_HELP = `
@@ -43,7 +52,8 @@ Exit codes:
   0 good    1 failed    2 wrong usage    3 done, but something is missing or changed
   4 damaged, or wrong password
   5 refused (target not empty, empty source, not encrypted, another run at work, held by another backup)
-  6 too old (status)    7 done, but the store's lock defers some deletes`
+  6 too old (status)    7 done, but the store's lock defers some deletes
+  129, 130, 143 ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM; what was unfinished has been cleaned up`
 
 /**
  * Runs the command.
@@ -51,13 +61,22 @@ Exit codes:
  * @returns the exit code.
  */
 export async function main(argv: readonly string[]): Promise<number> {
+  let output = new Output()
+  let stoppedBy: NodeJS.Signals | undefined
   const stop = new AbortController()
   const onSignal = (signal: NodeJS.Signals) => {
-    if (stop.signal.aborted) process.exit(EXIT.FAILED)
-    process.stderr.write(`\nmillrace: ${signal}: cleaning up; once more to leave at once\n`)
+    if (stoppedBy) process.exit(signalExitCode(signal))
+    stoppedBy = signal
+    output.endProgress()
+    output.complain(`${signal}: cleaning up; once more to leave at once`)
     stop.abort()
   }
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  const onUncaught = (error: unknown) => {
+    report(output, error instanceof Error ? error : new Error(String(error)), stoppedBy)
+    process.exit(EXIT.FAILED)
+  }
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal).on('SIGHUP', onSignal)
+  process.on('uncaughtException', onUncaught)
   let unwritten: NodeJS.ErrnoException | undefined
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     // A reader that has seen enough (head, less) is no failure.
@@ -66,12 +85,13 @@ export async function main(argv: readonly string[]): Promise<number> {
     if (error.syscall) unwritten ??= error
   })
   let code: number = EXIT.GOOD
-  const program = buildProgram(async (options, run) => {
-    const output = new Output(options.json === true)
+  const program = buildProgram(async ({ json }, run) => {
+    const { quiet, debug = isDebugging() } = program.opts<{ quiet?: boolean; debug?: boolean }>()
+    output = new Output({ json, quiet, debug })
     try {
       code = await run({ output, signal: stop.signal })
     } catch (error) {
-      code = report(output, error as Error, stop.signal.aborted)
+      code = report(output, error as Error, stoppedBy)
     } finally {
       output.endProgress()
     }
@@ -79,39 +99,58 @@ export async function main(argv: readonly string[]): Promise<number> {
   try {
     await program.parseAsync(argv as string[], { from: 'user' })
   } catch (error) {
-    if (!(error instanceof CommanderError)) throw error
-    code = error.exitCode === 0 ? EXIT.GOOD : EXIT.USAGE
+    code = error instanceof CommanderError ? ofUsage(error, argv) : report(output, error as Error, stoppedBy)
   } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal).off('SIGHUP', onSignal)
+    process.off('uncaughtException', onUncaught)
   }
   await new Promise((resolve) => process.stdout.write('', resolve))
   if (unwritten && code === EXIT.GOOD) {
-    process.stderr.write(`millrace: standard output cannot be written: ${unwritten.message}\n`)
+    output.complain(`standard output cannot be written: ${unwritten.message}`)
     return EXIT.FAILED
   }
   return code
 }
 
-function report(output: Output, error: Error, interrupted: boolean): number {
-  if (interrupted && error.name === 'AbortError') {
-    output.error(new Error('Interrupted. Nothing unfinished was left behind.'), EXIT.FAILED)
-    return EXIT.FAILED
+function isDebugging(): boolean {
+  return Boolean(process.env.MILLRACE_DEBUG)
+}
+
+function report(output: Output, error: Error, stoppedBy: NodeJS.Signals | undefined): number {
+  const isAbort = (one: unknown) => (one as Error | undefined)?.name === 'AbortError'
+  if (stoppedBy && isAbort(error)) {
+    const code = signalExitCode(stoppedBy)
+    output.error(new Error('Interrupted. Nothing unfinished was left behind.', { cause: error }), code)
+    return code
   }
-  const code = exitCodeOf(error)
+  const code = stoppedBy && isAbort(error.cause) ? signalExitCode(stoppedBy) : exitCodeOf(error)
   output.error(error, code)
-  if (process.env.MILLRACE_DEBUG) process.stderr.write(`${error.stack}\n`)
   return code
 }
 
-/** The whole command line. @param run what is done with the work of the command that is named. */
+/** commander has written the message to stderr already. */
+function ofUsage(error: CommanderError, argv: readonly string[]): number {
+  if (error.exitCode === 0) return EXIT.GOOD
+  const wantsJson = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : undefined).includes('--json')
+  if (wantsJson) new Output({ json: true }).usageError(error.message.replace(/^error: /, ''), EXIT.USAGE)
+  return EXIT.USAGE
+}
+
+/**
+ * The command line: every command with its options.
+ * @param run runs the work of the command that is given.
+ */
 export function buildProgram(run: Runner): Command {
   const program = new Command('millrace')
     .description(
       'Back up very large folders, encrypted, into S3, Backblaze B2, Google Drive, Dropbox or a folder, and get them back.',
     )
     .version(VERSION)
+    .option('-q, --quiet', 'only results, warnings and errors: no progress, no notes')
+    .option('--debug', 'show with an error where it came from (also: MILLRACE_DEBUG)')
     .exitOverride()
-    .configureHelp({ sortSubcommands: false })
+    .configureHelp({ sortSubcommands: false, showGlobalOptions: true })
+    .configureOutput({ outputError: (text, write) => write(style('bad', text.trimEnd(), process.stderr).concat('\n')) })
     .addHelpText('after', EXIT_HELP)
   for (const add of COMMANDS) add(program, run)
   for (const command of program.commands) command.exitOverride()

@@ -1,19 +1,31 @@
 import { type Command, Option } from 'commander'
 
 const STORE_HELP =
-  'the store: file:///folder, s3://bucket/prefix?endpoint=…, b2://bucket/prefix, drive:///folder, dropbox:///folder'
+  'the store: file:///folder, s3://bucket/prefix?endpoint=…, b2://bucket/prefix, drive:///folder, dropbox:///folder, or the name of a destination in the config'
+
+/** Adds which config a command goes by. */
+export function withConfig(command: Command): Command {
+  return command
+    .option(
+      '--config <file>',
+      'the config (default: MILLRACE_CONFIG, ./millrace.yaml, ~/.config/millrace/millrace.yaml, /etc/millrace/millrace.yaml)',
+    )
+    .option('--no-config', 'use no config, though there be one')
+}
 
 /** Adds the one store of a command. */
 export function withStore(command: Command, flag: '--to' | '--from'): Command {
-  return command.requiredOption(`${flag} <url>`, STORE_HELP).option('--json', 'one JSON object a line on stdout')
+  return withConfig(command)
+    .option(`${flag} <store>`, `${STORE_HELP} (default: what the config says)`)
+    .option('--json', 'one JSON object a line on stdout')
 }
 
 /** Adds the store of a command that can do with several. */
 export function withStores(command: Command, flag: '--to' | '--from'): Command {
-  return command
-    .requiredOption(
-      `${flag} <url>`,
-      `${STORE_HELP}; repeat it to ${flag === '--to' ? 'write to several in one pass' : 'fall back to others'}`,
+  return withConfig(command)
+    .option(
+      `${flag} <store>`,
+      `${STORE_HELP}; repeat it to ${flag === '--to' ? 'write to several in one pass' : 'fall back to others'} (default: what the config says)`,
       oneMore,
     )
     .option('--json', 'one JSON object a line on stdout')
@@ -21,11 +33,17 @@ export function withStores(command: Command, flag: '--to' | '--from'): Command {
 
 /** Adds the store of a command that both looks and writes: whoever has just listed thinks of --from. */
 export function withEither(command: Command): Command {
-  return command
-    .option('--from <url>', 'the store: file:///folder, s3://bucket/prefix?endpoint=…&region=…')
-    .option('--to <url>', 'the same')
-    .option('--json', 'one JSON object a line on stdout')
-    .requiredOption('--server <name>', "the server's name")
+  return withServer(
+    withConfig(command)
+      .option('--from <store>', `${STORE_HELP} (default: all that the config says)`)
+      .option('--to <store>', 'the same')
+      .option('--json', 'one JSON object a line on stdout'),
+  )
+}
+
+/** Adds whose backups a command is about. */
+export function withServer(command: Command): Command {
+  return command.option('--server <name>', "the server's name; may be left out where the config has one server")
 }
 
 /** Adds the file that tells Prometheus what came of a run. */

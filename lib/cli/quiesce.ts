@@ -6,6 +6,7 @@ import { createMinecraftQuiescer } from '../quiesce/minecraft.ts'
 import type { QuiesceLevel, Quiescer } from '../quiesce/quiescer.ts'
 import { addressText } from '../quiesce/rcon.ts'
 import { leftSaving, parseAddress, resumeSaving } from '../quiesce/resume.ts'
+import { noteSecret } from '../redact.ts'
 import type { Output } from './output.ts'
 
 export interface RconCliOptions {
@@ -99,7 +100,11 @@ export function holdLimitMs({ holdLimit }: QuiesceCliOptions): number | undefine
  * @throws BackupError USAGE when there is none.
  */
 export async function rconPassword({ rconPasswordFile }: RconCliOptions): Promise<string> {
-  if (rconPasswordFile !== undefined) return readPasswordFile(rconPasswordFile)
+  if (rconPasswordFile !== undefined) {
+    const password = await readPasswordFile(rconPasswordFile)
+    noteSecret(password)
+    return password
+  }
   const given = process.env.MILLRACE_RCON_PASSWORD
   if (given) return given
   throw new BackupError(
@@ -108,17 +113,19 @@ export async function rconPassword({ rconPasswordFile }: RconCliOptions): Promis
   )
 }
 
+/** Who is held still by RCON in this run, and with which password others may be told to save. */
+export interface OwnRcon {
+  /** `host:port`; undefined when nobody is. */
+  address: string | undefined
+  password: () => Promise<string>
+}
+
 /**
  * Before a backup: where an earlier one of this server was killed and left saving off, it is turned on. What cannot be
- * done is a warning; the server of `--rcon` is left to the backup itself.
+ * done is a warning; the server that is held still by RCON now is left to the backup itself.
  */
-export async function resumeLeft(
-  options: RconCliOptions,
-  server: string,
-  stateFolder: string,
-  output: Output,
-): Promise<void> {
-  const own = options.rcon === undefined ? undefined : addressText(parseAddress(options.rcon))
+export async function resumeLeft(rcon: OwnRcon, server: string, stateFolder: string, output: Output): Promise<void> {
+  const own = rcon.address === undefined ? undefined : addressText(parseAddress(rcon.address))
   const warn = (message: string, cause?: unknown) => output.warning({ kind: 'quiesce', path: '', message, cause })
   const left = await leftSaving(stateFolder, server).catch((cause: Error) => {
     // A backup that holds nobody needs no state folder.
@@ -129,7 +136,7 @@ export async function resumeLeft(
     if (where === own) continue
     const what = `A backup that was killed left saving at ${where} off, on ${new Date(since).toISOString()}.`
     try {
-      const password = await rconPassword(options)
+      const password = await rcon.password()
       await resumeSaving({ stateFolder, address: parseAddress(where), server, password })
       warn(`${what} It is on again.`)
     } catch (cause) {

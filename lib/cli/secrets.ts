@@ -2,6 +2,7 @@ import { password as askPassword, isCancel } from '@clack/prompts'
 import type { ReadKeys } from '../../transforms/index.ts'
 import { BackupError } from '../errors.ts'
 import { readKeyFile, readPasswordFile } from '../key-file.ts'
+import { noteSecret } from '../redact.ts'
 
 export interface SecretOptions {
   passwordFile?: string[] | undefined
@@ -24,15 +25,16 @@ export async function findKeys(options: SecretOptions, purpose: 'read' | 'write'
     )
   }
   if (passwordFile.length + keyFile.length > 0) {
-    return {
-      password: await Promise.all(passwordFile.map(readPasswordFile)),
-      key: await Promise.all(keyFile.map(readKeyFile)),
-    }
+    const password = await Promise.all(passwordFile.map(readPasswordFile))
+    const key = await Promise.all(keyFile.map(readKeyFile))
+    for (const one of [...password, ...key]) noteSecret(one)
+    return { password, key }
   }
   const given = process.env.MILLRACE_PASSWORD
   if (given !== undefined) {
     if (given === '')
       throw new BackupError('USAGE', 'MILLRACE_PASSWORD is set and empty. Set it to the password, or unset it.')
+    noteSecret(given)
     return { password: given }
   }
   if (!process.stdin.isTTY || !process.stderr.isTTY) {
@@ -45,6 +47,7 @@ export async function findKeys(options: SecretOptions, purpose: 'read' | 'write'
   if (purpose === 'write' && (await prompt('The same again')) !== password) {
     throw new BackupError('USAGE', 'The two passwords differ. Nothing was done.')
   }
+  noteSecret(password)
   return { password }
 }
 

@@ -159,11 +159,13 @@ describe('uploads to a Dropbox that fails', () => {
         await assertHolds(storage, fake, 'last', BYTES)
       })
 
-      it(`T15: a session that is gone before any part was kept is begun anew, once (${session})`, async () => {
+      it(`T15: a session that is gone before any part was kept is begun anew, once, and the caller told (${session})`, async () => {
         await reopen({ session })
+        const notices: string[] = []
         fake.refuse(APPEND, routeError(['not_found']))
-        await put(storage, 'gone', BYTES)
+        await put(storage, 'gone', BYTES, { onNotice: (message) => notices.push(message) })
         assert.equal(fake.callsOf('files/upload_session/start').length, 2)
+        assert.deepEqual(notices, ['Dropbox lost the upload session of "gone"; another was begun.'])
         await assertHolds(storage, fake, 'gone', BYTES)
         fake.refuse(APPEND, routeError(['not_found']), 20)
         await assert.rejects(put(storage, 'twice', BYTES), { code: 'UNAVAILABLE', retryable: false })

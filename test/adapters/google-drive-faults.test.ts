@@ -138,16 +138,20 @@ describe('Google Drive: uploads that meet trouble', () => {
 
   describe('a session that is gone', () => {
     for (const status of [404, 410] as const) {
-      it(`T15: ${status} in the first part: another is begun, and the part sent again`, async () => {
+      it(`T15: ${status} in the first part: another is begun, the part sent again, and the caller told`, async () => {
+        const notices: string[] = []
         drive.proxy.inject({ kind: 'lose-reply' }, isChunkAt(0))
         const lost = drive.proxy.arrival(isChunkAt(0)).then(() => drive.proxy.idle())
-        const writing = drive.put(KEY, BYTES)
+        const writing = drive.put(KEY, BYTES, { onNotice: (message) => notices.push(message) })
         await lost
         drive.fake.loseSessions(status)
         await writing
         await drive.assertHolds(KEY, BYTES)
         assert.equal(drive.proxy.seen.filter(isBegin).length, 2)
         assert.equal(sentBytes(), BYTES.length + MiB)
+        assert.deepEqual(notices, [
+          `Google Drive lost the upload session of ${JSON.stringify(KEY)}; another was begun.`,
+        ])
       })
 
       it(`T15: ${status} later fails at once, and says that the upload must be begun anew`, async () => {

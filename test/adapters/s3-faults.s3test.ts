@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { createCipheriv } from 'node:crypto'
+import { once } from 'node:events'
 import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
@@ -109,7 +110,7 @@ for (const uploader of ['millrace', 'lib-storage'] as const) {
 
       it('a part that is never answered is given up after the idle time, and sent again', async () => {
         await storage.close()
-        storage = await openS3(settings({ idleMs: 300 }))
+        storage = await openS3(settings({ idleMs: 3000 }))
         proxy.inject({ kind: 'swallow' }, isPart(2))
         await put('swallow', BYTES)
         await assertHolds('swallow', BYTES)
@@ -269,7 +270,7 @@ for (const uploader of ['millrace', 'lib-storage'] as const) {
 
       it('T13: an answer that stalls is dropped and gone on with', async () => {
         await storage.close()
-        storage = await openS3(settings({ idleMs: 300 }))
+        storage = await openS3(settings({ idleMs: 3000 }))
         proxy.inject({ kind: 'stall-reply', afterBytes: 2_000_000 }, isGet)
         await assertHolds('object', BYTES)
       })
@@ -294,12 +295,14 @@ for (const uploader of ['millrace', 'lib-storage'] as const) {
         await put('t14', BYTES)
         proxy.inject({ kind: 'stall-reply', afterBytes: 2_000_000 }, isGet)
         await storage.close()
-        storage = await openS3(settings({ idleMs: 500 }))
-        const reading = buffer(storage.createReadStream('t14'))
+        storage = await openS3(settings({ idleMs: 3000 }))
+        // Until it is read on, it has begun and does not stall.
+        const stream = storage.createReadStream('t14')
+        await once(stream, 'readable')
         await bucket.client.send(
           new PutObjectCommand({ Bucket: bucket.bucket, Key: 't14', Body: Buffer.alloc(BYTES.length, 1) }),
         )
-        await assert.rejects(reading, { code: 'CONFLICT' })
+        await assert.rejects(buffer(stream), { code: 'CONFLICT' })
       })
 
       it('a page of a listing that fails is asked for again, or is an error', async () => {

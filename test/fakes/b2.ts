@@ -49,6 +49,8 @@ interface Armed {
 export class FakeB2 {
   readonly store = new B2Store()
   readonly calls: SeenCall[] = []
+  /** Awaited before a call of the API is done, with what it asks: it may never end. */
+  beforeCall: ((name: string, body: Record<string, unknown>) => Promise<void> | undefined) | undefined
   readonly #options: FakeB2Options
   readonly #tokens = new Map<string, { key: FakeKey; isExpired: boolean }>()
   readonly #urls = new Map<string, UploadUrl>()
@@ -144,6 +146,7 @@ export class FakeB2 {
     this.#refuseArmed(name, request)
     const key = this.#keyOf(request, call.capability)
     this.#checkLimits(key, body, name)
+    await this.beforeCall?.(name, body)
     const answer = call.work(body, key, `${url.origin}/b2api/${version}`)
     sendJson(reply, 200, number === 1 ? asVersion1(answer) : answer)
   }

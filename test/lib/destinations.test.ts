@@ -119,7 +119,7 @@ test('T28: a destination that cannot be reached at all, or whose companion fails
     server: 'survival',
     key,
   })
-  const made = await backups.create(feed(DATA, 1_000_000), { stallMs: 100, lease: { ttlMs: 200 } })
+  const made = await backups.create(feed(DATA, 1_000_000), { stallMs: 1000, lease: { ttlMs: 1500 } })
   const [a, b, c] = made.destinations
   assert.match(a?.error?.message ?? '', /silent: did not answer/)
   assert.equal(b?.error?.code, 'UNFINISHED')
@@ -252,7 +252,7 @@ test('T22: a lease that is held at one destination refuses the backup, and one t
     opened()
     await held
   }
-  const running = alone.create(Readable.from(slow(), { objectMode: false }), { lease: { ttlMs: 300 } })
+  const running = alone.create(Readable.from(slow(), { objectMode: false }), { lease: { ttlMs: 2000 } })
   await isOpen
   await assert.rejects(both.create(feed(DATA)), hasCode('LEASE_HELD'))
   // Somebody takes it away: the run must not commit.

@@ -425,3 +425,26 @@ test('thousands are removed at once under several marks, and old marks of the de
   assert.equal(marks.size, 3)
   assert.deepEqual(await keysIn(storage, `${server}/.lease/`), [others])
 })
+
+test('T8: what killed runs left beside the snapshots goes with a prune that has nothing else to do', async (t) => {
+  const prune = await pruner(t)
+  const memory = await openMemory()
+  const made = await hoursAgo(memory, [1, 2])
+  const claim = `${server}/.lease/2025-11-20T10-00-00.000Z-0123456789abcdef`
+  const living = `${server}/.lease/2025-11-20T10-00-00.000Z-fedcba9876543210`
+  const left = [
+    `${server}/.lease/read-${made[0]!.id}-0123456789ab`,
+    `${server}/.lease/prune-0123456789ab`,
+    `${claim}.beat`,
+  ]
+  const others = [`${living}.beat`, `${living}.claim`, `${server}/.lease/holder`, `${server}/.lease/x.beat`].sort()
+  for (const key of [...left, ...others]) await pipeline(feed(Buffer.from('{}')), memory.createWriteStream(key))
+  const inLeases = () => keysIn(memory, `${server}/.lease/`)
+  const at = (ms: number) => withOlder(memory, (key) => ([...left, ...others].includes(key) ? ms : 0))
+  const stands = new Date()
+  await prune(at(DAY_MS - HOUR_MS), LAST_2, { now: stands })
+  assert.deepEqual(await inLeases(), [...left, ...others].sort())
+  await prune(at(DAY_MS), LAST_2, { now: stands })
+  assert.deepEqual(await inLeases(), others)
+  assert.deepEqual(await keysIn(memory, `${server}/2`), withCompanions(made))
+})

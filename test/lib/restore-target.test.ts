@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import { mkdir, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -11,34 +10,11 @@ import { findPlace } from '../../lib/place.ts'
 import { takeOver } from '../../lib/staging.ts'
 import { millrace, scratch } from '../support/cli.ts'
 import { sample } from '../support/streams.ts'
+import { mounted, NO_MOUNT } from '../support/tmpfs.ts'
 import { diffTrees, makeTree, snapshotTree } from '../support/tree.ts'
 
 const KEY = Buffer.alloc(32, 4)
 const MTIME = 1_600_000_000_000
-const NO_MOUNT = canMount() ? false : 'a tmpfs cannot be mounted here'
-
-function canMount(): boolean {
-  if (process.platform !== 'linux' || process.getuid?.() !== 0) return false
-  const folder = fs.mkdtempSync('/tmp/millrace-mount-')
-  try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', folder], { stdio: 'ignore' })
-    execFileSync('umount', [folder])
-    return true
-  } catch {
-    return false
-  } finally {
-    fs.rmdirSync(folder)
-  }
-}
-
-/** Works with a file system of a size in MiB at a folder. */
-async function mounted(folder: string, mib: number, work: () => Promise<void>): Promise<void> {
-  fs.mkdirSync(folder, { recursive: true })
-  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${mib}m`, 'tmpfs', folder])
-  // Before the test's own end, which removes the folder.
-  await work().finally(() => execFileSync('umount', [folder]))
-}
-
 interface Stage {
   folder: string
   world: string

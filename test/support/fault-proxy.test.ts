@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import * as http from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -116,6 +118,18 @@ describe('the fault proxy', () => {
     proxy.follow(undefined)
     assert.equal(await ask(BODY), '200 true')
   })
+})
+
+it('a reset of a connection whose end has begun leaves nothing that keeps a process from its exit', async () => {
+  const child = spawn(process.execPath, [join(import.meta.dirname, 'reset-child.ts')], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    // One that never ends spins: it is killed, and has no exit code.
+    timeout: 60_000,
+    killSignal: 'SIGKILL',
+  })
+  const [output, [code]] = await Promise.all([buffer(child.stdout), once(child, 'exit')])
+  assert.equal(output.toString(), 'nothing is left to do\n')
+  assert.equal(code, 0)
 })
 
 describe('a seeded schedule', () => {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import * as http from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { forwardAll, forwardSlowly, forwardUpTo } from './fault-bodies.ts'
 
 /** What can befall a request. Counts of bytes are of a body, and fall short of its end even where it has fewer. */
@@ -66,7 +66,7 @@ export interface SeenRequest extends ArrivedRequest {
 /** Decides at a request's arrival whether a fault befalls it. */
 export type FaultSchedule = (request: ArrivedRequest) => Fault | undefined
 
-type Match = (request: { method: string; url: string }) => boolean
+type Match = (request: ArrivedRequest) => boolean
 
 export interface FaultProxy {
   /** To be used in place of the server's endpoint. */
@@ -192,7 +192,7 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
           isCut = true
           passed.destroy()
           if (fault.kind === 'drop-request') request.socket.destroy()
-          else if (fault.kind === 'reset-request') request.socket.resetAndDestroy()
+          else if (fault.kind === 'reset-request') reset(request.socket)
           else setTimeout(() => request.resume(), STALL_MS).unref()
         })
         break
@@ -285,7 +285,7 @@ function passBack(
         // What is left of it would keep the connection to the server from being used again.
         answer.resume()
         if (fault.kind === 'drop-reply') socket.destroy()
-        else if (fault.kind === 'reset-reply') socket.resetAndDestroy()
+        else if (fault.kind === 'reset-reply') reset(socket)
       }
       // The head alone would be the whole of such an answer.
       if (isEmpty) {
@@ -305,6 +305,15 @@ function passBack(
       reply.writeHead(status, answer.rawHeaders)
       answer.pipe(reply)
   }
+}
+
+/**
+ * Closes a connection with a TCP reset, or plainly where its end has begun already, as when its client has just left.
+ * There a reset fails with EINVAL, and Node (24.21) never lets go of the socket: the process spins for ever at its exit.
+ */
+export function reset(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy()
+  else socket.resetAndDestroy()
 }
 
 /** `bytes`, or fewer where the message says that its body has no more than that. */

@@ -6,40 +6,42 @@ import { openTestBucket, type TestBucket } from './test-bucket.ts'
 
 const PART_BYTES = 5 * 1024 * 1024
 const PREFIX = 'some/where/'
-const UPLOADERS = ['millrace', 'lib-storage'] as const
 /** Swift keeps a part as an object of its own, whose name goes on with the upload's id and the part's number. */
 const SWIFT_PART_NAME_BYTES = '/'.length + 48 + '/10000'.length
 /** Over several of the largest pages that there are, and over one where each object takes the server 20 ms. */
 const MANY_KEYS = { ceph: 3000, swift: 1100 }
+/** Over http, and in `npm run test:s3`. */
+const FILLS_PAGES = { ceph: 'millrace', swift: 'lib-storage' }
 
-/** Registers the contract of a Storage for one S3 server, over http and https, with each of the uploaders. */
-export function s3Contracts(server: ServerName): void {
-  for (const scheme of ['http', 'https'] as const) {
-    for (const uploader of UPLOADERS) {
-      // To fill pages of the server's own size takes long, so one run does; the others have small pages.
-      const fillsPages = scheme === 'http' && uploader === UPLOADERS[0]
-      let bucket: TestBucket
-      storageContract(`s3 on ${server} over ${scheme} with ${uploader}`, {
-        async open() {
-          bucket = await openTestBucket({ server, tls: scheme === 'https' })
-          const { endpoint, region, accessKeyId, secretAccessKey } = bucket
-          return openS3({
-            ...{ endpoint, region, accessKeyId, secretAccessKey, bucket: bucket.bucket },
-            profile: server,
-            uploader,
-            ...(fillsPages ? {} : { pageSize: 10 }),
-            prefix: PREFIX,
-            partBytes: PART_BYTES,
-          })
-        },
-        cleanup: () => bucket.remove(),
-        pendingUploads: async () => (await bucket.pendingUploads()).length,
+/**
+ * Registers the contract of a Storage for one S3 server. Each of the eight combinations is a file of its own, so that
+ * they run beside one another: they wait for the servers more than they compute. Four of them, which have each server
+ * over both schemes and with both uploaders, are `npm run test:s3`, and their names put them first, for they take the
+ * longest; `npm run test:s3:full` has the other four as well.
+ */
+export function s3Contract(server: ServerName, scheme: 'http' | 'https', uploader: 'millrace' | 'lib-storage'): void {
+  // To fill pages of the server's own size takes long, so one run of each server does; the others have small pages.
+  const fillsPages = scheme === 'http' && uploader === FILLS_PAGES[server]
+  let bucket: TestBucket
+  storageContract(`s3 on ${server} over ${scheme} with ${uploader}`, {
+    async open() {
+      bucket = await openTestBucket({ server, tls: scheme === 'https' })
+      const { endpoint, region, accessKeyId, secretAccessKey } = bucket
+      return openS3({
+        ...{ endpoint, region, accessKeyId, secretAccessKey, bucket: bucket.bucket },
+        profile: server,
+        uploader,
+        ...(fillsPages ? {} : { pageSize: 10 }),
+        prefix: PREFIX,
         partBytes: PART_BYTES,
-        keyMaxBytes: KEY_MAX_BYTES - PREFIX.length,
-        ...(server === 'swift' ? { keyMaxBytesInParts: KEY_MAX_BYTES - SWIFT_PART_NAME_BYTES - PREFIX.length } : {}),
-        maxObjectBytes: 5 * 1024 ** 4,
-        manyKeys: fillsPages ? MANY_KEYS[server] : 35,
       })
-    }
-  }
+    },
+    cleanup: () => bucket.remove(),
+    pendingUploads: async () => (await bucket.pendingUploads()).length,
+    partBytes: PART_BYTES,
+    keyMaxBytes: KEY_MAX_BYTES - PREFIX.length,
+    ...(server === 'swift' ? { keyMaxBytesInParts: KEY_MAX_BYTES - SWIFT_PART_NAME_BYTES - PREFIX.length } : {}),
+    maxObjectBytes: 5 * 1024 ** 4,
+    manyKeys: fillsPages ? MANY_KEYS[server] : 35,
+  })
 }

@@ -39,6 +39,8 @@ export class ScriptedStore implements MultipartPrimitives<number, string> {
   readonly uploads = new Map<number, Map<number, Buffer>>()
   inFlight = 0
   maxInFlight = 0
+  /** How many calls have come to their script: from then on it is the script's doing when they settle. */
+  entered = 0
   #scripts: { step: Step; script: Script; part: number | undefined }[] = []
   #ids = 0
 
@@ -107,8 +109,10 @@ export class ScriptedStore implements MultipartPrimitives<number, string> {
     try {
       await new Promise((resolve) => setImmediate(resolve))
       if (signal.aborted) throw abortError(signal)
-      if (found) await found.script({ call, signal, work })
-      else work()
+      if (found) {
+        this.entered++
+        await found.script({ call, signal, work })
+      } else work()
     } finally {
       if (call.step === 'putPart') this.inFlight--
     }

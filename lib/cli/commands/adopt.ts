@@ -1,17 +1,16 @@
 import { type Command, Option } from 'commander'
-import { openBackups } from '../../backups.ts'
+import { choose, firstOf, keysFor, openChosen, type PlaceOptions } from '../configured.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatDuration } from '../format.ts'
-import { withKeys, withStore } from '../options.ts'
+import { withKeys, withServer, withStore } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
-import { findKeys, type SecretOptions } from '../secrets.ts'
+import type { SecretOptions } from '../secrets.ts'
 
 /** Adds `millrace adopt`. */
 export function addAdopt(program: Command, run: Runner): void {
-  withKeys(withStore(program.command('adopt'), '--from'))
+  withKeys(withServer(withStore(program.command('adopt'), '--from')))
     .description('Read an unfinished snapshot whole and, when it is whole and authentic, make it complete.')
     .argument('<id>', "a snapshot's id")
-    .requiredOption('--server <name>', "the server's name")
     .addOption(new Option('--no-encryption', 'take an unencrypted snapshot; no password is asked for'))
     .option('--allow-plain', 'take an unencrypted snapshot although a password is given')
     .addHelpText(
@@ -21,9 +20,7 @@ export function addAdopt(program: Command, run: Runner): void {
     .action((id, options) => run(options, (invocation) => adoptCommand(id, options, invocation)))
 }
 
-interface AdoptCommandOptions extends SecretOptions {
-  from: string
-  server: string
+interface AdoptCommandOptions extends SecretOptions, PlaceOptions {
   allowPlain?: boolean
 }
 
@@ -32,10 +29,10 @@ export async function adoptCommand(
   options: AdoptCommandOptions,
   { output, signal }: Invocation,
 ): Promise<number> {
-  const encryption = options.encryption !== false
-  const keys = encryption ? await findKeys(options, 'read') : {}
-  const { from, server, allowPlain } = options
-  const backups = await openBackups({ storage: from, server, encryption, ...keys, onNotice: output.notice })
+  const chosen = firstOf(await choose(options, '--from', output))
+  const keys = await keysFor(chosen, options, 'read')
+  const { allowPlain } = options
+  const backups = await openChosen(chosen, { ...keys, onNotice: output.notice })
   try {
     const adopted = await backups.adopt(id, { allowPlain, signal, onProgress: output.progress })
     const text = `Adopted ${id}: all ${formatBytes(adopted.storedBytes)} were read and are whole (${formatDuration(adopted.elapsedMs)}). It is complete now.`

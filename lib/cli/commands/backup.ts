@@ -1,30 +1,31 @@
+import { stat } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
 import { type Command, Option } from 'commander'
-import { type Backups, openBackups } from '../../backups.ts'
-import type { CreatedSnapshot, CreateOptions } from '../../create.ts'
-import { parseDuration } from '../../duration.ts'
+import type { LoadedConfig } from '../../config/load.ts'
+import { createOptionsOf, rconPasswordOf } from '../../config/open.ts'
+import { hasServer, type ServerSettings, serverNames, serverSettings } from '../../config/settings.ts'
 import { BackupError } from '../../errors.ts'
-import type { MetricValues } from '../../metrics.ts'
 import { checkServer } from '../../names.ts'
-import type { RetentionPolicy } from '../../retention.ts'
-import type { BackupSource, Omissions } from '../../source.ts'
-import { defaultStateFolder } from '../../state.ts'
-import { EXIT } from '../exit-codes.ts'
-import { formatBytes, formatCount, formatDuration, formatRate, formatRatio } from '../format.ts'
-import { type KeepOptions, policyOf, pruneExitCode, withKeep } from '../keep-options.ts'
+import { nearest } from '../../nearest.ts'
+import { DEFAULT_POLICY, type RetentionPolicy } from '../../retention.ts'
+import type { BackupSource } from '../../source.ts'
+import { type BackupJob, backUp, type JobOptions, optionsOver } from '../backup-job.ts'
+import { chooseServer, configOf, type PlaceOptions } from '../configured.ts'
+import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
+import { formatCount } from '../format.ts'
+import { hasRule, type KeepOptions, policyOf, withKeep } from '../keep-options.ts'
 import { wholeNumber, withKeys, withMetrics, withStores } from '../options.ts'
-import { holdLimitMs, type QuiesceCliOptions, quiescerOf, resumeLeft, withQuiesce } from '../quiesce.ts'
+import { holdLimitMs, type QuiesceCliOptions, quiescerOf, rconPassword, withQuiesce } from '../quiesce.ts'
 import type { Invocation, Runner } from '../run.ts'
-import { findKeys, type SecretOptions } from '../secrets.ts'
-import { nowSeconds, reportMetrics, storesOf } from '../stores.ts'
-import { dryRun } from './dry-run.ts'
-import { showPrune } from './prune.ts'
 
 /** Adds `millrace backup`. */
 export function addBackup(program: Command, run: Runner): void {
   withQuiesce(withKeep(withMetrics(withKeys(withStores(program.command('backup'), '--to'))), wholeNumber))
-    .description('Back up a folder or a file.')
-    .argument('[source...]', 'the folder (or file) to back up; with --from-command, a program and its arguments')
+    .description('Back up the servers of the config, or a folder or a file.')
+    .argument(
+      '[source...]',
+      'servers of the config (all when none is named), one after the other; or a folder or file; with --from-command, a program and its arguments. A word that is a server and a folder is the server, and with --to the folder',
+    )
     .option('--server <name>', "the server's name (default: the folder's base name)")
     .option('--from-command', 'back up the standard output of a program; name it after --')
     .option('--level <n>', 'zstd level, 1 to 22 (default: 3)', wholeNumber)
@@ -44,12 +45,15 @@ export function addBackup(program: Command, run: Runner): void {
     .option('--hook-timeout <time>', 'what each of them may take (default: 5m)')
     .option(
       '--prune',
-      'prune the server afterwards, in each store that took it, by the --keep options or the defaults of prune',
+      "prune the server afterwards, in each store that took it, by the --keep options, else the config's retention, else the defaults of prune",
     )
+    .option('--no-prune', 'do not, though the config says so')
     .addHelpText(
       'after',
       `
 Examples:
+  $ millrace backup
+  $ millrace backup survival creative --config /etc/millrace/millrace.yaml
   $ millrace backup /srv/minecraft/world --to file:///mnt/backups
   $ millrace backup world --to 's3://worlds/mc?region=eu-central-1' --server survival
   $ millrace backup world --to file:///mnt/backups --to 's3://worlds/mc?region=eu-central-1' --wait 10m
@@ -61,28 +65,11 @@ Examples:
     .action((source, options) => run(options, (invocation) => backupCommand(source, options, invocation)))
 }
 
-interface BackupOptions extends SecretOptions, KeepOptions, QuiesceCliOptions {
-  to: string[]
-  server?: string
+interface BackupOptions extends JobOptions, KeepOptions, QuiesceCliOptions, PlaceOptions {
+  to?: string[]
   fromCommand?: boolean
-  level?: number
-  allowEmpty?: boolean
-  /** false after `--no-lease`. */
-  lease?: boolean
-  wait?: string
-  steal?: boolean
-  stallTimeout?: string
-  hookBefore?: string
-  hookAfter?: string
-  hookFailure?: string
-  hookTimeout?: string
-  metricsFile?: string
+  /** false after `--no-prune`. */
   prune?: boolean
-  include?: string[]
-  exclude?: string[]
-  /** false after `--no-default-excludes`. */
-  defaultExcludes?: boolean
-  dryRun?: boolean
 }
 
 export async function backupCommand(
@@ -90,126 +77,150 @@ export async function backupCommand(
   options: BackupOptions,
   invocation: Invocation,
 ): Promise<number> {
+  const loaded = await configOf(options, invocation.output)
+  const servers = await serversOf(words, options, loaded)
+  if (!loaded || servers === undefined) return backUp(await jobOfSource(words, options, loaded), options, invocation)
+  const [only] = servers as [string, ...string[]]
+  if (servers.length === 1) return backUp(await jobOfServer(loaded, only, options), options, invocation)
+  return backUpAll(loaded, servers, options, invocation)
+}
+
+/** One after the other: two at once would share the machine's disk and line, and nothing would be done sooner. */
+async function backUpAll(
+  loaded: LoadedConfig,
+  servers: readonly string[],
+  options: BackupOptions,
+  invocation: Invocation,
+): Promise<number> {
   const { output, signal } = invocation
-  const source = sourceOf(words, options.fromCommand === true)
-  const server = options.server ?? defaultServer(source)
-  checkServer(server)
-  const policy = prunePolicy(options)
-  const { include, exclude, defaultExcludes } = options
-  const selection = { include, exclude, defaultExcludes }
-  if (options.dryRun) return dryRun(source, selection, invocation)
-  const stateFolder = defaultStateFolder()
-  const quiesceLimitMs = holdLimitMs(options)
-  const quiesce = await quiescerOf(options, server, stateFolder)
-  await resumeLeft(options, server, stateFolder, output)
-  const encryption = options.encryption !== false
-  const keys = encryption ? await findKeys(options, 'write') : {}
-  const around = aroundOf(options)
-  const backups = await openBackups({ ...storesOf(options.to), server, encryption, ...keys, stateFolder })
-  const { storages } = backups
-  const report = (values: (destination: string) => MetricValues) =>
-    reportMetrics(options.metricsFile, server, storages, output, values)
-  try {
-    const { level, allowEmpty } = options
-    const made = await backups
-      .create(source, {
-        level,
-        allowEmpty,
-        ...selection,
-        ...around,
-        quiesce,
-        quiesceLimitMs,
-        signal,
-        onProgress: output.progress,
-        onWarning: output.warning,
-      })
-      .catch(async (error) => {
-        await report(() => ({ lastFailure: nowSeconds() }))
-        throw error
-      })
-    const { id, files, bytes, storedBytes, elapsedMs, incomplete } = made
-    const text = [
-      `Backed up ${made.kind === 'tar' ? formatCount(files, 'file') : 'the stream'} of ${server} as ${id}`,
-      `  ${formatBytes(bytes)} -> ${formatBytes(storedBytes)} (ratio ${formatRatio(bytes, storedBytes)}) in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}`,
-      ...made.destinations.map(({ destination, ok }) => `  ${ok ? '' : 'FAILED '}${destination} ${made.key}`),
-      `  consistency: ${made.consistency}`,
-      ...omissionLines(made.omissions),
-    ].join('\n')
-    output.result('snapshot', made, text)
-    const seconds = elapsedMs / 1000
-    let code: number = EXIT.GOOD
+  const results: { server: string; exitCode: number }[] = []
+  for (const server of servers) {
+    let exitCode: number
     try {
-      if (policy) code = await pruneAfter(backups, policy, made, options.lease, invocation)
-    } finally {
-      // The counts are of what the prune has left.
-      await report((destination) =>
-        made.destinations.some((one) => one.ok && one.destination === destination)
-          ? { bytes, storedBytes, seconds, bytesPerSecond: bytes / seconds }
-          : { lastFailure: nowSeconds() },
-      )
+      exitCode = await backUp(await jobOfServer(loaded, server, options), options, invocation)
+    } catch (error) {
+      if (signal.aborted) throw error
+      exitCode = exitCodeOf(error)
+      output.error(ofServer(server, error as Error), exitCode)
     }
-    return incomplete ? EXIT.INCOMPLETE : code
-  } finally {
-    await backups.close()
+    results.push({ server, exitCode })
+  }
+  const failed = results.filter(({ exitCode }) => exitCode !== EXIT.GOOD)
+  const text =
+    failed.length === 0
+      ? `All ${formatCount(results.length, 'server')} were ${options.dryRun ? 'looked at' : 'backed up'}.`
+      : `${results.length - failed.length} of ${formatCount(results.length, 'server')} without a complaint; not: ${failed.map(({ server, exitCode }) => `${server} (exit code ${exitCode})`).join(', ')}.`
+  output.result('backup', { servers: results }, text)
+  return gravest(results.map(({ exitCode }) => exitCode))
+}
+
+/** An error that says whose it is, with the code that programs tell it by. */
+function ofServer(server: string, error: Error): Error {
+  const named = new Error(`${server}: ${error.message}`, { cause: error })
+  const { code } = error as { code?: unknown }
+  return typeof code === 'string' ? Object.assign(named, { code }) : named
+}
+
+/**
+ * Which servers of the config are meant.
+ * @returns undefined where a folder, a file or a program is named instead.
+ * @throws BackupError USAGE.
+ */
+async function serversOf(
+  words: readonly string[],
+  options: BackupOptions,
+  loaded: LoadedConfig | undefined,
+): Promise<string[] | undefined> {
+  if (!loaded || options.fromCommand) return undefined
+  if (words.length === 0) return options.server === undefined ? serverNames(loaded) : [options.server]
+  const others = words.filter((word) => !hasServer(loaded, word))
+  if (others.length === 0) {
+    // With a store beside it, a folder of that name is meant, as it was before there was a config.
+    if (options.to && words.length === 1 && (await isThere(words[0] as string))) return undefined
+    if (options.server !== undefined) {
+      throw new BackupError('USAGE', '--server names whose backup a folder is; here the servers are named already.')
+    }
+    return [...new Set(words)]
+  }
+  if (options.to || options.server !== undefined) return undefined
+  const names = serverNames(loaded)
+  const meant = nearest(others[0] as string, names)
+  throw new BackupError(
+    'USAGE',
+    `${JSON.stringify(others[0])} is no server of ${loaded.file}.${meant === undefined ? '' : ` Did you mean ${meant}?`} Its servers are ${names.join(', ')}. To back up a folder of that name, say where with --to.`,
+  )
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  )
+}
+
+async function jobOfSource(
+  words: readonly string[],
+  options: BackupOptions,
+  loaded: LoadedConfig | undefined,
+): Promise<BackupJob> {
+  const source = sourceOf(words, options.fromCommand === true)
+  const server = checkServer(options.server ?? defaultServer(source))
+  const chosen = chooseServer(loaded, server, { to: options.to }, '--to')
+  const policy = prunePolicy(options, undefined)
+  const quiesceLimitMs = holdLimitMs(options)
+  return {
+    ...chosen,
+    source,
+    policy,
+    selection: {},
+    create: async () => ({
+      ...optionsOver({}, options),
+      quiesce: await quiescerOf(options, server, chosen.stateFolder),
+      quiesceLimitMs,
+    }),
+    rcon: { address: options.rcon, password: () => rconPassword(options) },
   }
 }
 
-/** What `create` is told of everything around the backup. */
-function aroundOf(options: BackupOptions): Pick<CreateOptions, 'lease' | 'stallMs' | 'hooks'> {
-  const ms = (text: string | undefined) => (text === undefined ? undefined : parseDuration(text))
-  const { lease, steal, hookBefore: before, hookAfter: after, hookFailure: failure } = options
+async function jobOfServer(loaded: LoadedConfig, server: string, options: BackupOptions): Promise<BackupJob> {
+  const settings = serverSettings(loaded, server)
+  const chosen = chooseServer(loaded, server, { to: options.to }, '--to')
+  const limitMs = holdLimitMs(options)
+  const { rcon, before, after, allowStopped, allowSilent, beforeReaches } = options
+  const isHeldByOptions = [rcon, before, after, allowStopped, allowSilent, beforeReaches].some(
+    (one) => one !== undefined,
+  )
+  const quiesce = isHeldByOptions ? undefined : settings.quiesce
   return {
-    lease: lease === false ? false : { waitMs: ms(options.wait), steal },
-    stallMs: ms(options.stallTimeout),
-    hooks: { before, after, failure, timeoutMs: ms(options.hookTimeout) },
+    ...chosen,
+    source: settings.source,
+    policy: prunePolicy(options, settings),
+    selection: settings,
+    create: async () => {
+      const given = await createOptionsOf(loaded, { ...settings, quiesce })
+      return {
+        ...optionsOver(given, options),
+        quiesce: isHeldByOptions ? await quiescerOf(options, server, chosen.stateFolder) : given.quiesce,
+        quiesceLimitMs: limitMs ?? given.quiesceLimitMs,
+      }
+    },
+    rcon: {
+      address: rcon ?? (quiesce?.by === 'rcon' ? quiesce.address : undefined),
+      password: async () => (await rconPasswordOf(loaded, { ...settings, quiesce })) ?? rconPassword(options),
+    },
   }
 }
 
 /** Looked at before anything is backed up. @throws BackupError USAGE. */
-function prunePolicy(options: BackupOptions): RetentionPolicy | undefined {
-  if (options.prune) return policyOf(options)
-  if (Object.keys(options).some((name) => name.startsWith('keep')) || options.minimum !== undefined) {
+function prunePolicy(options: BackupOptions, settings: ServerSettings | undefined): RetentionPolicy | undefined {
+  const prune = options.prune ?? settings?.prune ?? false
+  if (!prune && (hasRule(options) || options.minimum !== undefined)) {
     throw new BackupError('USAGE', 'What to keep was given without --prune. Add it, or leave the --keep options out.')
   }
-  return undefined
-}
-
-/**
- * Prunes each store that has taken the snapshot.
- * @param lease false after `--no-lease`.
- * @returns the exit code that the prunes are worth; the backup itself is good.
- */
-async function pruneAfter(
-  backups: Backups,
-  policy: RetentionPolicy,
-  { omissions, destinations }: CreatedSnapshot,
-  lease: boolean | undefined,
-  { output, signal }: Invocation,
-): Promise<number> {
-  if (omissions.names + omissions.unreadable > 0) {
-    output.notice('Nothing was pruned: what is missing from this snapshot may be in the older ones.')
-    return EXIT.INCOMPLETE
-  }
-  const codes: number[] = []
-  for (const [index, storage] of backups.storages.entries()) {
-    if (!destinations[index]?.ok) continue
-    try {
-      const report = await backups.prune(policy, { storage, lease: lease === false ? false : undefined, signal })
-      showPrune(report, output, { all: false, at: destinations.length > 1 ? storage.location : undefined })
-      const code = pruneExitCode(report)
-      codes.push(code === EXIT.FAILED ? EXIT.INCOMPLETE : code)
-    } catch (error) {
-      if (signal.aborted) throw error
-      const where = destinations.length > 1 ? ` of ${storage.location}` : ''
-      output.error(
-        new Error(`The backup is good; the prune${where} after it failed: ${(error as Error).message}`),
-        EXIT.INCOMPLETE,
-      )
-      codes.push(EXIT.INCOMPLETE)
-    }
-  }
-  if (codes.includes(EXIT.INCOMPLETE)) return EXIT.INCOMPLETE
-  return codes.includes(EXIT.DEFERRED) ? EXIT.DEFERRED : EXIT.GOOD
+  if (!prune) return undefined
+  if (hasRule(options)) return policyOf(options)
+  const { minimum } = policyOf(options)
+  return { ...(settings?.retention ?? DEFAULT_POLICY), ...(minimum === undefined ? {} : { minimum }) }
 }
 
 function sourceOf(words: readonly string[], program: boolean): BackupSource {
@@ -237,15 +248,4 @@ function defaultServer(source: BackupSource): string {
       { cause },
     )
   }
-}
-
-function omissionLines({ special, names, unreadable, changed, excluded }: Omissions): string[] {
-  const lines: string[] = []
-  if (excluded > 0) lines.push(`  left out by patterns: ${formatCount(excluded, 'name')} (--dry-run shows them)`)
-  if (special > 0)
-    lines.push(`  left out: ${formatCount(special, 'socket, fifo or device', 'sockets, fifos or devices')}`)
-  if (names > 0) lines.push(`  left out: ${formatCount(names, 'name')} not in UTF-8`)
-  if (unreadable > 0) lines.push(`  left out: ${formatCount(unreadable, 'entry', 'entries')} that could not be read`)
-  if (changed > 0) lines.push(`  changed while they were read: ${formatCount(changed, 'file')}`)
-  return lines
 }

@@ -1,20 +1,19 @@
 import { pipeline } from 'node:stream/promises'
 import type { Command } from 'commander'
-import { openBackups } from '../../backups.ts'
 import { BackupError } from '../../errors.ts'
+import { choose, keysFor, openChosen, type PlaceOptions } from '../configured.ts'
 import { EXIT } from '../exit-codes.ts'
-import { withKeys, withStores, withTrust } from '../options.ts'
+import { withKeys, withServer, withStores, withTrust } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
-import { findKeys, type SecretOptions } from '../secrets.ts'
-import { fallbackTo, storesOf } from '../stores.ts'
+import type { SecretOptions } from '../secrets.ts'
+import { fallbackTo } from '../stores.ts'
 
 /** Adds `millrace cat`. */
 export function addCat(program: Command, run: Runner): void {
-  withTrust(withKeys(withStores(program.command('cat'), '--from')))
+  withTrust(withKeys(withServer(withStores(program.command('cat'), '--from'))))
     .description('Write one file of a snapshot to standard output; only what holds it is fetched.')
     .argument('<id>', "a snapshot's id, or latest")
     .argument('[path]', 'the file, relative to the folder that was backed up; none for a snapshot of one file')
-    .requiredOption('--server <name>', "the server's name")
     .option('--allow-unverified', 'take a snapshot whose companion is missing or differs')
     .addHelpText(
       'after',
@@ -23,9 +22,7 @@ export function addCat(program: Command, run: Runner): void {
     .action((id, path, options) => run({}, (invocation) => catCommand(id, path, options, invocation)))
 }
 
-interface CatOptions extends SecretOptions {
-  from: string[]
-  server: string
+interface CatOptions extends SecretOptions, PlaceOptions {
   json?: boolean
   allowUnverified?: boolean
   allowPlain?: boolean
@@ -39,15 +36,12 @@ export async function catCommand(
   { output, signal }: Invocation,
 ): Promise<number> {
   if (options.json) throw new BackupError('USAGE', 'cat writes a file as it is: it has no --json.')
-  const encryption = options.encryption !== false
-  const keys = encryption ? await findKeys(options, 'read') : {}
-  const onFallback = fallbackTo(output)
-  const backups = await openBackups({
-    ...storesOf(options.from),
-    server: options.server,
-    encryption,
-    onFallback,
+  const chosen = await choose(options, '--from', output)
+  const keys = await keysFor(chosen, options, 'read')
+  const backups = await openChosen(chosen, {
     ...keys,
+    onFallback: fallbackTo(output),
+    onNotice: output.notice,
   })
   try {
     const { allowUnverified, allowPlain, allowRenamed } = options

@@ -1,7 +1,8 @@
 import type { Command } from 'commander'
-import { openStorage } from '../../../adapters/open.ts'
 import type { ProbeReport } from '../../../adapters/storage.ts'
-import { EXIT } from '../exit-codes.ts'
+import type { LoadedConfig } from '../../config/load.ts'
+import { type ConfigOptions, configOf, openStore, storesToCheck } from '../configured.ts'
+import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatDuration, formatTable, printable } from '../format.ts'
 import { withStore } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
@@ -9,7 +10,9 @@ import type { Invocation, Runner } from '../run.ts'
 /** Adds `millrace check`. */
 export function addCheck(program: Command, run: Runner): void {
   withStore(program.command('check'), '--to')
-    .description('Test a store and its credentials without a backup: each right by name, timed, nothing left behind.')
+    .description(
+      'Test a store and its credentials without a backup: each right by name, timed, nothing left behind. Without --to: each destination of the config.',
+    )
     .addHelpText(
       'after',
       "\nExample:\n  $ millrace check --to 's3://worlds/mc?endpoint=https://minio.example.org&profile=minio'",
@@ -17,13 +20,36 @@ export function addCheck(program: Command, run: Runner): void {
     .action((options) => run(options, (invocation) => checkCommand(options, invocation)))
 }
 
-interface CheckOptions {
-  to: string
+interface CheckOptions extends ConfigOptions {
+  to?: string
 }
 
 /** Tries every right that a backup needs on a small object of its own, and says which is missing. */
-export async function checkCommand(options: CheckOptions, { output, signal }: Invocation): Promise<number> {
-  const storage = await openStorage(options.to)
+export async function checkCommand(options: CheckOptions, invocation: Invocation): Promise<number> {
+  const { output, signal } = invocation
+  const loaded = await configOf(options, output)
+  const stores = storesToCheck(loaded, options.to)
+  if (options.to !== undefined) return checkStore(loaded, options.to, invocation)
+  const codes: number[] = []
+  for (const store of stores) {
+    try {
+      codes.push(await checkStore(loaded, store, invocation))
+    } catch (error) {
+      // The others are checked all the same.
+      if (signal.aborted) throw error
+      codes.push(exitCodeOf(error))
+      output.error(error as Error, exitCodeOf(error))
+    }
+  }
+  return gravest(codes)
+}
+
+async function checkStore(
+  loaded: LoadedConfig | undefined,
+  store: string,
+  { output, signal }: Invocation,
+): Promise<number> {
+  const storage = await openStore(loaded, store)
   try {
     const report = await storage.probe({ signal })
     const { location, conditionalWrites } = storage

@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { Command } from 'commander'
 import { createDecrypt, createEncrypt, createSeedDecrypt, createSeedEncrypt } from '../../../transforms/index.ts'
+import { explain } from '../../archive/io.ts'
 import { writeKeyOf } from '../../backups.ts'
 import { BackupError } from '../../errors.ts'
 import { EXIT } from '../exit-codes.ts'
@@ -69,6 +70,16 @@ function passwordOf<T>({ password }: { password?: T | undefined }): T {
   return password
 }
 
+/** What is wrong with the file that -o names, in a sentence; any other error as it is. */
+function outputError(output: string, error: unknown): unknown {
+  const { syscall } = error as NodeJS.ErrnoException
+  // Reading is of standard input.
+  if (syscall === undefined || syscall === 'read') return error
+  return new BackupError('OUTPUT', `${explain(`Cannot write ${output}`, error)}. Nothing is left of it.`, {
+    cause: error,
+  })
+}
+
 async function pipe(transform: Duplex, { output }: CryptOptions, signal: AbortSignal): Promise<number> {
   if (output === undefined) {
     if (process.stdout.isTTY) {
@@ -85,7 +96,7 @@ async function pipe(transform: Duplex, { output }: CryptOptions, signal: AbortSi
     await rename(partial, output)
   } catch (error) {
     await rm(partial, { force: true })
-    throw error
+    throw outputError(output, error)
   }
   return EXIT.GOOD
 }

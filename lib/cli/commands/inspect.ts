@@ -1,19 +1,17 @@
 import type { Command } from 'commander'
 import type { IndexEntry } from '../../../transforms/index.ts'
-import { openBackups } from '../../backups.ts'
-import { defaultStateFolder } from '../../state.ts'
+import { choose, firstOf, keysFor, openChosen, type PlaceOptions } from '../configured.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatRatio, printable } from '../format.ts'
-import { withKeys, withStore, withTrust } from '../options.ts'
+import { withKeys, withServer, withStore, withTrust } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
-import { findKeys, type SecretOptions } from '../secrets.ts'
+import type { SecretOptions } from '../secrets.ts'
 
 /** Adds `millrace inspect`. */
 export function addInspect(program: Command, run: Runner): void {
-  withTrust(withKeys(withStore(program.command('inspect'), '--from')))
+  withTrust(withKeys(withServer(withStore(program.command('inspect'), '--from'))))
     .description('Show what a snapshot says of itself; little of it is read.')
     .argument('<id>', "a snapshot's id, or latest")
-    .requiredOption('--server <name>', "the server's name")
     .option('--files', 'list the files in it')
     .addHelpText(
       'after',
@@ -22,9 +20,7 @@ export function addInspect(program: Command, run: Runner): void {
     .action((id, options) => run(options, (invocation) => inspectCommand(id, options, invocation)))
 }
 
-interface InspectOptions extends SecretOptions {
-  from: string
-  server: string
+interface InspectOptions extends SecretOptions, PlaceOptions {
   files?: boolean
   allowPlain?: boolean
   allowRenamed?: boolean
@@ -35,15 +31,13 @@ export async function inspectCommand(
   options: InspectOptions,
   { output, signal }: Invocation,
 ): Promise<number> {
-  const encryption = options.encryption !== false
-  const keys = encryption ? await findKeys(options, 'read') : {}
+  const chosen = firstOf(await choose(options, '--from', output))
+  const keys = await keysFor(chosen, options, 'read')
   const { allowPlain, allowRenamed } = options
-  const backups = await openBackups({
-    storage: options.from,
-    server: options.server,
-    encryption,
+  const backups = await openChosen(chosen, {
     ...keys,
-    stateFolder: defaultStateFolder(),
+    stateFolder: chosen.stateFolder,
+    onNotice: output.notice,
   })
   try {
     const {

@@ -1,75 +1,155 @@
 import { type Command, Option } from 'commander'
-import { openStorage } from '../../../adapters/open.ts'
 import type { Storage } from '../../../adapters/storage.ts'
+import type { ReadKeys } from '../../../transforms/index.ts'
+import type { LoadedConfig } from '../../config/load.ts'
+import { hasServer } from '../../config/settings.ts'
 import { BackupError } from '../../errors.ts'
 import { listFirst } from '../../fallback.ts'
 import { HeadCache } from '../../head-cache.ts'
 import { describeSnapshots, type KnownSnapshot } from '../../known.ts'
-import { defaultStateFolder } from '../../state.ts'
 import { type Remembered, VerifyNotes } from '../../verify-notes.ts'
-import { EXIT } from '../exit-codes.ts'
+import { chooseAll, keysFor, openStore, type PlaceOptions } from '../configured.ts'
+import { exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatAge, formatBytes, formatTable, printable } from '../format.ts'
 import { withKeys, withStores } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
-import { findKeys, type SecretOptions } from '../secrets.ts'
+import type { SecretOptions } from '../secrets.ts'
 import { fallbackTo } from '../stores.ts'
 
 /** Adds `millrace list`. */
 export function addList(program: Command, run: Runner): void {
   withKeys(withStores(program.command('list'), '--from'))
-    .description('List the snapshots in a store. Nothing is opened without --long, so no password is needed.')
+    .description(
+      'List the snapshots in a store, or of the servers of the config. Nothing is opened without --long, so no password is needed.',
+    )
     .option('--server <name>', 'only this server')
     .option('--long', 'open those of which too little is known here (shown as -), and show more')
     .addOption(new Option('--no-encryption', 'with --long: take unencrypted snapshots; no password is asked for'))
     .option('--allow-plain', 'with --long: open unencrypted snapshots although a password is given')
     .addHelpText(
       'after',
-      '\nExamples:\n  $ millrace list --from file:///mnt/backups --server survival\n  $ millrace list --from file:///mnt/backups --long',
+      '\nExamples:\n  $ millrace list\n  $ millrace list --from file:///mnt/backups --server survival\n  $ millrace list --from file:///mnt/backups --long',
     )
     .action((options) => run(options, (invocation) => listCommand(options, invocation)))
 }
 
-interface ListOptions extends SecretOptions {
-  from: string[]
-  server?: string
+interface ListOptions extends SecretOptions, PlaceOptions {
   long?: boolean
   allowPlain?: boolean
 }
 
-export async function listCommand(options: ListOptions, { output, signal }: Invocation): Promise<number> {
-  const { long = false, allowPlain, passwordFile, keyFile } = options
+interface Listed {
+  snapshots: KnownSnapshot[]
+  verified: Map<string, Remembered>
+  /** Where nothing was found. */
+  empty: string[]
+}
+
+export async function listCommand(options: ListOptions, invocation: Invocation): Promise<number> {
+  const { output } = invocation
+  const { long = false, passwordFile, keyFile } = options
   if (!long && (passwordFile || keyFile)) {
     throw new BackupError('USAGE', 'A password or key is of use with --long only: nothing is opened without it.')
   }
-  const keys = long && options.encryption !== false ? await findKeys(options, 'read') : undefined
-  const stateFolder = defaultStateFolder()
-  const storages: Storage[] = []
+  const places = await chooseAll(options, output)
+  const context = { stores: new OpenStores(places[0]?.loaded), keys: new KeyRing(places[0]?.loaded, options) }
+  // Asked for before any store is: a prompt must not come in the middle.
+  if (long && places[0]?.loaded === undefined) await context.keys.of(options.server)
+  const listed: Listed = { snapshots: [], verified: new Map(), empty: [] }
+  const codes: number[] = []
   try {
-    for (const url of options.from) storages.push(await openStorage(url))
-    const onFallback = fallbackTo(output)
-    const { storage, snapshots: listed } = await listFirst(storages, options.server, { onFallback, signal })
-    const cache = new HeadCache(stateFolder, storage.location)
-    for (const [server, all] of Map.groupBy(listed, (one) => one.server)) await cache.keepOnly(server, all)
-    const fetch = long ? { keys, allowPlain } : undefined
-    const snapshots = await describeSnapshots(storage, listed, { stateFolder, fetch, signal })
-    const verified = await new VerifyNotes(stateFolder, storage.location).verified(listed)
-    if (output.json) {
-      for (const snapshot of snapshots) {
-        output.result('snapshot', { ...snapshot, verified: verified.get(snapshot.key) ?? null }, '')
+    for (const place of places) {
+      try {
+        await listPlace(place, context, options, listed, invocation)
+      } catch (error) {
+        if (places.length === 1 || invocation.signal.aborted) throw error
+        // The other servers are listed all the same.
+        codes.push(exitCodeOf(error))
+        output.error(new Error(`${place.server}: ${(error as Error).message}`, { cause: error }), exitCodeOf(error))
       }
-    } else {
-      output.result(
-        'list',
-        {},
-        snapshots.length > 0
-          ? table(snapshots, verified, long)
-          : `No snapshots in ${storage.location}${options.server ? ` of ${options.server}` : ''}.`,
-      )
     }
-    return EXIT.GOOD
   } finally {
-    for (const storage of storages) await storage.close()
+    await context.stores.close()
   }
+  const { snapshots, verified, empty } = listed
+  if (output.json) {
+    for (const snapshot of snapshots) {
+      output.result('snapshot', { ...snapshot, verified: verified.get(snapshot.key) ?? null }, '')
+    }
+  } else {
+    output.text([...(snapshots.length > 0 ? [table(snapshots, verified, long)] : []), ...empty].join('\n'))
+  }
+  return gravest(codes)
+}
+
+/** Stores by what they were named as, each opened once. */
+class OpenStores {
+  readonly #loaded: LoadedConfig | undefined
+  readonly #opened = new Map<string, Storage>()
+
+  constructor(loaded: LoadedConfig | undefined) {
+    this.#loaded = loaded
+  }
+
+  async open(store: string): Promise<Storage> {
+    const known = this.#opened.get(store)
+    if (known) return known
+    const storage = await openStore(this.#loaded, store)
+    this.#opened.set(store, storage)
+    return storage
+  }
+
+  async close(): Promise<void> {
+    for (const storage of this.#opened.values()) await storage.close()
+  }
+}
+
+/** The keys of each server, each asked for once. */
+class KeyRing {
+  readonly #loaded: LoadedConfig | undefined
+  readonly #options: ListOptions
+  readonly #found = new Map<string, ReturnType<typeof keysFor>>()
+
+  constructor(loaded: LoadedConfig | undefined, options: ListOptions) {
+    this.#loaded = loaded
+    this.#options = options
+  }
+
+  async of(server: string | undefined): Promise<ReadKeys | undefined> {
+    // All servers that the config does not know have the same keys.
+    const name = this.#loaded && server !== undefined && hasServer(this.#loaded, server) ? server : ''
+    let keys = this.#found.get(name)
+    if (!keys) {
+      keys = keysFor({ loaded: this.#loaded, server: name || undefined }, this.#options, 'read')
+      this.#found.set(name, keys)
+    }
+    const { encryption, password, key } = await keys
+    return encryption ? { password, key } : undefined
+  }
+}
+
+type Place = Awaited<ReturnType<typeof chooseAll>>[number]
+
+async function listPlace(
+  { server, stores, stateFolder }: Place,
+  context: { stores: OpenStores; keys: KeyRing },
+  { long, allowPlain }: ListOptions,
+  into: Listed,
+  { output, signal }: Invocation,
+): Promise<void> {
+  const storages: Storage[] = []
+  for (const store of stores) storages.push(await context.stores.open(store))
+  const { storage, snapshots } = await listFirst(storages, server, { onFallback: fallbackTo(output), signal })
+  const cache = new HeadCache(stateFolder, storage.location)
+  for (const [name, all] of Map.groupBy(snapshots, (one) => one.server)) {
+    await cache.keepOnly(name, all)
+    const fetch = long ? { keys: await context.keys.of(name), allowPlain } : undefined
+    into.snapshots.push(...(await describeSnapshots(storage, all, { stateFolder, fetch, signal })))
+  }
+  for (const [key, one] of await new VerifyNotes(stateFolder, storage.location).verified(snapshots)) {
+    into.verified.set(key, one)
+  }
+  if (snapshots.length === 0) into.empty.push(`No snapshots in ${storage.location}${server ? ` of ${server}` : ''}.`)
 }
 
 function table(snapshots: readonly KnownSnapshot[], verified: ReadonlyMap<string, Remembered>, long: boolean): string {

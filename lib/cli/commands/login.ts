@@ -12,6 +12,7 @@ import { DROPBOX_OAUTH, GOOGLE_OAUTH, type OAuthProvider, type TokenAnswer } fro
 import { type SignInOptions, signInByBrowser, signInByPaste } from '../../../adapters/sign-in.ts'
 import { BackupError } from '../../errors.ts'
 import { readPasswordFile } from '../../key-file.ts'
+import { noteSecret } from '../../redact.ts'
 import { EXIT } from '../exit-codes.ts'
 import { wholeNumber } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
@@ -208,7 +209,9 @@ async function findApp(
     )
   }
   if (options.clientSecretFile !== undefined) {
-    return { clientId, clientSecret: await readPasswordFile(options.clientSecretFile) }
+    const clientSecret = await readPasswordFile(options.clientSecretFile)
+    noteSecret(clientSecret)
+    return { clientId, clientSecret }
   }
   if (known.clientSecret !== undefined || !hasSecret) return { clientId, clientSecret: known.clientSecret }
   if (!process.stdin.isTTY || !process.stderr.isTTY) {

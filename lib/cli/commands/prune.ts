@@ -1,20 +1,27 @@
 import { type Command, Option } from 'commander'
-import { openBackups } from '../../backups.ts'
 import type { PruneOutcome, PruneReport } from '../../prune.ts'
+import type { RetentionPolicy } from '../../retention.ts'
+import { type Chosen, choose, openChosen, type PlaceOptions } from '../configured.ts'
+import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatAge, formatBytes, formatCount, formatTable, printable } from '../format.ts'
-import { type KeepOptions, policyOf, pruneExitCode, withKeep } from '../keep-options.ts'
-import { wholeNumber, withStore } from '../options.ts'
+import { hasRule, type KeepOptions, policyOf, pruneExitCode, withKeep } from '../keep-options.ts'
+import { wholeNumber, withServer, withStore } from '../options.ts'
 import type { Output } from '../output.ts'
+import { errorOf, type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
 
 /** Adds `millrace prune`. */
 export function addPrune(program: Command, run: Runner): void {
-  withKeep(withStore(program.command('prune'), '--from'), wholeNumber)
-    .description('Remove the snapshots that no rule keeps. Without a rule: 24 hourly, 14 daily and 8 weekly ones stay.')
-    .requiredOption('--server <name>', "the server's name")
+  withKeep(withServer(withStore(program.command('prune'), '--from')), wholeNumber)
+    .description(
+      "Remove the snapshots that no rule keeps. Without a rule: what the config's retention keeps, else 24 hourly, 14 daily and 8 weekly ones stay.",
+    )
     .option('--dry-run', 'only say what would be removed, and why the others stay')
     .addOption(new Option('--no-lease', 'do not keep backups out meanwhile; unfinished snapshots are left alone then'))
-    .option('--state-dir <dir>', 'where unfinished snapshots are remembered (default: ~/.local/state/millrace)')
+    .option(
+      '--state-dir <dir>',
+      'where unfinished snapshots are remembered (default: as the config says, else ~/.local/state/millrace)',
+    )
     .addHelpText(
       'after',
       '\nExamples:\n  $ millrace prune --from file:///mnt/backups --server survival --dry-run\n  $ millrace prune --from file:///mnt/backups --server survival --keep-last 3 --keep-daily 30 --keep-monthly 12\n  $ millrace prune --from file:///mnt/backups --server survival --keep-within 14d --minimum 5',
@@ -22,9 +29,7 @@ export function addPrune(program: Command, run: Runner): void {
     .action((options) => run(options, (invocation) => pruneCommand(options, invocation)))
 }
 
-interface PruneCommandOptions extends KeepOptions {
-  from: string
-  server: string
+interface PruneCommandOptions extends KeepOptions, PlaceOptions {
   dryRun?: boolean
   /** false after `--no-lease`. */
   lease?: boolean
@@ -40,19 +45,74 @@ const WORDS: Record<PruneOutcome, string> = {
   failed: 'FAILED',
 }
 
-export async function pruneCommand(options: PruneCommandOptions, { output, signal }: Invocation): Promise<number> {
-  const policy = policyOf(options)
-  const { from, server, dryRun, stateDir } = options
+export async function pruneCommand(options: PruneCommandOptions, invocation: Invocation): Promise<number> {
+  policyOf(options)
+  const chosen = await choose(options, '--from', invocation.output)
+  const policy = policyFor(options, chosen.settings?.retention)
+  // A dry run changes nothing, and there is nothing to remember.
+  if (options.dryRun) return pruneStores(chosen, policy, options, { ...invocation, note() {} })
+  const { server, stateFolder } = chosen
+  return recorded({ command: 'prune', server, stateFolder }, invocation, (noted) =>
+    pruneStores(chosen, policy, options, noted),
+  )
+}
+
+async function pruneStores(
+  chosen: Chosen,
+  policy: RetentionPolicy,
+  options: PruneCommandOptions,
+  { output, signal, note }: RecordedInvocation,
+): Promise<number> {
+  const { dryRun, stateDir } = options
+  const destinations: { destination: string; ok: boolean }[] = []
+  let removed = 0
   const lease = options.lease === false ? false : undefined
-  // Nothing is opened, so no password is needed.
-  const backups = await openBackups({ storage: from, server, encryption: false })
-  try {
-    const report = await backups.prune(policy, { dryRun, lease, stateDir, signal })
-    showPrune(report, output, { all: true })
-    return pruneExitCode(report)
-  } finally {
-    await backups.close()
+  const several = chosen.stores.length > 1
+  const codes: number[] = []
+  for (const store of chosen.stores) {
+    try {
+      // Nothing is opened, so no password is needed.
+      const backups = await openChosen({ ...chosen, stores: [store] }, { encryption: false })
+      try {
+        const report = await backups.prune(policy, {
+          dryRun,
+          lease,
+          stateDir: stateDir ?? chosen.stateFolder,
+          signal,
+          onProgress: output.progress,
+        })
+        showPrune(report, output, { all: true, at: several ? backups.storage.location : undefined })
+        const code = pruneExitCode(report)
+        codes.push(code)
+        destinations.push({ destination: backups.storage.location, ok: code === EXIT.GOOD })
+        removed += report.snapshots.filter(({ outcome }) => outcome === 'removed').length
+        const [problem] = report.problems
+        note({ destinations, removed, ...(problem && { error: problem }) })
+      } finally {
+        await backups.close()
+      }
+    } catch (error) {
+      if (!several || signal.aborted) throw error
+      // The other stores are pruned all the same.
+      codes.push(exitCodeOf(error))
+      output.error(error as Error, exitCodeOf(error))
+      note({ error: errorOf(error as Error) })
+    }
   }
+  return gravest(codes)
+}
+
+/**
+ * The policy that the command line gives, else the config's, else the defaults.
+ * @throws BackupError USAGE.
+ */
+export function policyFor(options: KeepOptions, retention: RetentionPolicy | undefined): RetentionPolicy {
+  const given = policyOf(options)
+  return hasRule(options) || !retention ? given : withMinimum(retention, options.minimum)
+}
+
+function withMinimum(policy: RetentionPolicy, minimum: number | undefined): RetentionPolicy {
+  return minimum === undefined ? policy : { ...policy, minimum }
 }
 
 /**
@@ -73,7 +133,7 @@ export function showPrune(
     }
     for (const problem of problems) output.result('problem', { ...where, ...problem }, '')
   } else if (shown.length > 0) {
-    output.result('decisions', {}, table(shown))
+    output.text(table(shown))
   }
   const counts = Object.fromEntries(
     Object.keys(WORDS).map((name) => [name, report.snapshots.filter(({ outcome }) => outcome === name).length]),
@@ -93,7 +153,7 @@ export function showPrune(
     notes,
   }
   output.result('prune', fields, summary(report, counts, unfinished, at))
-  if (!output.json) for (const { message } of problems) process.stderr.write(`millrace: ${printable(message)}\n`)
+  if (!output.json) for (const { message } of problems) output.complain(message)
 }
 
 function table(shown: PruneReport['snapshots']): string {

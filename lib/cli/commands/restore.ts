@@ -1,22 +1,22 @@
 import { type Command, Option } from 'commander'
 import type { PortableNames } from '../../archive/portable-names.ts'
 import type { Owner } from '../../archive/rights.ts'
-import { openBackups } from '../../backups.ts'
 import { BackupError } from '../../errors.ts'
 import type { RestoreOptions as Options, Restored } from '../../restore.ts'
+import { type Chosen, choose, keysFor, openChosen, type PlaceOptions } from '../configured.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate } from '../format.ts'
-import { withKeys, withStores, withTrust } from '../options.ts'
+import { withKeys, withServer, withStores, withTrust } from '../options.ts'
+import { type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
-import { findKeys, type SecretOptions } from '../secrets.ts'
-import { fallbackTo, storesOf } from '../stores.ts'
+import type { SecretOptions } from '../secrets.ts'
+import { fallbackTo } from '../stores.ts'
 
 /** Adds `millrace restore`. */
 export function addRestore(program: Command, run: Runner): void {
-  withTrust(withKeys(withStores(program.command('restore'), '--from')))
+  withTrust(withKeys(withServer(withStores(program.command('restore'), '--from'))))
     .description('Restore a snapshot. The target is put in place when everything has been checked.')
     .argument('<id>', "a snapshot's id, or latest")
-    .requiredOption('--server <name>', "the server's name")
     .requiredOption('--target <dir>', 'becomes the folder that was backed up; must be absent or empty')
     .option('--include <glob...>', 'only these files or folders, fetched by ranges; repeat it or name several')
     .option('--overwrite', 'replace what is at the target; with --merge, also what is of another type')
@@ -37,6 +37,7 @@ export function addRestore(program: Command, run: Runner): void {
       'after',
       `
 Examples:
+  $ millrace restore latest --server survival --target /srv/restored
   $ millrace restore latest --from file:///mnt/backups --server survival --target /srv/restored
   $ millrace restore latest --from … --server survival --target /tmp/some --include level.dat 'region/r.0.*.mca'
   $ millrace restore latest --from … --server survival --target /srv/minecraft/world --overwrite
@@ -45,9 +46,7 @@ Examples:
     .action((id, options) => run(options, (invocation) => restoreCommand(id, options, invocation)))
 }
 
-interface RestoreOptions extends SecretOptions {
-  from: string[]
-  server: string
+interface RestoreOptions extends SecretOptions, PlaceOptions {
   target: string
   include?: string[]
   overwrite?: boolean
@@ -63,30 +62,32 @@ interface RestoreOptions extends SecretOptions {
   allowRenamed?: boolean
 }
 
-export async function restoreCommand(
+export async function restoreCommand(id: string, options: RestoreOptions, invocation: Invocation): Promise<number> {
+  const how = howOf(options)
+  const chosen = await choose(options, '--from', invocation.output)
+  const { server, stateFolder } = chosen
+  return recorded({ command: 'restore', server, stateFolder }, invocation, (noted) =>
+    restoreChosen(id, chosen, how, options, noted),
+  )
+}
+
+async function restoreChosen(
   id: string,
+  chosen: Chosen,
+  how: Options,
   options: RestoreOptions,
-  { output, signal }: Invocation,
+  { output, signal, note }: RecordedInvocation,
 ): Promise<number> {
-  const encryption = options.encryption !== false
-  const keys = encryption ? await findKeys(options, 'read') : {}
-  const chosen = chosenOptions(options)
+  const keys = await keysFor(chosen, options, 'read')
   const { allowUnverified, allowPlain, allowRenamed } = options
-  const backups = await openBackups({
-    ...storesOf(options.from),
-    server: options.server,
-    encryption,
-    ...keys,
-    onFallback: fallbackTo(output),
-    onNotice: output.notice,
-  })
+  const backups = await openChosen(chosen, { ...keys, onFallback: fallbackTo(output), onNotice: output.notice })
   try {
     let warnings = 0
     let kept: string | undefined
     const restored = await backups
       .restore(id, options.target, {
         include: options.include,
-        ...chosen,
+        ...how,
         allowUnverified,
         allowPlain,
         allowRenamed,
@@ -105,6 +106,7 @@ export async function restoreCommand(
         throw stopped(error, kept)
       })
     const { files, bytes, target, elapsedMs, verified } = restored
+    note({ id: restored.id, files, bytes, elapsedMs })
     output.result(
       'restored',
       { ...restored, warnings },
@@ -123,7 +125,7 @@ function howChecked({ include }: RestoreOptions, { verified, resumed }: Restored
   return include ? 'every frame that was read is authentic' : 'SHA-256 as its companion says'
 }
 
-function chosenOptions(options: RestoreOptions): Options {
+function howOf(options: RestoreOptions): Options {
   const { overwrite, merge, resume, spaceCheck, mode, portableNames } = options
   return { overwrite, merge, resume, spaceCheck, modes: mode, portableNames, owners: ownersOf(options.owner) }
 }

@@ -1,14 +1,19 @@
 import type { Command } from 'commander'
+import type { LoadedConfig } from '../../config/load.ts'
+import { rconPasswordOf } from '../../config/open.ts'
+import { serverNames, serverSettings, stateFolderOf } from '../../config/settings.ts'
+import { listMarkings } from '../../quiesce/marker.ts'
 import { parseAddress, type Resumed, resumeSaving } from '../../quiesce/resume.ts'
-import { defaultStateFolder } from '../../state.ts'
+import { type ConfigOptions, configOf } from '../configured.ts'
 import { EXIT } from '../exit-codes.ts'
 import { printable } from '../format.ts'
+import { withConfig } from '../options.ts'
 import { type RconCliOptions, rconPassword, withRcon } from '../quiesce.ts'
 import type { Invocation, Runner } from '../run.ts'
 
 /** Adds `millrace resume-saving`. */
 export function addResumeSaving(program: Command, run: Runner): void {
-  withRcon(program.command('resume-saving'))
+  withConfig(withRcon(program.command('resume-saving')))
     .description('Turn saving on at Minecraft servers where a backup that was killed has left it off.')
     .option('--server <name>', 'only what backups of this server have left')
     .option('--force', 'also while that backup seems to be at work')
@@ -20,7 +25,7 @@ export function addResumeSaving(program: Command, run: Runner): void {
     .action((options) => run(options, (invocation) => resumeSavingCommand(options, invocation)))
 }
 
-interface ResumeSavingOptions extends RconCliOptions {
+interface ResumeSavingOptions extends RconCliOptions, ConfigOptions {
   server?: string
   force?: boolean
 }
@@ -28,11 +33,34 @@ interface ResumeSavingOptions extends RconCliOptions {
 /** Turns saving on where a backup that was killed left it off, or at the address that is given. */
 export async function resumeSavingCommand(options: ResumeSavingOptions, { output }: Invocation): Promise<number> {
   const { rcon, server, force } = options
-  const address = rcon === undefined ? undefined : parseAddress(rcon)
-  const password = await rconPassword(options)
-  const resumed = await resumeSaving({ stateFolder: defaultStateFolder(), address, server, password, force })
+  const loaded = await configOf(options, output)
+  const stateFolder = stateFolderOf(loaded)
+  const resumed: Resumed[] = []
+  const isGiven = options.rconPasswordFile !== undefined || Boolean(process.env.MILLRACE_RCON_PASSWORD)
+  if (loaded && rcon === undefined && !isGiven) {
+    for (const one of await heldByConfig(loaded, stateFolder, server)) {
+      const password = (await rconPasswordOf(loaded, serverSettings(loaded, one))) as string
+      resumed.push(...(await resumeSaving({ stateFolder, server: one, password, force })))
+    }
+  } else {
+    const address = rcon === undefined ? undefined : parseAddress(rcon)
+    const password = await rconPassword(options)
+    resumed.push(...(await resumeSaving({ stateFolder, address, server, password, force })))
+  }
   output.result('resumed', { servers: resumed }, resumed.length > 0 ? resumed.map(lineOf).join('\n') : NOTHING)
   return EXIT.GOOD
+}
+
+/** The servers whose RCON password is in the config, and whose saving a backup has left off. */
+async function heldByConfig(loaded: LoadedConfig, stateFolder: string, server: string | undefined): Promise<string[]> {
+  const names = server === undefined ? serverNames(loaded) : [serverSettings(loaded, server).name]
+  const marked = await listMarkings(stateFolder)
+  const held: string[] = []
+  for (const name of names) {
+    if (serverSettings(loaded, name).quiesce?.by !== 'rcon') continue
+    if (marked.some((one) => one.server === name)) held.push(name)
+  }
+  return held
 }
 
 const NOTHING = 'No backup has left saving off. Name a server with --rcon to turn it on there all the same.'

@@ -1,61 +1,74 @@
 import type { Command } from 'commander'
-import { openStorage } from '../../../adapters/open.ts'
 import type { Storage } from '../../../adapters/storage.ts'
 import { parseDuration } from '../../duration.ts'
+import { BackupError } from '../../errors.ts'
 import { readStatus, type Status } from '../../status.ts'
+import { type Chosen, chooseAll, openStore, type PlaceOptions } from '../configured.ts'
 import { EXIT, exitCodeOf } from '../exit-codes.ts'
 import { formatAge, formatDuration, formatTable } from '../format.ts'
-import { withMetrics, withStores } from '../options.ts'
+import { withMetrics, withServer, withStores } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
 import { reportMetrics } from '../stores.ts'
 
 /** Adds `millrace status`. */
 export function addStatus(program: Command, run: Runner): void {
-  withMetrics(withStores(program.command('status'), '--from'))
-    .description('Tell whether the backups of a server still come. Nothing is opened, so no password is needed.')
-    .requiredOption('--server <name>', "the server's name")
+  withServer(withMetrics(withStores(program.command('status'), '--from')))
+    .description(
+      'Tell whether the backups of a server still come; with a config, of each. Nothing is opened, so no password is needed.',
+    )
     .option(
       '--max-age <time>',
-      'exit with 6 when the newest complete snapshot is older (90m, 26h, 7d), or there is none',
+      'exit with 6 when the newest complete snapshot is older (90m, 26h, 7d), or there is none (default: maxAge of the config)',
     )
     .addHelpText(
       'after',
-      '\nExample:\n  $ millrace status --from file:///mnt/backups --server survival --max-age 26h || mail-the-owner',
+      '\nExamples:\n  $ millrace status\n  $ millrace status --from file:///mnt/backups --server survival --max-age 26h || mail-the-owner',
     )
     .action((options) => run(options, (invocation) => statusCommand(options, invocation)))
 }
 
-interface StatusOptions {
-  from: string[]
-  server: string
+interface StatusOptions extends PlaceOptions {
   maxAge?: string
   metricsFile?: string
 }
 
 /** Tells when backups stop: exit code 6 when the newest snapshot in any of the stores is too old. */
-export async function statusCommand(options: StatusOptions, { output, signal }: Invocation): Promise<number> {
-  const { server } = options
-  const maxAgeMs = options.maxAge === undefined ? undefined : parseDuration(options.maxAge)
+export async function statusCommand(options: StatusOptions, invocation: Invocation): Promise<number> {
+  // Looked at before any store is asked.
+  if (options.maxAge !== undefined) parseDuration(options.maxAge)
+  const codes: number[] = []
+  for (const { server, ...chosen } of await chooseAll(options, invocation.output)) {
+    if (server === undefined) throw new BackupError('USAGE', 'Name the server with --server.')
+    codes.push(await statusOf({ server, ...chosen }, options, invocation))
+  }
+  // Not knowing is the worse answer than a snapshot that is too old.
+  return codes.find((code) => code !== EXIT.GOOD && code !== EXIT.TOO_OLD) ?? Math.max(...codes)
+}
+
+async function statusOf(chosen: Chosen, options: StatusOptions, { output, signal }: Invocation): Promise<number> {
+  const { loaded, server, stores, settings } = chosen
+  const maxAge = options.maxAge ?? settings?.maxAge
+  const maxAgeMs = maxAge === undefined ? undefined : parseDuration(maxAge)
   const storages: Storage[] = []
   let code: number = EXIT.GOOD
+  let isTooOld = false
   try {
-    for (const url of options.from) storages.push(await openStorage(url))
-    const found: Status[] = []
-    for (const storage of storages) {
+    for (const store of stores) {
       try {
+        const storage = await openStore(loaded, store)
+        storages.push(storage)
         const status = await readStatus(storage, server, { maxAgeMs, signal })
-        found.push(status)
+        isTooOld ||= status.tooOld
         output.result('status', status, line(status, maxAgeMs))
       } catch (error) {
-        // The other stores are asked all the same, and not knowing is the worse answer.
+        // The other stores are asked all the same.
         if (signal.aborted) throw error
         code = exitCodeOf(error)
         output.error(error as Error, code)
       }
     }
-    await reportMetrics(options.metricsFile, server, storages, output, () => ({}))
-    if (code === EXIT.GOOD && found.some(({ tooOld }) => tooOld)) code = EXIT.TOO_OLD
-    return code
+    await reportMetrics(options.metricsFile ?? chosen.metricsFile, server, storages, output, () => ({}))
+    return code === EXIT.GOOD && isTooOld ? EXIT.TOO_OLD : code
   } finally {
     for (const storage of storages) await storage.close()
   }

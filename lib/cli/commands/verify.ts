@@ -1,27 +1,28 @@
 import type { Command } from 'commander'
 import type { Storage } from '../../../adapters/storage.ts'
-import { type Backups, openBackups } from '../../backups.ts'
+import type { Backups } from '../../backups.ts'
 import { listSnapshots, type Snapshot } from '../../catalog.ts'
 import type { Damage } from '../../damage.ts'
 import { BackupError } from '../../errors.ts'
 import type { Fallback } from '../../fallback.ts'
-import { defaultStateFolder } from '../../state.ts'
 import type { Verification, VerificationOrError, VerifyOptions } from '../../verify.ts'
 import { VerifyNotes } from '../../verify-notes.ts'
-import { EXIT, exitCodeOf } from '../exit-codes.ts'
+import { type Chosen, choose, keysFor, openChosen, type PlaceOptions } from '../configured.ts'
+import type { EventFields } from '../events.ts'
+import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration } from '../format.ts'
-import { withKeys, withMetrics, withStores, withTrust } from '../options.ts'
+import { withKeys, withMetrics, withServer, withStores, withTrust } from '../options.ts'
+import { type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
-import { findKeys, type SecretOptions } from '../secrets.ts'
-import { fallbackTo, nowSeconds, reportMetrics, storesOf } from '../stores.ts'
+import type { SecretOptions } from '../secrets.ts'
+import { fallbackTo, nowSeconds, reportMetrics } from '../stores.ts'
 
 /** Adds `millrace verify`. */
 export function addVerify(program: Command, run: Runner): void {
-  withMetrics(withTrust(withKeys(withStores(program.command('verify'), '--from'))))
+  withMetrics(withTrust(withKeys(withServer(withStores(program.command('verify'), '--from')))))
     .description('Verify a snapshot by reading all of it, or less, or by restoring it.')
     .argument('[id]', "a snapshot's id, or latest (the default)")
-    .requiredOption('--server <name>', "the server's name")
-    .option('--all', 'every snapshot of the server in one store: a line each, and a summary')
+    .option('--all', 'every snapshot of the server in one store (with the config, in each): a line each, and a summary')
     .option('--quick', 'only its companion, header and size')
     .option('--sample <share>', 'header, index, last frame, and a share of the frames chosen at random, as 5%')
     .option('--seed <text>', 'choose the same frames as a sample before')
@@ -38,9 +39,8 @@ Examples:
     .action((id, options) => run(options, (invocation) => verifyCommand(id, options, invocation)))
 }
 
-interface CommandOptions extends SecretOptions {
-  from: string[]
-  server: string
+interface CommandOptions extends SecretOptions, PlaceOptions {
+  from?: string[]
   all?: boolean
   quick?: boolean
   metricsFile?: string
@@ -54,56 +54,72 @@ interface CommandOptions extends SecretOptions {
 }
 
 const EXIT_OF = { ok: EXIT.GOOD, unverified: EXIT.INCOMPLETE, damaged: EXIT.DAMAGED }
-/** What one of several is worth, the gravest last. */
-const GRAVITY: number[] = [EXIT.GOOD, EXIT.INCOMPLETE, EXIT.REFUSED, EXIT.USAGE, EXIT.FAILED, EXIT.DAMAGED]
 
 export async function verifyCommand(
   id: string | undefined,
   options: CommandOptions,
   invocation: Invocation,
 ): Promise<number> {
-  const { all, quick, seed, restoreTest, scratch, allowPlain, allowRenamed } = options
+  const { all } = options
   if (all && id !== undefined) throw new BackupError('USAGE', 'Name one snapshot, or --all: not both.')
-  if (all && options.from.length > 1) {
+  if (all && (options.from ?? []).length > 1) {
     throw new BackupError('USAGE', '--all verifies the snapshots of one store. Run it once for each, with one --from.')
   }
-  const { output, signal } = invocation
+  const chosen = await choose(options, '--from', invocation.output)
+  const { server, stateFolder } = chosen
+  return recorded({ command: 'verify', server, stateFolder }, invocation, (noted) =>
+    verifyChosen(id, chosen, options, noted),
+  )
+}
+
+async function verifyChosen(
+  id: string | undefined,
+  chosen: Chosen,
+  options: CommandOptions,
+  invocation: RecordedInvocation,
+): Promise<number> {
+  const { all, quick, seed, restoreTest, scratch, allowPlain, allowRenamed } = options
+  const { output, signal, note } = invocation
   const verify: VerifyOptions = { quick, seed, restoreTest, scratch, allowPlain, allowRenamed, signal }
   verify.sample = options.sample === undefined ? undefined : shareOf(options.sample)
   verify.onProgress = output.progress
-  const encryption = options.encryption !== false
-  const keys = encryption && !quick ? await findKeys(options, 'read') : {}
+  const keys = quick ? { encryption: false } : await keysFor(chosen, options, 'read')
+  const metricsFile = options.metricsFile ?? chosen.metricsFile
+  const report = (backups: Backups, good: boolean) =>
+    reportMetrics(metricsFile, chosen.server, backups.storages.slice(0, 1), output, () =>
+      good && !quick ? { lastVerified: nowSeconds() } : {},
+    )
+  if (all) {
+    const codes: number[] = []
+    for (const store of chosen.stores) {
+      const backups = await openChosen({ ...chosen, stores: [store] }, { ...keys, onNotice: output.notice })
+      try {
+        if (chosen.stores.length > 1) output.notice(`In ${backups.storage.location}:`)
+        const code = await verifyAll(backups, chosen, verify, invocation)
+        await report(backups, code === EXIT.GOOD)
+        codes.push(code)
+      } finally {
+        await backups.close()
+      }
+    }
+    return gravest(codes)
+  }
   let fallbacks = 0
-  const fallBack = (fallback: Fallback) => {
+  const onFallback = (fallback: Fallback) => {
     fallbacks += 1
     fallbackTo(output)(fallback)
   }
-  const backups = await openBackups({
-    ...storesOf(options.from),
-    onFallback: fallBack,
-    server: options.server,
-    encryption: encryption && !quick,
-    ...keys,
-    onNotice: output.notice,
-  })
-  const report = (good: boolean) =>
-    reportMetrics(options.metricsFile, options.server, backups.storages.slice(0, 1), output, () =>
-      good && !quick ? { lastVerified: nowSeconds() } : {},
-    )
+  const backups = await openChosen(chosen, { ...keys, onFallback, onNotice: output.notice })
   try {
-    if (all) {
-      const code = await verifyAll(backups, options.server, verify, invocation)
-      await report(code === EXIT.GOOD)
-      return code
-    }
     const onCopy = (storage: Storage, snapshot: Snapshot, one: Verification) =>
-      remember(storage, snapshot, one, invocation)
+      remember(chosen.stateFolder, storage, snapshot, one, invocation)
     const found = await backups.verify(id ?? 'latest', { ...verify, onCopy })
+    noteFound(found, note)
     output.result('verification', found, textOf(found))
     if (found.status === 'damaged' && !output.json) {
-      process.stderr.write(`millrace: snapshot ${found.id} is damaged; use another one\n`)
+      output.complain(`snapshot ${found.id} is damaged; use another one`)
     }
-    await report(found.status === 'ok' && fallbacks === 0)
+    await report(backups, found.status === 'ok' && fallbacks === 0)
     // One copy is good, and another one is not.
     return found.status === 'ok' && fallbacks > 0 ? EXIT.INCOMPLETE : EXIT_OF[found.status]
   } finally {
@@ -111,11 +127,19 @@ export async function verifyCommand(
   }
 }
 
+function noteFound(
+  { id, status, reason, bytes, storedBytes, elapsedMs }: Verification,
+  note: RecordedInvocation['note'],
+) {
+  note({ id, storedBytes, elapsedMs, ...(bytes !== undefined && { bytes }) })
+  if (status !== 'ok') note({ error: { code: status.toUpperCase(), message: reason ?? '' } })
+}
+
 async function verifyAll(
   backups: Backups,
-  server: string,
+  { server, stateFolder }: Chosen,
   options: VerifyOptions,
-  invocation: Invocation,
+  invocation: RecordedInvocation,
 ): Promise<number> {
   const { output } = invocation
   const snapshots = await listSnapshots(backups.storage, server, options.signal)
@@ -123,38 +147,38 @@ async function verifyAll(
   let code: number = EXIT.GOOD
   for await (const found of backups.verifyAll(options)) {
     counts[found.status] += 1
-    code = graver(code, found.status === 'failed' ? exitCodeOf(found.error) : EXIT_OF[found.status])
+    code = gravest([code, found.status === 'failed' ? exitCodeOf(found.error) : EXIT_OF[found.status]])
     const snapshot = snapshots.find((one) => one.id === found.id)
-    if (found.status !== 'failed' && snapshot) await remember(backups.storage, snapshot, found, invocation)
+    if (found.status !== 'failed' && snapshot) await remember(stateFolder, backups.storage, snapshot, found, invocation)
     output.result('verification', fieldsOf(found), textOf(found))
   }
   const said = Object.entries(counts).filter(([status, count]) => count > 0 || status === 'ok')
   const all = Object.values(counts).reduce((sum, count) => sum + count, 0)
-  output.result(
-    'summary',
-    { snapshots: all, ...counts },
-    `${formatCount(all, 'snapshot')}: ${said.map(([status, count]) => `${count} ${status}`).join(', ')}`,
-  )
+  const text = `${formatCount(all, 'snapshot')}: ${said.map(([status, count]) => `${count} ${status}`).join(', ')}`
+  if (counts.ok < all) invocation.note({ error: { code: 'NOT_ALL_GOOD', message: text } })
+  output.result('summary', { snapshots: all, ...counts }, text)
   return code
 }
 
-function graver(one: number, two: number): number {
-  return GRAVITY.indexOf(two) > GRAVITY.indexOf(one) ? two : one
-}
-
-function fieldsOf(found: VerificationOrError): object {
+function fieldsOf(found: VerificationOrError): EventFields<'verification'> {
   if (found.status !== 'failed') return found
   const { code } = found.error as { code?: unknown }
-  return { id: found.id, status: 'failed', reason: found.error.message, ...(code === undefined ? {} : { code }) }
+  return { id: found.id, status: 'failed', reason: found.error.message, ...(typeof code === 'string' ? { code } : {}) }
 }
 
 /** What was found is still good when it cannot be noted. */
-async function remember(storage: Storage, snapshot: Snapshot, found: Verification, { output }: Invocation) {
+async function remember(
+  stateFolder: string,
+  storage: Storage,
+  snapshot: Snapshot,
+  found: Verification,
+  { output }: Invocation,
+) {
   try {
-    await new VerifyNotes(defaultStateFolder(), storage.location).remember(snapshot, found)
+    await new VerifyNotes(stateFolder, storage.location).remember(snapshot, found)
   } catch (error) {
     if (output.json) return
-    process.stderr.write(`Note: the result could not be noted for \`millrace list\`: ${(error as Error).message}\n`)
+    output.notice(`The result could not be noted for \`millrace list\`: ${(error as Error).message}`)
   }
 }
 

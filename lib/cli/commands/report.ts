@@ -1,0 +1,121 @@
+import { randomBytes } from 'node:crypto'
+import { open, rename, rm } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import type { Command } from 'commander'
+import { StorageError } from '../../../adapters/errors.ts'
+import type { LoadedConfig } from '../../config/load.ts'
+import { hasDestination, hasServer, serverSettings } from '../../config/settings.ts'
+import { parseDuration } from '../../duration.ts'
+import { BackupError } from '../../errors.ts'
+import { collectReport, type ReportPlace, type ReportStore } from '../../report/collect.ts'
+import { buildReport, type ReportModel } from '../../report/model.ts'
+import { renderReport } from '../../report/page.ts'
+import { chooseAll, openStore, type PlaceOptions } from '../configured.ts'
+import { EXIT } from '../exit-codes.ts'
+import { formatCount } from '../format.ts'
+import { type KeepOptions, policyOf, withKeep } from '../keep-options.ts'
+import { wholeNumber, withStores } from '../options.ts'
+import type { Output } from '../output.ts'
+import type { Invocation, Runner } from '../run.ts'
+import { policyFor } from './prune.ts'
+
+const DEFAULT_FILE = 'report.html'
+
+/** Adds `millrace report`. */
+export function addReport(program: Command, run: Runner): void {
+  withKeep(withStores(program.command('report'), '--from'), wholeNumber)
+    .description('Write a page about the backups. Nothing is opened, so no password is needed.')
+    .option('--server <name>', 'only this server (default: all of the config, or all that the stores have)')
+    .option('-o, --output <file>', `where to write it (default: ${DEFAULT_FILE}); replaced at once`)
+    .option(
+      '--max-age <time>',
+      'a newest snapshot that is older (90m, 26h, 7d) is shown as a problem (default: maxAge of the config)',
+    )
+    .addHelpText(
+      'after',
+      `
+The --keep options say which policy to show; without one it is the config's, else the default of \`millrace prune\`.
+With --json the model of the page goes to stdout, and the page is written where -o says so.
+
+Examples:
+  $ millrace report -o /var/www/backups.html
+  $ millrace report --from file:///mnt/backups -o /var/www/backups.html
+  $ millrace report --from file:///mnt/backups --server survival --max-age 26h --keep-daily 30 --keep-monthly 12`,
+    )
+    .action((options) => run(options, (invocation) => reportCommand(options, invocation)))
+}
+
+interface ReportOptions extends KeepOptions, PlaceOptions {
+  output?: string
+  maxAge?: string
+}
+
+/** Writes the page, or shows its model. Exit code 3: some of the stores could not be read. */
+export async function reportCommand(options: ReportOptions, { output, signal }: Invocation): Promise<number> {
+  policyOf(options)
+  if (options.maxAge !== undefined) parseDuration(options.maxAge)
+  const chosen = await chooseAll(options, output)
+  const { loaded, stateFolder } = chosen[0] as (typeof chosen)[number]
+  const settingsOf = (server: string) => {
+    const settings = loaded && hasServer(loaded, server) ? serverSettings(loaded, server) : undefined
+    return { policy: policyFor(options, settings?.retention), maxAge: options.maxAge ?? settings?.maxAge }
+  }
+  const opened = new Map<string, ReportStore>()
+  let model: ReportModel
+  try {
+    const places: ReportPlace[] = []
+    for (const { server, stores } of chosen) {
+      for (const one of stores) if (!opened.has(one)) opened.set(one, await tryToOpen(loaded, one))
+      places.push({ server, stores: stores.map((one) => opened.get(one) as ReportStore) })
+    }
+    model = buildReport(await collectReport(places, { settingsOf, stateFolder, now: new Date(), signal }))
+  } finally {
+    for (const one of opened.values()) if ('storage' in one) await one.storage.close()
+  }
+  return deliver(model, options, output)
+}
+
+/** A destination whose secret or whose server is not to be had is a problem to show, and no reason to show none. */
+async function tryToOpen(loaded: LoadedConfig | undefined, store: string): Promise<ReportStore> {
+  try {
+    return { storage: await openStore(loaded, store) }
+  } catch (error) {
+    if (!loaded || !hasDestination(loaded, store)) throw error
+    if (!(error instanceof BackupError || error instanceof StorageError)) throw error
+    return { location: store, problem: error.message }
+  }
+}
+
+async function deliver(model: ReportModel, options: ReportOptions, output: Output): Promise<number> {
+  const { servers, unreadable } = model
+  const problems = new Map(unreadable.map(({ location, reason }) => [location, reason]))
+  for (const { location, problem } of servers.flatMap(({ stores }) => stores)) {
+    if (problem !== null) problems.set(location, problem)
+  }
+  for (const [location, reason] of problems) {
+    output.warning({ kind: 'store', path: location, message: `${location} could not be read: ${reason}` })
+  }
+  const file = options.output ?? (output.json ? undefined : DEFAULT_FILE)
+  if (file !== undefined) await replaceFile(resolve(file), renderReport(model))
+  const states = servers.map(({ server, state }) => `\n  ${server}: ${state}`).join('')
+  output.result('report', model, `Wrote ${file}: ${formatCount(servers.length, 'server')}${states}`)
+  return problems.size > 0 ? EXIT.INCOMPLETE : EXIT.GOOD
+}
+
+/** Whoever reads the file meanwhile sees the old page or the new one. @throws BackupError TARGET. */
+async function replaceFile(file: string, text: string): Promise<void> {
+  const partial = `${file}.${randomBytes(6).toString('hex')}`
+  try {
+    const handle = await open(partial, 'wx', 0o644)
+    try {
+      await handle.writeFile(text)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await rename(partial, file)
+  } catch (cause) {
+    await rm(partial, { force: true }).catch(() => {})
+    throw new BackupError('TARGET', `The report ${file} cannot be written: ${(cause as Error).message}.`, { cause })
+  }
+}

@@ -1,0 +1,98 @@
+import { findOAuthCredentials, type OAuthStore } from '../../adapters/credentials.ts'
+import { withBandwidth } from '../../adapters/layers/index.ts'
+import { openStorage, type StorageConfig } from '../../adapters/open.ts'
+import type { Storage } from '../../adapters/storage.ts'
+import { BackupError } from '../errors.ts'
+import type { LoadedConfig } from './load.ts'
+import { pathFrom } from './paths.ts'
+import { resolvePassword } from './secret.ts'
+import { destinationConfig } from './settings.ts'
+
+/** The fields of a destination that say where a secret is. */
+const SECRETS = [
+  'accessKeyId',
+  'secretAccessKey',
+  'sessionToken',
+  'clientId',
+  'clientSecret',
+  'refreshToken',
+  'keyId',
+  'applicationKey',
+] as const
+
+/**
+ * Opens a destination of the config, with its limits of bandwidth. Its secrets are read now.
+ * @throws BackupError USAGE for a name that is not there, and for a secret that cannot be read; StorageError INVALID.
+ */
+export async function openDestination(loaded: LoadedConfig, name: string): Promise<Storage> {
+  const { bandwidth, readBandwidth } = destinationConfig(loaded, name)
+  const storage = await openStorage(await storageConfigOf(loaded, name))
+  if (bandwidth === undefined && readBandwidth === undefined) return storage
+  return withBandwidth(storage, { writeBytesPerSecond: bandwidth, readBytesPerSecond: readBandwidth })
+}
+
+/**
+ * What `openStorage` takes for a destination: paths absolute, secrets as themselves. Keep it from logs.
+ * @throws BackupError USAGE, StorageError INVALID when nobody has signed in.
+ */
+export async function storageConfigOf(loaded: LoadedConfig, name: string): Promise<StorageConfig> {
+  const destination = destinationConfig(loaded, name)
+  const { bandwidth: _, readBandwidth: __, ...given } = { ...destination, ...(await secretsOf(loaded, name)) }
+  switch (given.provider) {
+    case 'filesystem':
+      return { ...given, root: pathFrom(loaded.folder, given.root) }
+    case 'google-drive': {
+      const { endpoint, clientId, clientSecret, refreshToken, ...rest } = given
+      const signIn = refreshToken === undefined ? kept('google-drive') : { clientId, clientSecret, refreshToken }
+      if (signIn.clientSecret === undefined) {
+        throw new BackupError(
+          'USAGE',
+          `destinations.${name}: Google wants the secret of the app as well. Sign in again, or give clientSecret.`,
+        )
+      }
+      return clean({
+        ...rest,
+        ...(signIn as { clientId: string; clientSecret: string; refreshToken: string }),
+        endpoints: endpoint === undefined ? undefined : { api: endpoint, token: endpoint },
+      })
+    }
+    case 'dropbox':
+      return clean(given.refreshToken === undefined ? { ...given, ...kept('dropbox') } : given)
+    default:
+      return clean(given) as StorageConfig
+  }
+}
+
+/** Where each secret of a destination is, and what it is called in errors. */
+export function secretReferences(
+  loaded: LoadedConfig,
+  name: string,
+): { field: (typeof SECRETS)[number]; reference: string; what: string }[] {
+  const destination = destinationConfig(loaded, name) as Partial<Record<(typeof SECRETS)[number], string>>
+  return SECRETS.flatMap((field) => {
+    const reference = destination[field]
+    return reference === undefined ? [] : [{ field, reference, what: `destinations.${name}.${field}` }]
+  })
+}
+
+async function secretsOf(
+  loaded: LoadedConfig,
+  name: string,
+): Promise<Partial<Record<(typeof SECRETS)[number], string>>> {
+  const found: Partial<Record<(typeof SECRETS)[number], string>> = {}
+  for (const { field, reference, what } of secretReferences(loaded, name)) {
+    found[field] = await resolvePassword(reference, { folder: loaded.folder, what })
+  }
+  return found
+}
+
+function kept(store: OAuthStore) {
+  return findOAuthCredentials(store)
+}
+
+/** The adapters tell a setting that is undefined from one that is not there. */
+function clean<T extends object>(settings: T): StorageConfig {
+  return Object.fromEntries(
+    Object.entries(settings).filter(([, value]) => value !== undefined),
+  ) as unknown as StorageConfig
+}

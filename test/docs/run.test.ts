@@ -54,7 +54,7 @@ function lines({ language, line, text }: Block, home: string, here: (text: strin
 /** A home with a small server in `srv/minecraft`, its world also as `world` and `world.tar` where the shell begins. */
 function sandbox(t: TestContext): string {
   const home = tempFolder(t)
-  for (const folder of ['bin', 'mnt/backups', 'etc/millrace', 'var/lib', 'tmp', 'srv/minecraft', 'work']) {
+  for (const folder of ['bin', 'mnt/backups', 'etc/millrace', 'var/lib', 'var/www', 'tmp', 'srv/minecraft', 'work']) {
     mkdirSync(join(home, folder), { recursive: true })
   }
   for (const world of ['srv/minecraft/world', 'work/world']) {

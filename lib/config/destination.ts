@@ -153,4 +153,5 @@ export const destinationSchema = z.discriminatedUnion('provider', [
   filesystemSchema,
 ])
 
+/** A destination as the config has it. */
 export type DestinationConfig = z.output<typeof destinationSchema>

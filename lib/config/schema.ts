@@ -160,6 +160,7 @@ export const configSchema = z
 
 /** The file as it is written, with sizes and rates as numbers, and secrets as where they are. */
 export type Config = z.output<typeof configSchema>
+/** A server as the config has it, without what `defaults` say. */
 export type ServerConfig = z.output<typeof serverSchema>
 export type EncryptionConfig = z.output<typeof encryptionSchema>
 export type ScheduleConfig = z.output<typeof scheduleSchema>

@@ -124,6 +124,19 @@ describe('what stands in backquotes in the documents', () => {
   })
 })
 
+describe('the constants that the documents name', () => {
+  it('are in the code', () => {
+    const code = globSync(['transforms/*.ts', 'adapters/**/*.ts', 'lib/**/*.ts'], { cwd: ROOT })
+      .map((path) => readFileSync(join(ROOT, path), 'utf8'))
+      .join('\n')
+    const named = documents.flatMap(({ path, spans }) =>
+      spans.filter(({ text }) => /^[A-Z_]+_(?:BYTES|MS)$/.test(text)).map(({ text }) => ({ path, text })),
+    )
+    assert.ok(named.length >= 6)
+    for (const { path, text } of named) assert.match(code, new RegExp(`\\bconst ${text} = `), `${path}: ${text}`)
+  })
+})
+
 /** Commands that the config's fields speak of, and that are on their way. */
 const COMING = new Set(['schedule', 'init', 'doctor', 'install-timer'])
 

@@ -132,7 +132,12 @@ export function parseStorageUrl(text: string | URL): StorageConfig {
   const schemes = Object.keys(SCHEMES)
     .map((scheme) => `${scheme}//`)
     .join(', ')
-  if (!URL.canParse(String(text))) throw invalid(`This is not a URL. A storage URL begins with one of ${schemes}.`)
+  if (!URL.canParse(String(text))) {
+    const folder = /^[~./]/.test(String(text))
+      ? ' A folder is written file:///srv/backups, with its absolute path.'
+      : ''
+    throw invalid(`This is not a URL. A storage URL begins with one of ${schemes}.${folder}`)
+  }
   const url = new URL(String(text))
   const parse = SCHEMES[url.protocol]
   if (!parse) throw invalid(`The scheme ${url.protocol} is not known. A storage URL begins with one of ${schemes}.`)

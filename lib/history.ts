@@ -9,7 +9,9 @@ import { createInterface } from 'node:readline'
 // which is read all the same. What can be lost is the line of a process that was halted between opening the file and
 // writing to it, for so long that the file was filled, renamed and removed meanwhile: thousands of runs.
 
+/** The commands that record their runs. */
 export type RunCommand = 'backup' | 'prune' | 'verify' | 'restore'
+/** How a run ended; `incomplete`: done, but something is missing. */
 export type RunOutcome = 'ok' | 'incomplete' | 'failed' | 'interrupted'
 
 /** What came of one run of a command for one server. */
@@ -131,8 +133,7 @@ async function asideIn(folder: string): Promise<string[]> {
 
 /**
  * Reads the log lazily, oldest run first. Lines that are torn, or that something else has written, are skipped.
- * @param options.server only its runs.
- * @param options.since only runs that ended then or later.
+ * @param only `server`: only its runs; `since`: only runs that ended then or later.
  * @throws the error of node:fs when a file is there and cannot be read; no log is no runs.
  */
 export async function* readRuns(

@@ -65,6 +65,7 @@ describe('openStorage', () => {
       await assert.rejects(openStorage(url), isInvalid, url)
     }
     await assert.rejects(openStorage('ftp://host/path'), /file:\/\/, s3:\/\//)
+    await assert.rejects(openStorage('./backups'), /file:\/\/\/srv\/backups/)
   })
 
   it('refuses S3 settings that contradict each other, and repeats no secret', async () => {

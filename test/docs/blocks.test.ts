@@ -19,6 +19,7 @@ const GIVEN: Record<string, string> = {
   backups: "import('millrace').Backups",
   storage: "import('millrace/adapters').Storage",
   password: 'string',
+  lines: 'AsyncIterable<string>',
   keyId: 'string',
   applicationKey: 'string',
 }
@@ -110,7 +111,8 @@ describe('what stands in backquotes in the documents', () => {
     for (const { path, spans } of documents) {
       for (const { text, line } of spans) {
         const [, first] = /^(?:npx )?millrace ([a-z][a-z-]*)/.exec(text) ?? []
-        if (first !== undefined && !commands.has(first)) wrong.push(`${path}:${line}: millrace has no ${first}`)
+        if (first !== undefined && !commands.has(first) && !COMING.has(first))
+          wrong.push(`${path}:${line}: millrace has no ${first}`)
         const isOurs = first !== undefined || /^--[a-z]/.test(text) || commands.has(text.split(' ')[0] as string)
         if (!isOurs) continue
         for (const [option] of text.matchAll(/(?<=^|[\s[])--[a-z][a-z-]+/g)) {
@@ -121,6 +123,22 @@ describe('what stands in backquotes in the documents', () => {
     assert.equal(wrong.join('\n'), '')
   })
 })
+
+describe('the constants that the documents name', () => {
+  it('are in the code', () => {
+    const code = globSync(['transforms/*.ts', 'adapters/**/*.ts', 'lib/**/*.ts'], { cwd: ROOT })
+      .map((path) => readFileSync(join(ROOT, path), 'utf8'))
+      .join('\n')
+    const named = documents.flatMap(({ path, spans }) =>
+      spans.filter(({ text }) => /^[A-Z_]+_(?:BYTES|MS)$/.test(text)).map(({ text }) => ({ path, text })),
+    )
+    assert.ok(named.length >= 6)
+    for (const { path, text } of named) assert.match(code, new RegExp(`\\bconst ${text} = `), `${path}: ${text}`)
+  })
+})
+
+/** Commands that the config's fields speak of, and that are on their way. */
+const COMING = new Set(['schedule', 'init', 'doctor', 'install-timer'])
 
 /** Options of other programs that the documents speak of, and `--keep` for all that begin so. */
 const FOREIGN = new Set(['--max-semi-space-size', '--stream-size', '--keep'])

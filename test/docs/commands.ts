@@ -1,4 +1,4 @@
-import { CommanderError } from 'commander'
+import { type Command, CommanderError } from 'commander'
 import { buildProgram } from '../../lib/cli/main.ts'
 
 /** What may stand before it: programs that run others, their options, variables, and the fields of a crontab. */
@@ -48,9 +48,11 @@ export async function refusal(args: readonly string[]): Promise<string | undefin
 /** Every option of every command, as `--name`. */
 export function allOptions(): Set<string> {
   const options = new Set(['--help', '--version'])
-  for (const command of buildProgram(async () => {}).commands) {
+  const add = (command: Command) => {
     for (const { long } of command.options) if (long) options.add(long)
+    for (const sub of command.commands) add(sub)
   }
+  add(buildProgram(async () => {}))
   return options
 }
 

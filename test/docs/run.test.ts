@@ -4,9 +4,10 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { createCipheriv, createHash, pbkdf2Sync, randomBytes } from 'node:crypto'
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { describe, it, type TestContext } from 'node:test'
+import { after, describe, it, type TestContext } from 'node:test'
 import { serveMinecraft } from '../fakes/minecraft.ts'
 import { BIN } from '../support/cli.ts'
 import { NO_READER, python } from '../support/tools.ts'
@@ -16,6 +17,10 @@ import { type Block, DOCUMENTS, ROOT, readDocument, withSources } from './markdo
 const runnable = DOCUMENTS.map((path) => readDocument(path).blocks.filter(({ marker }) => marker === 'run')).filter(
   (blocks) => blocks.length > 0,
 )
+
+/** The command starts some 50 times. */
+const compiled = mkdtempSync(join(tmpdir(), 'millrace-compiled-'))
+after(() => rmSync(compiled, { recursive: true, force: true }))
 
 describe('what the documents tell people to type', { concurrency: 2, skip: NO_READER }, () => {
   it('is there', () => assert.ok(runnable.length >= 3))
@@ -49,7 +54,7 @@ function lines({ language, line, text }: Block, home: string, here: (text: strin
 /** A home with a small server in `srv/minecraft`, its world also as `world` and `world.tar` where the shell begins. */
 function sandbox(t: TestContext): string {
   const home = tempFolder(t)
-  for (const folder of ['bin', 'mnt/backups', 'etc/millrace', 'var/lib', 'tmp', 'srv/minecraft', 'work']) {
+  for (const folder of ['bin', 'mnt/backups', 'etc/millrace', 'var/lib', 'var/www', 'tmp', 'srv/minecraft', 'work']) {
     mkdirSync(join(home, folder), { recursive: true })
   }
   for (const world of ['srv/minecraft/world', 'work/world']) {
@@ -95,7 +100,7 @@ function bash(script: string, home: string): Promise<{ code: number | null; said
     MILLRACE_PASSWORD: '…',
     // Where the checkout is, for blocks that need a file of it.
     CHECKOUT: ROOT,
-    NODE_COMPILE_CACHE: join(home, 'tmp/compiled'),
+    NODE_COMPILE_CACHE: compiled,
   }
   const child = spawn('bash', ['-c', script], { cwd: join(home, 'work'), env, stdio: ['ignore', 'pipe', 'pipe'] })
   let said = ''

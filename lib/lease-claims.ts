@@ -18,6 +18,12 @@ const ID = /^\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}Z-[0-9a-f]{16}$/
 const CLAIM_SUFFIX = '.claim'
 const BEAT_SUFFIX = '.beat'
 const OWNER_MAX_CHARS = 200
+/** Of a claim that another account has written and we may not read: nothing tells when it is dead. */
+const UNREADABLE: ClaimFacts = {
+  owner: 'someone whose claim may not be read with this key',
+  since: 'an unknown time',
+  ttlMs: Number.POSITIVE_INFINITY,
+}
 
 export type ClaimState = 'candidate' | 'held' | 'released'
 
@@ -38,6 +44,7 @@ export interface ClaimFacts {
   owner: string
   /** ISO time, by the claimant's clock. */
   since: string
+  /** Infinity: not known. */
   ttlMs: number
 }
 
@@ -162,7 +169,8 @@ export class Claims {
       const holder = await this.#holder(signal)
       if (holder === id) return true
       if (holder === null) continue
-      if (!this.#dead.has(holder) && (await this.#facts(holder, signal))) return null
+      // Of one that may not be read it is not known whose it is; nobody else who lives was found in the listing.
+      if (holder !== undefined && !this.#dead.has(holder) && (await this.#facts(holder, signal))) return null
       await this.#storage.delete(this.#mark, { signal })
     }
   }
@@ -176,6 +184,7 @@ export class Claims {
     const known = this.#watched.get(id)
     const facts = known?.facts ?? (await this.#facts(id, signal))
     if (!facts) return undefined
+    if (facts === UNREADABLE) return { id, ...facts, state: 'held', alive: true, recent: true }
     const beat = await readSmall(this.#storage, this.#beat(id), { signal })
     const state = stateOf(beat)
     const limit = ttlOf(state, facts.ttlMs) * GRACE
@@ -194,12 +203,27 @@ export class Claims {
   }
 
   async #facts(id: string, signal: AbortSignal | undefined): Promise<ClaimFacts | null> {
-    const text = await readSmall(this.#storage, this.#claim(id), { signal })
+    const text = await this.#read(this.#claim(id), signal)
+    if (text === undefined) return UNREADABLE
     return text === null ? null : parseFacts(text)
   }
 
-  #holder(signal: AbortSignal | undefined): Promise<string | null> {
-    return readSmall(this.#storage, this.#mark, { signal })
+  /** @returns undefined: it may not be read. null: there is none. */
+  #holder(signal: AbortSignal | undefined): Promise<string | null | undefined> {
+    return this.#read(this.#mark, signal)
+  }
+
+  /**
+   * @returns undefined for what another account has written and this one may not read, as a bucket's owner may not where
+   * the writer's object is private.
+   */
+  async #read(key: string, signal: AbortSignal | undefined): Promise<string | null | undefined> {
+    try {
+      return await readSmall(this.#storage, key, { signal })
+    } catch (error) {
+      if (hasCode(error, 'ACCESS_DENIED')) return undefined
+      throw error
+    }
   }
 
   #claim(id: string): string {

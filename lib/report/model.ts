@@ -36,6 +36,7 @@ export interface ServerFacts {
   runs: readonly RecordedRun[]
 }
 
+/** What is known when a report is made. */
 export interface ReportFacts {
   /** The time that ages are reckoned from. */
   now: Date
@@ -105,6 +106,7 @@ export interface MonthRow {
   remove: number
 }
 
+/** What the page says of one server. */
 export interface ServerReport {
   server: string
   state: State

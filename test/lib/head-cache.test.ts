@@ -135,7 +135,7 @@ test('list shows the level without a password, - where it is not known, and --lo
   assert.equal((await millrace([...list, '--long'], bare)).code, 2)
   assert.match(
     (await millrace([...list, '--long'], { env })).stdout.toString(),
-    / folder +live +1 +7\.50 KiB +0 +complete/,
+    / 7\.50 KiB +\d\.\d\d +1 +0 +folder +live +complete/,
   )
   assert.match((await millrace(list, bare)).stdout.toString(), / folder +live +complete/)
   const wrong = await millrace([...list, '--password-file', '/dev/null'], bare)

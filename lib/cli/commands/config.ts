@@ -90,7 +90,7 @@ export async function configCheckCommand(
     servers: serverNames(loaded).map((name) => serverSettings(loaded, name)),
     destinations: Object.entries(config.destinations).map(([name, one]) => ({ name, provider: one.provider })),
   }
-  output.result('config', fields, textOf(loaded, options.secrets === true && codes.length === 0))
+  output.result('config', fields, textOf(loaded, options.secrets ? codes.length : undefined))
   return gravest(codes)
 }
 
@@ -112,7 +112,8 @@ function secretsOf(loaded: LoadedConfig): (() => Promise<unknown>)[] {
   ]
 }
 
-function textOf(loaded: LoadedConfig, areSecretsRead: boolean): string {
+/** @param unread how many secrets cannot be read; undefined where they were not looked at. */
+function textOf(loaded: LoadedConfig, unread: number | undefined): string {
   const servers = serverNames(loaded).map((name) => {
     const { source, destinations, schedule, retention, prune, maxAge, encryption } = serverSettings(loaded, name)
     return [
@@ -145,8 +146,13 @@ function textOf(loaded: LoadedConfig, areSecretsRead: boolean): string {
     '',
     formatTable(['DESTINATION', 'PROVIDER', 'WHERE', 'LIMITS'], destinations),
     '',
-    `${loaded.file} is good: ${formatCount(servers.length, 'server')}, ${formatCount(destinations.length, 'destination')}.${areSecretsRead ? ' All secrets can be read.' : ''}`,
+    `${loaded.file} is good: ${formatCount(servers.length, 'server')}, ${formatCount(destinations.length, 'destination')}.${secretsText(unread)}`,
   ].join('\n')
+}
+
+function secretsText(unread: number | undefined): string {
+  if (unread === undefined) return ''
+  return unread === 0 ? ' All secrets can be read.' : ` But ${formatCount(unread, 'secret')} cannot be read.`
 }
 
 function scheduleText(schedule: ScheduleConfig | undefined): string {

@@ -13,6 +13,7 @@ import { addPin, addUnpin } from './commands/pin.ts'
 import { addPrune } from './commands/prune.ts'
 import { addRestore } from './commands/restore.ts'
 import { addResumeSaving } from './commands/resume-saving.ts'
+import { addSchedule } from './commands/schedule.ts'
 import { addStatus } from './commands/status.ts'
 import { addVerify } from './commands/verify.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
@@ -26,6 +27,7 @@ const COMMANDS = [
   addConfig,
   addList,
   addStatus,
+  addSchedule,
   addResumeSaving,
   addInspect,
   addRestore,

@@ -7,6 +7,7 @@ import { addCheck } from './commands/check.ts'
 import { addConfig } from './commands/config.ts'
 import { addDecrypt, addEncrypt } from './commands/crypt.ts'
 import { addInspect } from './commands/inspect.ts'
+import { addInstallTimer } from './commands/install-timer.ts'
 import { addList } from './commands/list.ts'
 import { addLogin } from './commands/login.ts'
 import { addPin, addUnpin } from './commands/pin.ts'
@@ -28,6 +29,7 @@ const COMMANDS = [
   addList,
   addStatus,
   addSchedule,
+  addInstallTimer,
   addResumeSaving,
   addInspect,
   addRestore,

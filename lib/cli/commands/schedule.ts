@@ -52,10 +52,13 @@ export async function scheduleCommand(options: ScheduleOptions, { output, signal
   const { parallel = 1, server: servers = [], runNow = false } = options
   if (!(parallel >= 1)) throw new BackupError('USAGE', '--parallel must be a whole number, 1 or more.')
   const loaded = await loadedOf(options, output)
+  const show = (event: SchedulerEvent) => output.result(event.event, eventFields(event), eventText(event))
+  // The first runs begin while the daemon starts, and are told of after it.
+  let early: SchedulerEvent[] | undefined = []
   const daemon = new Daemon({
     ...{ loaded, servers, parallel, runNow },
     runner: createChildRunner([process.execPath, process.argv[1] as string]),
-    onEvent: (event: SchedulerEvent) => output.result(event.event, eventFields(event), eventText(event)),
+    onEvent: (event: SchedulerEvent) => (early ? early.push(event) : show(event)),
     onProblem: (error) => output.warning({ kind: 'schedule', path: '', message: error.message }),
   })
   const log = (event: string, fields: object, text: string) => {
@@ -80,6 +83,8 @@ export async function scheduleCommand(options: ScheduleOptions, { output, signal
     const fields = { pid: process.pid, config: loaded.file, port: port ?? null, jobs: jobsOf(daemon) }
     const page = port === undefined ? '' : `, status on http://127.0.0.1:${port}/`
     log('daemon-start', fields, `millrace schedule, pid ${process.pid}, by ${loaded.file}${page}\n${tableOf(daemon)}`)
+    for (const event of early) show(event)
+    early = undefined
     await new Promise<void>((resolve) => {
       if (signal.aborted) resolve()
       else signal.addEventListener('abort', () => resolve(), { once: true })

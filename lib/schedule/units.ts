@@ -70,7 +70,7 @@ function serviceText(loaded: LoadedConfig, job: Job, { command, scope, environme
   const isSystem = scope === 'system'
   const folders = destinationFolders(loaded, settings)
   const needed = typeof settings.source === 'string' ? [settings.source, ...folders] : folders
-  const args = job.args.filter((one) => one !== '--json')
+  const [program, ...args] = [...command, ...job.args.filter((one) => one !== '--json')] as [string, ...string[]]
   return lines([
     MARK,
     '[Unit]',
@@ -80,7 +80,7 @@ function serviceText(loaded: LoadedConfig, job: Job, { command, scope, environme
     '',
     '[Service]',
     'Type=oneshot',
-    `ExecStart=${[...command, ...args].map(argument).join(' ')}`,
+    `ExecStart=${[programWord(program), ...args.map(argument)].join(' ')}`,
     '# 7: done; the lock of the store defers some deletes.',
     'SuccessExitStatus=7',
     ...(loaded.config.stateFolder === undefined
@@ -169,6 +169,15 @@ function secretText(loaded: LoadedConfig, { encryption, quiesce, destinations }:
 
 function lines(all: readonly string[]): string {
   return `${all.join('\n')}\n`
+}
+
+/** The program of ExecStart: no variable is looked for in it. @throws BackupError USAGE for a path that systemd refuses. */
+function programWord(path: string): string {
+  if (!/["'\\]/.test(path)) return pathWord(path)
+  throw new BackupError(
+    'USAGE',
+    `systemd starts no program whose path has quotes or backslashes, as ${path} does. Use Node from another place.`,
+  )
 }
 
 /** An argument of ExecStart, as systemd.service(5) has it. */

@@ -6,6 +6,9 @@ import type { Reason } from './plan.ts'
 import type { JobView } from './scheduler.ts'
 import type { Outcome } from './state.ts'
 
+/** As for `millrace status`. */
+const FUTURE_MS = 10 * 60_000
+
 /** What is to be seen of a job from outside. Times are texts of ISO 8601; null where there is none. */
 export interface JobHealth {
   job: JobKind
@@ -73,7 +76,9 @@ function problemsOf({ job, state }: JobView, maxAge: string | undefined, now: nu
   }
   if (job.kind === 'backup' && maxAge !== undefined) {
     const { succeededAt } = state
-    if (succeededAt === undefined) problems.push('There is no snapshot that is known of.')
+    // One that is dated in the future was made by a clock that was wrong, and would hide that none has come since.
+    if (succeededAt === undefined || succeededAt > now + FUTURE_MS)
+      problems.push('There is no snapshot that is known of.')
     else if (now - succeededAt > parseDuration(maxAge)) problems.push(`The newest snapshot is older than ${maxAge}.`)
   }
   return problems

@@ -18,13 +18,13 @@ export function timeText(at: number): string {
 export function eventFields(event: SchedulerEvent): Record<string, unknown> {
   const time = new Date(event.time).toISOString()
   switch (event.event) {
-    case 'clock':
+    case 'clock-step':
       return { time, byMs: event.byMs }
-    case 'plan': {
+    case 'run-planned': {
       const { server, job, at, due, reason } = event
       return { time, server, job, at: isoOf(at), due: isoOf(due), reason }
     }
-    case 'skip': {
+    case 'run-skipped': {
       const { server, job, due, why } = event
       return { time, server, job, due: isoOf(due), why }
     }
@@ -33,7 +33,7 @@ export function eventFields(event: SchedulerEvent): Record<string, unknown> {
       return { time, server, job, due: isoOf(due), reason }
     }
     default: {
-      const { server, job, outcome, meaning, durationMs, result, next } = event
+      const { server, job, outcome, meaning, elapsedMs, result, next } = event
       const { exitCode, signal, snapshot, verified, warnings, error } = result
       return {
         ...{
@@ -44,7 +44,7 @@ export function eventFields(event: SchedulerEvent): Record<string, unknown> {
           exitCode,
           signal: signal ?? null,
           meaning,
-          durationMs: Math.round(durationMs),
+          elapsedMs: Math.round(elapsedMs),
         },
         warnings,
         ...(snapshot === undefined
@@ -61,15 +61,15 @@ export function eventFields(event: SchedulerEvent): Record<string, unknown> {
 /** The same as a line for people. */
 export function eventText(event: SchedulerEvent): string {
   const line = (text: string) => `${timeText(event.time)} ${text}`
-  if (event.event === 'clock') {
+  if (event.event === 'clock-step') {
     const by = formatDuration(Math.abs(event.byMs))
     return line(event.byMs < 0 ? `the clock was set back by ${by}` : `${by} are gone: a sleep, or the clock was set`)
   }
   const who = `${event.server} ${event.job}`
   switch (event.event) {
-    case 'plan':
+    case 'run-planned':
       return line(`${who}: ${planText(event)}`)
-    case 'skip':
+    case 'run-skipped':
       return line(
         event.why === 'missed'
           ? `${who}: ${timeText(event.due)} was missed, and is left out`
@@ -87,9 +87,9 @@ export function planText({ at, reason }: Pending): string {
   return `next ${timeText(at)}${reason === 'schedule' ? '' : `, ${REASONS[reason]}`}`
 }
 
-function endText({ meaning, durationMs, result, next }: SchedulerEvent & { event: 'run-end' }): string {
+function endText({ meaning, elapsedMs, result, next }: SchedulerEvent & { event: 'run-end' }): string {
   const { exitCode, snapshot, verified, warnings, error } = result
-  const parts = [`${meaning} (exit code ${exitCode ?? 'none'}) in ${formatDuration(durationMs)}`]
+  const parts = [`${meaning} (exit code ${exitCode ?? 'none'}) in ${formatDuration(elapsedMs)}`]
   if (snapshot) {
     const { id, bytes, storedBytes } = snapshot
     parts.push(`${id}, ${formatBytes(bytes)} -> ${formatBytes(storedBytes)} (ratio ${formatRatio(bytes, storedBytes)})`)

@@ -14,8 +14,8 @@ const LOOKUP_MS = 5 * 60_000
 
 /** What the scheduler says while it works. Times are in ms since 1970. */
 export type SchedulerEvent = { time: number } & (
-  | { event: 'plan'; server: string; job: JobKind; at: number; due: number; reason: Reason }
-  | { event: 'skip'; server: string; job: JobKind; due: number; why: 'missed' | 'still running' }
+  | { event: 'run-planned'; server: string; job: JobKind; at: number; due: number; reason: Reason }
+  | { event: 'run-skipped'; server: string; job: JobKind; due: number; why: 'missed' | 'still running' }
   | { event: 'run-start'; server: string; job: JobKind; due: number; reason: Reason }
   | {
       event: 'run-end'
@@ -23,11 +23,11 @@ export type SchedulerEvent = { time: number } & (
       job: JobKind
       outcome: Outcome
       meaning: string
-      durationMs: number
+      elapsedMs: number
       result: RunResult
       next: Pending | undefined
     }
-  | { event: 'clock'; byMs: number }
+  | { event: 'clock-step'; byMs: number }
 )
 
 export interface SchedulerOptions {
@@ -244,7 +244,7 @@ export class Scheduler {
         if (running) running.startedAt += byMs
       }
     }
-    if (Math.abs(byMs) >= TICK_MS) onEvent({ time: looked.now, event: 'clock', byMs: Math.round(byMs) })
+    if (Math.abs(byMs) >= TICK_MS) onEvent({ time: looked.now, event: 'clock-step', byMs: Math.round(byMs) })
   }
 
   #plan(entry: Entry): void {
@@ -258,9 +258,9 @@ export class Scheduler {
     this.#keep(job, { ...state, ...record })
     entry.pending = pending
     const at = { time, server: job.server, job: job.kind }
-    if (skipped !== undefined) onEvent({ ...at, event: 'skip', due: skipped, why: 'missed' })
+    if (skipped !== undefined) onEvent({ ...at, event: 'run-skipped', due: skipped, why: 'missed' })
     const isNews = pending !== undefined && pending.reason !== 'schedule' && pending.reason !== before?.reason
-    if (isNews) onEvent({ ...at, event: 'plan', ...pending })
+    if (isNews) onEvent({ ...at, event: 'run-planned', ...pending })
   }
 
   #enqueue(entry: Entry, { due, reason }: Wanted): void {
@@ -326,10 +326,10 @@ export class Scheduler {
       this.#keep(job, { ...this.#stateOf(job), ...record })
       entry.pending = pending
     }
-    const durationMs = clock.monotonic() - began
+    const elapsedMs = clock.monotonic() - began
     const { pending: next } = entry
-    onEvent({ ...at, event: 'run-end', outcome, meaning: meaningOf(result), durationMs, result, next })
-    if (skipped !== undefined) onEvent({ ...at, event: 'skip', due: skipped, why: 'still running' })
+    onEvent({ ...at, event: 'run-end', outcome, meaning: meaningOf(result), elapsedMs, result, next })
+    if (skipped !== undefined) onEvent({ ...at, event: 'run-skipped', due: skipped, why: 'still running' })
     if (this.#isStopping) this.#options.onChange()
     else this.#tick()
   }

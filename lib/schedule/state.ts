@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { BackupError } from '../errors.ts'
 import type { MetricUpdate } from '../metrics.ts'
@@ -95,14 +95,16 @@ function serverOf(value: unknown): ServerState | undefined {
 
 /**
  * Replaces a file of JSON by rename: whoever reads it sees the old one or the new one.
- * @param mode its rights, whatever the umask says of more.
+ * @param mode its rights, whatever the umask says.
  * @throws BackupError TARGET when it cannot be written.
  */
 export async function writeAtomically(file: string, value: unknown, mode: number): Promise<void> {
   const partial = `${file}.${randomBytes(6).toString('hex')}.new`
   try {
-    await mkdir(dirname(file), { recursive: true, mode: 0o700 })
-    await writeFile(partial, `${JSON.stringify(value)}\n`, { mode, flush: true })
+    // Who may read the file must get to it.
+    await mkdir(dirname(file), { recursive: true, mode: mode & 0o044 ? 0o755 : 0o700 })
+    await writeFile(partial, `${JSON.stringify(value)}\n`, { mode: 0o600, flush: true })
+    await chmod(partial, mode)
     await rename(partial, file)
   } catch (cause) {
     await rm(partial, { force: true }).catch(() => {})

@@ -107,7 +107,7 @@ async function install(place: Place, options: InstallOptions, { output }: Invoca
   const steps = stepsOf(scope, jobs, names, environmentFile)
   const text = `${options.dryRun ? 'Nothing was written. After that' : formatCount(units.length, 'unit')}${options.dryRun ? '' : ` in ${dir}. Now`}:\n${steps.map((step) => `  ${step}`).join('\n')}`
   const environment = names.length === 0 ? null : { file: environmentFile, names }
-  output.result('install-timer', { dir, scope, units: units.map(({ name }) => name), environment, steps }, text)
+  output.result('timers', { dir, scope, units: units.map(({ name }) => name), environment, steps }, text)
   return EXIT.GOOD
 }
 
@@ -165,7 +165,7 @@ async function uninstall({ dir, scope }: Place, options: InstallOptions, { outpu
     meant.length === 0
       ? `There is no unit of millrace in ${dir}${servers === undefined ? '' : ` for ${servers.join(', ')}`}.`
       : `${formatCount(meant.length, 'unit')} ${dryRun ? 'would go' : 'removed'}. Then:\n${steps.map((step) => `  ${step}`).join('\n')}`
-  output.result('install-timer', { dir, scope, units: meant, environment: null, steps }, text)
+  output.result('timers', { dir, scope, units: meant, environment: null, steps }, text)
   return EXIT.GOOD
 }
 

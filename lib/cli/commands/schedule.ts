@@ -69,11 +69,11 @@ export async function scheduleCommand(options: ScheduleOptions, { output, signal
     void loadedOf({ ...options, config: loaded.file }, output)
       .then((again) => {
         daemon.reload(again)
-        log('reload', { ok: true, jobs: jobsOf(daemon) }, `${loaded.file} was read again\n${tableOf(daemon)}`)
+        log('daemon-reload', { ok: true, jobs: jobsOf(daemon) }, `${loaded.file} was read again\n${tableOf(daemon)}`)
       })
       .catch((error: Error) => {
         const text = `the config as it is now cannot be used, and the old one is kept: ${error.message}`
-        log('reload', { ok: false, message: error.message }, text)
+        log('daemon-reload', { ok: false, message: error.message }, text)
       })
   }
   const giveBack = takeHangup(reload)

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -130,11 +131,11 @@ test('two servers, one of which fails: log, health, metrics, state, SIGHUP and S
   // A config that is wrong is told of, and the daemon goes on by the old one.
   await writeFile(join(folder, 'millrace.yaml'), 'servers: 7')
   daemon.child.kill('SIGHUP')
-  assert.match((await daemon.seen('reload', { ok: false })).message as string, /servers/)
+  assert.match((await daemon.seen('daemon-reload', { ok: false })).message as string, /servers/)
   assert.equal((await page('/health')).status, 503)
   await config({ good: { source: 'world', ...YEARLY, maxAge: '1d' } })
   daemon.child.kill('SIGHUP')
-  await daemon.seen('reload', { ok: true })
+  await daemon.seen('daemon-reload', { ok: true })
   assert.equal((await page('/health')).status, 200)
 
   daemon.child.kill('SIGTERM')
@@ -143,6 +144,7 @@ test('two servers, one of which fails: log, health, metrics, state, SIGHUP and S
   const state = JSON.parse(await readFile(join(folder, 'state/schedule.json'), 'utf8'))
   assert.equal((await stat(join(folder, 'state/schedule.json'))).mode & 0o777, 0o600)
   assert.deepEqual([state.servers.good.jobs.backup.exitCode, state.servers.bad.jobs.backup.exitCode], [0, 1])
+  assert.equal((await stat(join(folder, 'run/health.json'))).mode & 0o777, 0o644)
   const file = JSON.parse(await readFile(join(folder, 'run/health.json'), 'utf8'))
   assert.deepEqual([file.ok, file.pid, Object.keys(file.servers)], [true, daemon.child.pid, ['good']])
   assert.equal(file.servers.good.jobs[0].lastExitCode, 0)
@@ -180,3 +182,45 @@ test('a config without a schedule, and a server that it does not have, are refus
   assert.equal(unknown.code, 2)
   assert.match(unknown.stderr, /manual/)
 })
+
+test('whatever ends the daemon but for SIGKILL takes its runs with it, even one that does not stop when it is asked', async (t) => {
+  const folder = await scratch(t)
+  const stubborn = `process.on('SIGTERM', () => {}); require('node:fs').writeFileSync('pid', String(process.pid)); setInterval(() => {}, 1000)`
+  const script = `
+    import { existsSync, readFileSync } from 'node:fs'
+    import { createChildRunner } from ${JSON.stringify(join(import.meta.dirname, '../../../lib/schedule/run.ts'))}
+    const run = createChildRunner([process.execPath, '-e', ${JSON.stringify(stubborn)}])([])
+    setInterval(() => {
+      if (!existsSync('pid') || readFileSync('pid', 'utf8') === '') return
+      run.stop('SIGTERM')
+      process.exit(3)
+    }, 50)`
+  const daemon = spawn(process.execPath, ['--input-type=module', '-e', script], { cwd: folder, stdio: 'inherit' })
+  t.after(() => daemon.kill('SIGKILL'))
+  const [code] = await once(daemon, 'exit')
+  assert.equal(code, 3)
+  const pid = Number(await readFile(join(folder, 'pid'), 'utf8'))
+  const end = Date.now() + DEADLINE_MS
+  while (isAlive(pid)) {
+    assert.ok(Date.now() < end, 'the run goes on')
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+})
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+  } catch {
+    return false
+  }
+  // One that nobody has waited for yet is there by its number alone.
+  return !/^State:\s+Z/m.test(statusOf(pid))
+}
+
+function statusOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/status`, 'utf8')
+  } catch {
+    return ''
+  }
+}

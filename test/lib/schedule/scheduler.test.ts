@@ -37,7 +37,8 @@ function setUp({
       '/etc/millrace/millrace.yaml',
     )
   const states = new Map<string, ServerState>()
-  for (const name of lastRun === false ? [] : Object.keys(servers)) {
+  for (const name of Object.keys(servers)) {
+    if (lastRun === false) continue
     states.set(name, { jobs: { backup: { servedAt: lastRun, startedAt: lastRun } }, metrics: [] })
   }
   const clock = new FakeClock(START)
@@ -193,7 +194,7 @@ test('a sleep of the machine and a clock that is set are said, and answered with
   scheduler.start()
   clock.step(5 * HOUR)
   await clock.pass(MINUTE)
-  assert.deepEqual(seen(), ['clock', 'plan survival catch-up', 'run-start survival catch-up'])
+  assert.deepEqual(seen(), ['clock-step', 'run-planned survival catch-up', 'run-start survival catch-up'])
   runner.active[0]?.end()
   clock.step(-5 * HOUR - 20 * MINUTE)
   await clock.pass(48 * MINUTE)
@@ -278,4 +279,6 @@ test('health: a failed run, a missed destination and an old snapshot are not wel
   await clock.pass(2 * HOUR)
   assert.equal(health().ok, false)
   assert.match(problems()?.at(-1) ?? '', /older than 2h/)
+  clock.step(-30 * 24 * HOUR)
+  assert.match(problems()?.at(-1) ?? '', /no snapshot that is known of/)
 })

@@ -59,7 +59,11 @@ function listen(server: Server, port: number): Promise<void> {
       const why = cause.code === 'EADDRINUSE' ? 'something else listens there' : cause.message
       reject(new BackupError('USAGE', `The daemon cannot listen on ${HOST}:${port} (daemon.port): ${why}.`, { cause }))
     })
-    server.listen(port, HOST, () => resolve())
+    server.listen(port, HOST, () => {
+      // A connection that cannot be taken, as when there are no descriptors left, must not end the daemon.
+      server.on('error', () => {})
+      resolve()
+    })
   })
 }
 

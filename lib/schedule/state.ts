@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import { chmod, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { BackupError } from '../errors.ts'
@@ -94,12 +93,13 @@ function serverOf(value: unknown): ServerState | undefined {
 }
 
 /**
- * Replaces a file of JSON by rename: whoever reads it sees the old one or the new one.
+ * Replaces a file of JSON by rename: whoever reads it sees the old one or the new one. One write at a time.
  * @param mode its rights, whatever the umask says.
  * @throws BackupError TARGET when it cannot be written.
  */
 export async function writeAtomically(file: string, value: unknown, mode: number): Promise<void> {
-  const partial = `${file}.${randomBytes(6).toString('hex')}.new`
+  // What a crash leaves behind is written over by the next start in the same container.
+  const partial = `${file}.${process.pid}.new`
   try {
     // Who may read the file must get to it.
     await mkdir(dirname(file), { recursive: true, mode: mode & 0o044 ? 0o755 : 0o700 })

@@ -110,8 +110,9 @@ function hardening(
   const metricsFile = metricsFileOf(loaded)
   const folders = destinationFolders(loaded, settings)
   const writable = [stateFolderOf(loaded), ...folders, ...(metricsFile === undefined ? [] : [dirname(metricsFile)])]
-  // What lies in /tmp would not be seen there.
+  // What lies in /tmp would not be seen in one of its own; without that it has to be named to be written to.
   const isTmpUsed = [...read, ...writable].some((path) => /^(?:\/var)?\/tmp(?:\/|$)/.test(path))
+  if (isTmpUsed) writable.push('/tmp')
   return [
     'NoNewPrivileges=yes',
     'ProtectSystem=strict',

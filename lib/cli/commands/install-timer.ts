@@ -103,6 +103,10 @@ async function install(place: Place, options: InstallOptions, { output }: Invoca
       output.notice(`No longer in the config: ${old.join(', ')}. --uninstall --server NAME removes them.`)
     }
   }
+  if (/[\\/]_npx[\\/]/.test(command[1])) {
+    const message = `${command[1]} is a copy that npx may remove. Install millrace (npm install --global), and run this again.`
+    output.warning({ kind: 'install-timer', path: command[1], message })
+  }
   await warn(jobs, loaded, output)
   const steps = stepsOf(scope, jobs, names, environmentFile)
   const text = `${options.dryRun ? 'Nothing was written. After that' : formatCount(units.length, 'unit')}${options.dryRun ? '' : ` in ${dir}. Now`}:\n${steps.map((step) => `  ${step}`).join('\n')}`

@@ -137,7 +137,9 @@ test('where something lies in /tmp, the service sees /tmp', () => {
   const text = (config: string) =>
     units({}, config).find((one) => one.name === 'millrace-backup-survival.service')?.text ?? ''
   assert.match(text(CONFIG), /^PrivateTmp=yes$/m)
-  assert.doesNotMatch(text(CONFIG.replace('/mnt/backups', '/tmp/backups')), /PrivateTmp/)
+  const inTmp = text(CONFIG.replace('/mnt/backups', '/tmp/backups'))
+  assert.doesNotMatch(inTmp, /PrivateTmp/)
+  assert.match(inTmp, /^ReadWritePaths=\S+ \/tmp\/backups \S+ \/tmp$/m)
   assert.doesNotMatch(text(CONFIG.replace('/srv/minecraft/world', '/var/tmp/world')), /PrivateTmp/)
 })
 

@@ -190,6 +190,29 @@ test('a little late, as on a busy machine, is on time', () => {
   )
 })
 
+test('a daemon that is started a little after a time is on time for it', () => {
+  const record = { servedAt: at('2026-05-05T11:00:00Z') }
+  const start = at('2026-05-05T12:00:00Z') + LATE_MS
+  const machine = new Machine(job('0 * * * *', { catchUp: false }), start, record)
+  machine.until(start)
+  assert.deepEqual(
+    machine.ran.map(({ reason }) => reason),
+    ['schedule'],
+  )
+})
+
+test('a clock set back while a run to make up for a missed one is waited for does not put it off', () => {
+  const record = { servedAt: at('2026-05-01T04:00:00Z') }
+  const start = at('2026-05-05T12:00:00Z')
+  const machine = new Machine(job('0 4 * * *', { jitterMs: HOUR }), start, record, () => 0.9)
+  machine.step(-5 * HOUR)
+  machine.until(at('2026-05-05T23:00:00Z'))
+  assert.deepEqual(
+    machine.ran.map(({ began, reason }) => `${text(began)} ${reason}`),
+    ['2026-05-05T07:54Z catch-up'],
+  )
+})
+
 test('a server that never ran waits for its first time', () => {
   const machine = new Machine(job('0 4 * * *'), at('2026-05-05T12:00:00Z'))
   assert.equal(text(machine.pending?.at as number), '2026-05-06T04:00Z')
@@ -342,6 +365,19 @@ test('a retry is still owed after a restart', () => {
   assert.deepEqual(
     after.ran.map(({ began, reason }) => `${text(began)} ${reason}`),
     ['2026-05-05T04:06Z retry'],
+  )
+})
+
+test('a retry does not wait for a clock that was set back while the daemon was down', () => {
+  const record = {
+    ...{ servedAt: at('2026-05-05T04:00:00Z'), startedAt: at('2026-05-05T04:00:00Z') },
+    ...{ endedAt: at('2026-05-05T09:00:00Z'), failures: 1 },
+  }
+  const machine = new Machine(job('0 4 * * *'), at('2026-05-05T05:00:00Z'), record)
+  machine.until(at('2026-05-05T06:00:00Z'))
+  assert.deepEqual(
+    machine.ran.map(({ began, reason }) => `${text(began)} ${reason}`),
+    ['2026-05-05T05:05Z retry'],
   )
 })
 

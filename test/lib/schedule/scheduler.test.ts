@@ -18,6 +18,7 @@ interface Setup {
   lastRun?: number | false
   parallel?: number
   runNow?: boolean
+  random?: () => number
 }
 
 function setUp({
@@ -25,6 +26,7 @@ function setUp({
   lastRun = START - 30 * MINUTE,
   parallel = 1,
   runNow = false,
+  random = () => 0,
 }: Setup = {}) {
   const config = (all: Record<string, object>) =>
     parseConfig(
@@ -48,7 +50,7 @@ function setUp({
     ...{ states, clock, parallel, runNow },
     jobs: jobsOf(config(servers)),
     runner: runner.start,
-    random: () => 0,
+    random,
     onEvent: (event) => events.push(event),
     onChange: () => {},
   })
@@ -105,6 +107,41 @@ test('servers whose times come together run one after the other, in the order of
     assert.equal(started().at(-1), `backup ${server}`)
     assert.equal(runner.active.length, 1)
   }
+})
+
+test('times that are seen together, as on a busy machine, keep their order', async () => {
+  const { scheduler, clock, started } = setUp({
+    servers: { a: { schedule: '32 3 * * *' }, b: { schedule: '31 3 * * *' } },
+  })
+  scheduler.start()
+  clock.step(2 * MINUTE)
+  await clock.pass(MINUTE)
+  assert.deepEqual(started(), ['backup b'])
+})
+
+test('a clock set back by an hour leaves no hour of real time without its backup', async () => {
+  const { scheduler, clock, runner, started } = setUp()
+  scheduler.start()
+  await clock.pass(30 * MINUTE)
+  runner.active[0]?.end()
+  await clock.pass(50 * MINUTE)
+  clock.step(-HOUR)
+  await clock.pass(10 * MINUTE)
+  assert.deepEqual(started(), ['backup survival', 'backup survival'])
+})
+
+test('a new jitter is drawn when the config has another one, and not when it is as it was', async () => {
+  let next = 0.5
+  const schedule = (jitter: string) => ({ survival: { schedule: { cron: '0 4 * * *', jitter } } })
+  const { scheduler, clock, jobs } = setUp({ servers: schedule('1h'), random: () => next })
+  scheduler.start()
+  next = 0.9
+  const planned = () => ((scheduler.view()[0]?.next?.at ?? 0) - clock.now()) / MINUTE
+  scheduler.reload(jobs(schedule('1h')))
+  assert.equal(planned(), 60)
+  scheduler.reload(jobs(schedule('10m')))
+  assert.equal(planned(), 39)
+  await scheduler.stop()
 })
 
 test('with --parallel so many servers run at once, and never two runs of one', async () => {

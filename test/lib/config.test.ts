@@ -18,7 +18,10 @@ test('whatever a file holds, it is a config or a BackupError that says where', (
       assert.match(error.message, /^millrace\.yaml[: ]/)
     }
   }
-  fc.assert(fc.property(fc.string({ unit: 'binary', maxLength: 300 }), isTold), { numRuns: 150 })
+  // fast-check's own strings of any character take seconds to set up.
+  const unit = fc.oneof(fc.integer({ min: 0, max: 0x7f }), fc.integer({ min: 0, max: 0xffff }))
+  const units = fc.array(unit, { maxLength: 300 }).map((codes) => String.fromCharCode(...codes))
+  fc.assert(fc.property(units, isTold), { numRuns: 300 })
   const token = fc.constantFrom(
     'a',
     ': ',

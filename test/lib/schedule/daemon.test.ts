@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { Lines } from '../../../lib/schedule/lines.ts'
@@ -148,6 +148,23 @@ test('two servers, one of which fails: log, health, metrics, state, SIGHUP and S
   const file = JSON.parse(await readFile(join(folder, 'run/health.json'), 'utf8'))
   assert.deepEqual([file.ok, file.pid, Object.keys(file.servers)], [true, daemon.child.pid, ['good']])
   assert.equal(file.servers.good.jobs[0].lastExitCode, 0)
+
+  // Without its state it asks the store.
+  await rm(join(folder, 'state/schedule.json'))
+  const again = new DaemonProcess(t, folder, [])
+  const { port: other } = await again.seen('daemon-start')
+  const lastSuccess = async () => {
+    const { servers } = (await (await fetch(`http://127.0.0.1:${other}/health`)).json()) as typeof file
+    return servers.good.jobs[0].lastSuccess
+  }
+  const end = Date.now() + DEADLINE_MS
+  while ((await lastSuccess()) === null) {
+    assert.ok(Date.now() < end, again.stderr)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  assert.equal(await lastSuccess(), file.servers.good.jobs[0].lastSuccess)
+  again.child.kill('SIGINT')
+  assert.equal(await again.ended(), 0, again.stderr)
 })
 
 test('SIGTERM while a run is at work: it cleans up, and the store has nothing unfinished', {

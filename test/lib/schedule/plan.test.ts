@@ -94,7 +94,7 @@ for (const [timezone, gap, fold] of [
   ['Europe/Berlin', '2026-03-29T01:00:00Z', '2026-10-25'],
   ['America/New_York', '2026-03-08T07:00:00Z', '2026-11-01'],
 ] as const) {
-  test(`a year of nightly backups in ${timezone} has one a day, also in the nights when the clock changes`, () => {
+  test(`T20: a year of nightly backups in ${timezone} has one a day, also in the nights when the clock changes`, () => {
     const machine = new Machine(job('30 2 * * *', { timezone }), at('2026-01-01T00:00:00Z'))
     machine.until(at('2026-12-31T23:59:00Z'))
     const days = machine.ran.map(({ began }) => new Intl.DateTimeFormat('en-CA', { timeZone: timezone }).format(began))
@@ -106,7 +106,7 @@ for (const [timezone, gap, fold] of [
     assert.ok(machine.ran.every(({ reason }) => reason === 'schedule'))
   })
 
-  test(`a year of hourly backups in ${timezone} has one each real hour`, () => {
+  test(`T20: a year of hourly backups in ${timezone} has one each real hour`, () => {
     const machine = new Machine(job('0 * * * *', { timezone }), at('2026-01-01T00:30:00Z'))
     machine.until(at('2026-12-31T23:30:00Z'))
     assert.equal(machine.ran.length, 365 * 24 - 1)
@@ -219,7 +219,7 @@ test('a server that never ran waits for its first time', () => {
   assert.equal(machine.record.servedAt, at('2026-05-05T12:00:00Z'))
 })
 
-test('a clock set back over a run does not run it twice', () => {
+test('T20: a clock set back over a run does not run it twice', () => {
   const machine = new Machine(job('0 4 * * *'), at('2026-05-05T03:00:00Z'))
   machine.until(at('2026-05-05T04:10:00Z'))
   machine.step(-20 * MINUTE)
@@ -230,7 +230,7 @@ test('a clock set back over a run does not run it twice', () => {
   )
 })
 
-test('a clock that was years ahead does not stop the backups until then', () => {
+test('T20: a clock that was years ahead does not stop the backups until then', () => {
   const machine = new Machine(job('0 * * * *'), at('2031-05-05T03:30:00Z'))
   machine.until(at('2031-05-05T04:10:00Z'))
   machine.step(at('2026-05-05T04:10:00Z') - machine.now)

@@ -75,6 +75,31 @@ export async function writeMetrics(file: string, updates: readonly MetricUpdate[
   }
 }
 
+/** A metric that is not one of a destination's, with its samples. */
+export interface SampleSet {
+  name: string
+  help: string
+  /** 'gauge' when left out. */
+  type?: 'gauge' | 'counter'
+  samples: readonly { labels: Readonly<Record<string, string>>; value: number }[]
+}
+
+/** The text of metrics for an answer over HTTP: those of destinations, then others. A metric without a sample is left out. */
+export function formatSamples(updates: readonly MetricUpdate[], others: readonly SampleSet[] = []): string {
+  const samples: Samples = new Map()
+  for (const update of updates) apply(samples, update)
+  return format(samples) + others.map(formatSet).join('')
+}
+
+function formatSet({ name, help, type = 'gauge', samples }: SampleSet): string {
+  if (samples.length === 0) return ''
+  const lines = samples.map(({ labels, value }) => {
+    const pairs = Object.entries(labels).map(([label, text]) => `${label}="${escapeLabel(text)}"`)
+    return `${name}${pairs.length > 0 ? `{${pairs.join(',')}}` : ''} ${value}\n`
+  })
+  return `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n${lines.join('')}`
+}
+
 function apply(samples: Samples, update: MetricUpdate): void {
   const labels = `{server="${escapeLabel(update.server)}",destination="${escapeLabel(update.destination)}"}`
   for (const [field, [name]] of Object.entries(METRICS)) {

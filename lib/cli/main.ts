@@ -9,6 +9,7 @@ import { addConfig } from './commands/config.ts'
 import { addDecrypt, addEncrypt } from './commands/crypt.ts'
 import { addHistory } from './commands/history.ts'
 import { addInspect } from './commands/inspect.ts'
+import { addInstallTimer } from './commands/install-timer.ts'
 import { addList } from './commands/list.ts'
 import { addLogin } from './commands/login.ts'
 import { addPin, addUnpin } from './commands/pin.ts'
@@ -16,6 +17,7 @@ import { addPrune } from './commands/prune.ts'
 import { addReport } from './commands/report.ts'
 import { addRestore } from './commands/restore.ts'
 import { addResumeSaving } from './commands/resume-saving.ts'
+import { addSchedule } from './commands/schedule.ts'
 import { addStatus } from './commands/status.ts'
 import { addVerify } from './commands/verify.ts'
 import { EXIT, exitCodeOf, signalExitCode } from './exit-codes.ts'
@@ -32,6 +34,8 @@ const COMMANDS = [
   addStatus,
   addHistory,
   addReport,
+  addSchedule,
+  addInstallTimer,
   addResumeSaving,
   addInspect,
   addRestore,

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { serverSchema } from '../config/schema.ts'
 import type { ServerReport } from '../report/model.ts'
+import { SCHEDULE_EVENTS } from './schedule-events.ts'
 
 /*
  * What the command says with `--json`: one object a line, told apart by `event`. The schemas stand for both the lines
@@ -371,6 +372,7 @@ export const EVENTS = {
     refreshToken: z.string().optional(),
     scopes: z.array(z.string()).optional(),
   }),
+  ...SCHEDULE_EVENTS,
 }
 
 export type EventName = keyof typeof EVENTS

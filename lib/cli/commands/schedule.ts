@@ -6,6 +6,7 @@ import { eventFields, eventText, timeText } from '../../schedule/log.ts'
 import { createChildRunner } from '../../schedule/run.ts'
 import type { SchedulerEvent } from '../../schedule/scheduler.ts'
 import { configOf } from '../configured.ts'
+import type { EventFields } from '../events.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatTable } from '../format.ts'
 import { wholeNumber } from '../options.ts'
@@ -40,6 +41,10 @@ Examples:
     .action((options) => run(options, (invocation) => scheduleCommand(options, invocation)))
 }
 
+type LoggedEvent = 'daemon-start' | 'daemon-reload' | 'daemon-stop'
+type FieldsOf<Name extends LoggedEvent> =
+  EventFields<Name> extends infer Fields ? (Fields extends unknown ? Omit<Fields, 'time'> : never) : never
+
 interface ScheduleOptions {
   config?: string
   server?: string[]
@@ -52,7 +57,10 @@ export async function scheduleCommand(options: ScheduleOptions, { output, signal
   const { parallel = 1, server: servers = [], runNow = false } = options
   if (!(parallel >= 1)) throw new BackupError('USAGE', '--parallel must be a whole number, 1 or more.')
   const loaded = await loadedOf(options, output)
-  const show = (event: SchedulerEvent) => output.result(event.event, eventFields(event), eventText(event))
+  const show = (event: SchedulerEvent) => {
+    const fields = eventFields(event) as EventFields<SchedulerEvent['event']>
+    output.result(event.event, fields, eventText(event))
+  }
   // The first runs begin while the daemon starts, and are told of after it.
   let early: SchedulerEvent[] | undefined = []
   const daemon = new Daemon({
@@ -61,9 +69,10 @@ export async function scheduleCommand(options: ScheduleOptions, { output, signal
     onEvent: (event: SchedulerEvent) => (early ? early.push(event) : show(event)),
     onProblem: (error) => output.warning({ kind: 'schedule', path: '', message: error.message }),
   })
-  const log = (event: string, fields: object, text: string) => {
+  const log = <Name extends LoggedEvent>(event: Name, fields: FieldsOf<Name>, text: string) => {
     const now = Date.now()
-    output.result(event, { time: new Date(now).toISOString(), ...fields }, `${timeText(now)} ${text}`)
+    const all = { time: new Date(now).toISOString(), ...fields } as unknown as EventFields<Name>
+    output.result(event, all, `${timeText(now)} ${text}`)
   }
   const reload = () => {
     void loadedOf({ ...options, config: loaded.file }, output)
@@ -113,7 +122,7 @@ function takeHangup(reload: () => void): () => void {
   }
 }
 
-function jobsOf(daemon: Daemon): object[] {
+function jobsOf(daemon: Daemon): FieldsOf<'daemon-start'>['jobs'] {
   return daemon.view().map(({ job, next }) => ({
     server: job.server,
     job: job.kind,

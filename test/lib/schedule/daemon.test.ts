@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs'
 import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { parseEvent } from '../../../lib/cli/events.ts'
 import { Lines } from '../../../lib/schedule/lines.ts'
 import { BIN, millrace, scratch } from '../../support/cli.ts'
 
@@ -23,7 +24,7 @@ class DaemonProcess {
     const env = { ...process.env, MILLRACE_STATE_DIR: join(folder, 'state') }
     this.child = spawn(process.execPath, [BIN, 'schedule', '--json', ...args], { cwd: folder, env, stdio: 'pipe' })
     const lines = new Lines(1 << 20, (line) => {
-      this.events.push(JSON.parse(line))
+      this.events.push(parseEvent(line) as never)
       this.#onEvent()
     })
     this.child.stdout?.on('data', (chunk) => lines.push(chunk))

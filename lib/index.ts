@@ -62,6 +62,16 @@ export { createMinecraftQuiescer, type MinecraftOptions } from './quiesce/minecr
 export type { QuiesceLevel, QuiesceOutcome, Quiescer } from './quiesce/quiescer.ts'
 export type { RconAddress } from './quiesce/rcon.ts'
 export { leftSaving, parseAddress, type Resumed, type ResumeOptions, resumeSaving } from './quiesce/resume.ts'
+export { type CollectOptions, collectReport, type ReportPlace, type ReportStore } from './report/collect.ts'
+export {
+  buildReport,
+  type ReportFacts,
+  type ReportModel,
+  type ServerFacts,
+  type ServerReport,
+  type StoreFacts,
+} from './report/model.ts'
+export { renderReport } from './report/page.ts'
 export type { Restored, RestoreOptions } from './restore.ts'
 export {
   DEFAULT_POLICY,

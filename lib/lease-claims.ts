@@ -6,17 +6,25 @@ import { hasCode, readSmall, readTime, writeSmall } from './small-object.ts'
 // What a lease is in the store, beneath <server>/.lease/:
 //   <id>.claim  written once: who, since when, and the time to live. The id begins with the claimant's own time.
 //   <id>.beat   written again and again by the claimant alone: its state and a counter.
+//   <id>.left   written where a claimant may not delete what it has written: its claim counts no more. Its name says it
+//               all, as whoever comes after may not read what another account has written.
 //   holder      the id of the holder, by a conditional write, where the store has them.
 
 /** Beside the time to live, for requests that are on their way when a holder gives up by its own clock. */
 const GRACE = 1.25
 /** A claimant that has not decided yet is waited for by all others, so it must not be long dead before they go on. */
 const CANDIDATE_TTL_MS = 60_000
+/**
+ * How long a lease lives without a sign of life, where its holder has not said otherwise: as long as an adapter goes on
+ * with a part that does not get through, so that an outage ends both or neither.
+ */
+export const LEASE_TTL_MS = 10 * 60_000
 /** No lease lives longer without a sign of life. */
 export const LEASE_TTL_MAX_MS = 86_400_000
 const ID = /^\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}Z-[0-9a-f]{16}$/
 const CLAIM_SUFFIX = '.claim'
 const BEAT_SUFFIX = '.beat'
+const LEFT_SUFFIX = '.left'
 const OWNER_MAX_CHARS = 200
 
 export type ClaimState = 'candidate' | 'held' | 'released'
@@ -32,6 +40,9 @@ export interface LeaseClock {
 }
 
 export const leaseClock: LeaseClock = { ...systemClock, wall: () => Date.now() }
+
+/** Of a claim that may not be read here. */
+const HIDDEN: ClaimFacts = { owner: 'another account', since: 'an unknown time', ttlMs: LEASE_TTL_MS }
 
 /** What its claimant has written of itself. */
 export interface ClaimFacts {
@@ -51,6 +62,12 @@ export interface Claim extends ClaimFacts {
   recent: boolean
 }
 
+/** What a listing tells of a sign of life. */
+interface Listed {
+  version: string | undefined
+  modified: Date
+}
+
 interface Watched {
   facts: ClaimFacts
   beat: string | null
@@ -64,10 +81,11 @@ export function ttlOf(state: ClaimState, ttlMs: number): number {
   return state === 'candidate' ? Math.min(ttlMs, CANDIDATE_TTL_MS) : ttlMs
 }
 
-/** Whether a key is of a sign of life whose claim is not among `keys`: what a claimant that died while it left has left. */
+/** Whether a key belongs to a claim that is not among `keys`: what a claimant that died while it left has left. */
 export function isStrayBeat(key: string, keys: ReadonlySet<string>): boolean {
-  if (!key.endsWith(BEAT_SUFFIX)) return false
-  const stem = key.slice(0, -BEAT_SUFFIX.length)
+  const suffix = [BEAT_SUFFIX, LEFT_SUFFIX].find((one) => key.endsWith(one))
+  if (suffix === undefined) return false
+  const stem = key.slice(0, -suffix.length)
   return ID.test(stem.slice(stem.lastIndexOf('/') + 1)) && !keys.has(stem + CLAIM_SUFFIX)
 }
 
@@ -112,16 +130,20 @@ export class Claims {
    */
   async look(own: string | undefined, signal: AbortSignal | undefined): Promise<Claim[]> {
     const ids: string[] = []
-    for await (const { key } of this.#storage.list(this.#folder, { signal })) {
+    const beats = new Map<string, Listed>()
+    for await (const { key, version, modified } of this.#storage.list(this.#folder, { signal })) {
       const base = key.slice(this.#folder.length)
-      if (!base.endsWith(CLAIM_SUFFIX)) continue
-      const id = base.slice(0, -CLAIM_SUFFIX.length)
-      if (ID.test(id) && id !== own) ids.push(id)
+      const dot = base.lastIndexOf('.')
+      const [id, suffix] = [base.slice(0, dot), base.slice(dot)]
+      if (!ID.test(id) || id === own) continue
+      if (suffix === CLAIM_SUFFIX) ids.push(id)
+      else if (suffix === BEAT_SUFFIX) beats.set(id, { version, modified })
+      else if (suffix === LEFT_SUFFIX) this.#dead.add(id)
     }
     for (const id of this.#watched.keys()) if (!ids.includes(id)) this.#watched.delete(id)
     const claims: Claim[] = []
     for (const id of ids.sort()) {
-      const claim = this.#dead.has(id) ? undefined : await this.#watch(id, signal)
+      const claim = this.#dead.has(id) ? undefined : await this.#watch(id, beats.get(id), signal)
       if (claim) claims.push(claim)
     }
     return claims
@@ -141,6 +163,12 @@ export class Claims {
   async remove(id: string, signal: AbortSignal | undefined): Promise<void> {
     await this.#storage.delete(this.#claim(id), { signal })
     await this.#storage.delete(this.#beat(id), { signal })
+    if (this.#dead.has(id)) await this.#storage.delete(this.#left(id), { signal })
+  }
+
+  /** Says that a claim counts no more, where it cannot be removed. */
+  async leave(id: string, signal: AbortSignal | undefined): Promise<void> {
+    await writeSmall(this.#storage, this.#left(id), 'left\n', { signal })
   }
 
   /**
@@ -162,7 +190,8 @@ export class Claims {
       const holder = await this.#holder(signal)
       if (holder === id) return true
       if (holder === null) continue
-      if (!this.#dead.has(holder) && (await this.#facts(holder, signal))) return null
+      // One that hides its name has no living claim that the listing shows; should it live, it loses the lease now.
+      if (holder !== '' && !this.#dead.has(holder) && (await this.#facts(holder, signal))) return null
       await this.#storage.delete(this.#mark, { signal })
     }
   }
@@ -171,13 +200,17 @@ export class Claims {
     if ((await this.#holder(signal)) === id) await this.#storage.delete(this.#mark, { signal })
   }
 
-  async #watch(id: string, signal: AbortSignal | undefined): Promise<Claim | undefined> {
+  async #watch(id: string, listed: Listed | undefined, signal: AbortSignal | undefined): Promise<Claim | undefined> {
     const before = this.#clock.now()
     const known = this.#watched.get(id)
     const facts = known?.facts ?? (await this.#facts(id, signal))
     if (!facts) return undefined
-    const beat = await readSmall(this.#storage, this.#beat(id), { signal })
-    const state = stateOf(beat)
+    const hidden = facts === HIDDEN
+    // Each sign of life is another version at another time, which the listing tells also of what may not be read.
+    const beat = hidden
+      ? `${listed?.version} ${listed?.modified.getTime()}`
+      : await readSmall(this.#storage, this.#beat(id), { signal })
+    const state = hidden ? 'held' : stateOf(beat)
     const limit = ttlOf(state, facts.ttlMs) * GRACE
     const isSame = known !== undefined && known.beat === beat
     if (state === 'released' || (isSame && before - known.since > limit)) {
@@ -188,18 +221,31 @@ export class Claims {
     const alive = known !== undefined && (known.alive || !isSame)
     this.#watched.set(id, { facts, beat, since, alive })
     // Asked for only where it decides something: whether a holder that was never seen before may be refused to at once.
-    const time = state === 'held' && !alive ? await readTime(this.#storage, this.#beat(id), { signal }) : null
+    const isAsked = state === 'held' && !alive && !hidden
+    const time = isAsked ? await readTime(this.#storage, this.#beat(id), { signal }) : (listed?.modified ?? null)
     const recent = time !== null && Math.abs(this.#clock.wall() - time.getTime()) <= limit
     return { id, ...facts, state, alive, recent }
   }
 
   async #facts(id: string, signal: AbortSignal | undefined): Promise<ClaimFacts | null> {
-    const text = await readSmall(this.#storage, this.#claim(id), { signal })
-    return text === null ? null : parseFacts(text)
+    try {
+      const text = await readSmall(this.#storage, this.#claim(id), { signal })
+      return text === null ? null : parseFacts(text)
+    } catch (error) {
+      // In a bucket that several accounts write to, an object can be its writer's alone.
+      if (hasCode(error, 'ACCESS_DENIED')) return HIDDEN
+      throw error
+    }
   }
 
-  #holder(signal: AbortSignal | undefined): Promise<string | null> {
-    return readSmall(this.#storage, this.#mark, { signal })
+  /** @returns whose the mark is; empty where it is another account's and may not be read, null where there is none. */
+  async #holder(signal: AbortSignal | undefined): Promise<string | null> {
+    try {
+      return await readSmall(this.#storage, this.#mark, { signal })
+    } catch (error) {
+      if (hasCode(error, 'ACCESS_DENIED')) return ''
+      throw error
+    }
   }
 
   #claim(id: string): string {
@@ -208,6 +254,10 @@ export class Claims {
 
   #beat(id: string): string {
     return this.#folder + id + BEAT_SUFFIX
+  }
+
+  #left(id: string): string {
+    return this.#folder + id + LEFT_SUFFIX
   }
 
   get #mark(): string {

@@ -8,14 +8,15 @@ import {
   type ClaimState,
   Claims,
   LEASE_TTL_MAX_MS,
+  LEASE_TTL_MS,
   type LeaseClock,
   leaseClock,
   ttlOf,
 } from './lease-claims.ts'
 import { checkServer } from './names.ts'
 
-/** As long as an adapter goes on with a part that does not get through: an outage ends both or neither. */
-export const LEASE_TTL_MS = 10 * 60_000
+export { LEASE_TTL_MS }
+
 /** How far a listing may lag behind a write where the store says nothing of its consistency. */
 const SETTLE_MS = 2_000
 const BEATS_PER_TTL = 3
@@ -267,8 +268,9 @@ class Holding implements Lease {
       if (this.#marked && !this.lost.aborted) await this.#claims.unmark(this.id, signal)
       await this.#claims.remove(this.id, signal)
     } catch {
-      // Where deleting is refused, saying so is as good for those who come after.
+      // Where deleting is refused, saying so is as good for those who come after, also those who may not read it.
       await this.#claims.beat(this.id, 'released', this.#count, signal).catch(() => {})
+      await this.#claims.leave(this.id, signal).catch(() => {})
     }
   }
 

@@ -12,10 +12,11 @@ import { EXIT } from './exit-codes.ts'
 import { formatBytes, formatCount, formatDuration, formatRate, formatRatio } from './format.ts'
 import { pruneExitCode } from './keep-options.ts'
 import { type OwnRcon, resumeLeft } from './quiesce.ts'
-import { type RecordedInvocation, recorded } from './recording.ts'
+import { errorOf, type RecordedInvocation, type RunFacts, recorded } from './recording.ts'
 import type { Invocation } from './run.ts'
 import type { SecretOptions } from './secrets.ts'
 import { nowSeconds, reportMetrics } from './stores.ts'
+import { style } from './style.ts'
 
 /** The options of `backup` that go over what a config says. */
 export interface JobOptions extends SecretOptions {
@@ -107,11 +108,13 @@ async function createOne(job: BackupJob, options: JobOptions, invocation: Record
         throw error
       })
     const { id, files, bytes, storedBytes, elapsedMs, incomplete, consistency, destinations } = made
-    note({ id, files, bytes, storedBytes, elapsedMs, consistency, destinations, error: firstError(made) })
+    note({ id, files, bytes, storedBytes, elapsedMs, consistency, destinations, error: whyIncomplete(made) })
     const text = [
       `Backed up ${made.kind === 'tar' ? formatCount(files, 'file') : 'the stream'} of ${server} as ${id}`,
       `  ${formatBytes(bytes)} -> ${formatBytes(storedBytes)} (ratio ${formatRatio(bytes, storedBytes)}) in ${formatDuration(elapsedMs)}, ${formatRate((bytes * 1000) / elapsedMs)}`,
-      ...made.destinations.map(({ destination, ok }) => `  ${ok ? '' : 'FAILED '}${destination} ${made.key}`),
+      ...made.destinations.map(
+        ({ destination, ok }) => `  ${ok ? '' : style('bad', 'FAILED ')}${destination} ${made.key}`,
+      ),
       `  consistency: ${made.consistency}`,
       ...omissionLines(made.omissions),
     ].join('\n')
@@ -135,10 +138,14 @@ async function createOne(job: BackupJob, options: JobOptions, invocation: Record
   }
 }
 
-/** Of several destinations: what the first that failed says. */
-function firstError({ destinations }: CreatedSnapshot): { code: string; message: string } | undefined {
+/** Why it is incomplete, for the history: what the first destination that failed says, or what is missing. */
+function whyIncomplete({ incomplete, destinations, omissions }: CreatedSnapshot): RunFacts['error'] {
   const { destination, error } = destinations.find(({ ok }) => !ok) ?? {}
-  return error && { code: error.code ?? 'DESTINATIONS', message: `${destination} failed: ${error.message}` }
+  if (error) return { code: error.code ?? 'DESTINATIONS', message: `${destination} failed: ${error.message}` }
+  if (!incomplete) return undefined
+  const missing = omissionLines({ ...omissions, special: 0, excluded: 0 }).map((line) => line.trim())
+  const otherwise = 'The source did not hold still as it should, or the hook after the backup failed'
+  return { code: 'INCOMPLETE', message: `${missing.length > 0 ? missing.join('; ') : otherwise}.` }
 }
 
 /**
@@ -181,6 +188,7 @@ async function pruneAfter(
         new Error(`The backup is good; the prune${where} after it failed: ${(error as Error).message}`),
         EXIT.INCOMPLETE,
       )
+      note({ error: errorOf(error as Error) })
       codes.push(EXIT.INCOMPLETE)
     }
   }

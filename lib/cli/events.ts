@@ -153,10 +153,11 @@ const notVerified = z.strictObject({
 
 const pruneOutcome = z.enum(['kept', 'planned', 'removed', 'in-use', 'deferred', 'failed'])
 
-/** A server as the config says it is, with its defaults. */
-const configured = serverSchema.omit({ sourceCommand: true }).extend({
+/** What the config says of a server, with what it has of `defaults`; no command line, and no place of a secret. */
+const configured = serverSchema.pick({ schedule: true, retention: true, maxAge: true, verify: true }).extend({
   name: z.string(),
-  source: z.union([z.string(), z.strictObject({ command: z.array(z.string()).readonly() })]),
+  source: z.string().optional(),
+  program: z.string().optional(),
   destinations: z.array(z.string()),
   prune: z.boolean(),
 })

@@ -1,3 +1,5 @@
+import { stripVTControlCharacters } from 'node:util'
+
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
 
 /** `1536` as `1.5 KiB`. */
@@ -47,6 +49,11 @@ export function formatAge(ms: number): string {
   return ms < 0 ? 'in the future' : 'now'
 }
 
+/** The same where there is no room: `3h`. */
+export function shortAge(ms: number): string {
+  return ms < 0 ? 'future' : formatAge(ms).replace(/^([\d,]+) (.).*$/, '$1$2')
+}
+
 /** Lines of columns, each as wide as its widest cell. Numbers (`right`) stand to the right. */
 export function formatTable(
   header: readonly string[],
@@ -54,13 +61,15 @@ export function formatTable(
   right: readonly number[] = [],
 ): string {
   const all = [header, ...rows]
-  const widths = header.map((_, column) => Math.max(...all.map((row) => (row[column] ?? '').length)))
+  const width = (text = '') => stripVTControlCharacters(text).length
+  const widths = header.map((_, column) => Math.max(...all.map((row) => width(row[column]))))
   return all
     .map((row) =>
       row
-        .map((cell, column) =>
-          right.includes(column) ? cell.padStart(widths[column] as number) : cell.padEnd(widths[column] as number),
-        )
+        .map((cell, column) => {
+          const padding = ' '.repeat((widths[column] as number) - width(cell))
+          return right.includes(column) ? padding + cell : cell + padding
+        })
         .join('  ')
         .trimEnd(),
     )

@@ -84,6 +84,8 @@ export async function main(argv: readonly string[]): Promise<number> {
     // What a pipeline fails with comes by here too, and is reported where it was awaited.
     if (error.syscall) unwritten ??= error
   })
+  // A terminal that is gone, as after SIGHUP: there is nobody to tell, and still something to clean up.
+  if (process.stderr.listenerCount('error') === 0) process.stderr.on('error', () => {})
   let code: number = EXIT.GOOD
   const program = buildProgram(async ({ json }, run) => {
     const { quiet, debug = isDebugging() } = program.opts<{ quiet?: boolean; debug?: boolean }>()

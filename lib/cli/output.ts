@@ -25,7 +25,7 @@ export class Output {
   readonly #debug: boolean
   #warnings = 0
   #progress: ProgressDisplay | ProgressLog | undefined
-  #lastProgress = 0
+  #lastProgress: number | undefined
 
   constructor({ json = false, quiet = false, debug = false }: OutputOptions = {}) {
     this.json = json
@@ -68,6 +68,8 @@ export class Output {
     if (this.#quiet) return
     if (this.json) {
       const now = performance.now()
+      // What is over within a second says nothing of how far it is.
+      this.#lastProgress ??= now
       if (now - this.#lastProgress < JSON_PROGRESS_MS) return
       this.#lastProgress = now
       this.#event('progress', shown)

@@ -24,7 +24,7 @@ const BAR_CELLS_LEAST = 8
 const WIDTH_WHEN_UNKNOWN = 80
 /** Wider lines are harder to read, and none is longer. */
 const WIDTH_MOST = 100
-const NAME_CELLS_LEAST = 10
+const NAME_CELLS_LEAST = 16
 const SHOW_CURSOR = '\x1b[?25h\x1b[?7h'
 
 /**

@@ -7,7 +7,7 @@ import { chart } from './svg.ts'
 import { timeText } from './words.ts'
 
 const HEIGHT = 170
-const HOUR_MS = 3_600_000
+const SPAN_MIN_MS = 24 * 3_600_000
 
 /** Size, ratio and speed over time, those of which anything is known. */
 export function charts(report: ServerReport): Markup {
@@ -87,7 +87,7 @@ function greatest(points: readonly Point[]): number {
 function rangeOf(points: readonly { at: number; to?: number }[], now: number): { from: number; to: number } {
   const from = points[0]?.at ?? now
   const to = Math.max(now, points.at(-1)?.to ?? now)
-  return to - from < HOUR_MS ? { from: to - HOUR_MS, to } : { from, to }
+  return { from: Math.min(from, to - SPAN_MIN_MS), to }
 }
 
 function described(what: string, points: readonly Point[], say: (value: number) => string): string {

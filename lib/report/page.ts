@@ -14,7 +14,11 @@ const STATES = {
   attention: { mark: '!', word: 'Needs attention' },
   problem: { mark: '✕', word: 'Problem' },
 }
-const MARKS = { problem: '✕', attention: '!', info: 'i' }
+const MARKS = {
+  problem: { mark: '✕', word: 'Problem' },
+  attention: { mark: '!', word: 'Attention' },
+  info: { mark: 'i', word: 'Note' },
+}
 
 /** Nothing is loaded and nothing runs: the one style is named by its hash, and even a script that got in would do nothing. */
 const POLICY = [
@@ -63,13 +67,18 @@ ${servers.length === 0 && html`<p>There are no snapshots in the stores that were
 }
 
 function overview(servers: readonly ServerReport[]): Markup {
-  return html`<div class="scroll" role="region" aria-label="All servers" tabindex="0"><table>
+  return html`<section class="scroll" aria-label="All servers" tabindex="0"><table>
 <thead><tr><th scope="col">Server</th><th scope="col">State</th><th scope="col">Newest</th><th scope="col" class="number">Snapshots</th><th scope="col" class="number">Stored</th></tr></thead>
-<tbody>${servers.map(
-    ({ server, state, stores, newest, counts, storedBytes }) => html`
-<tr><th scope="row"><a href="#server-${server}">${server}</a></th><td>${pill(state)}</td><td>${newest ? `${ageText(newest.ageMs)} ago` : stores[0]?.problem ? 'not known' : 'none'}</td><td class="number">${counts.complete.toLocaleString('en')}</td><td class="number">${formatBytes(storedBytes)}</td></tr>`,
-  )}
-</tbody></table></div>`
+<tbody>${servers.map(overviewRow)}
+</tbody></table></section>`
+}
+
+function overviewRow({ server, state, stores, newest, counts, storedBytes }: ServerReport): Markup {
+  const isRead = stores[0]?.problem === null
+  const age = newest ? `${ageText(newest.ageMs)} ago` : isRead ? 'none' : 'not known'
+  const numbers = isRead ? [counts.complete.toLocaleString('en'), formatBytes(storedBytes)] : ['–', '–']
+  return html`
+<tr><th scope="row"><a href="#server-${server}">${server}</a></th><td>${pill(state)}</td><td>${age}</td>${numbers.map((one) => html`<td class="number">${one}</td>`)}</tr>`
 }
 
 function pill(state: ServerReport['state']): Markup {
@@ -85,7 +94,7 @@ function section(report: ServerReport): Markup {
 <p class="soft">${stores.length === 1 ? stores[0]?.location : `${stores.length} stores; what follows is of ${stores[0]?.location}`}</p>
 ${
   findings.length > 0 &&
-  html`<ul class="findings">${findings.map(({ level, text }) => html`<li class="${level}"><span class="mark" aria-label="${level}">${MARKS[level]}</span><span>${text}</span></li>`)}</ul>`
+  html`<ul class="findings">${findings.map(({ level, text }) => html`<li class="${level}"><span class="mark" aria-hidden="true">${MARKS[level].mark}</span><span><span class="unseen">${MARKS[level].word}: </span>${text}</span></li>`)}</ul>`
 }
 ${figures(report)}
 ${stores.length > 1 && html`<h3>Stores</h3>${storeTable(stores)}`}
@@ -108,7 +117,7 @@ function figures(report: ServerReport): Markup {
   return html`<dl class="figures">
 ${
   stores[0]?.problem === null &&
-  html`${figure('Newest snapshot', newest ? `${ageText(newest.ageMs)} old` : 'None', [newest && timeText(newest.created), maxAge && `at most ${maxAge} is wanted`])}
+  html`${figure('Newest snapshot', newest ? `${ageText(newest.ageMs)} old` : 'None', [newest && timeText(newest.created), maxAge && `the limit is ${maxAge}`])}
 ${figure('Complete snapshots', counts.complete.toLocaleString('en'), [oldest && `since ${oldest.slice(0, 10)}`, counts.pinned > 0 && `${counts.pinned} pinned`, counts.unfinished > 0 && `${counts.unfinished} unfinished`])}
 ${figure('Stored', formatBytes(storedBytes), [removeBytes > 0 && `the next prune frees ${formatBytes(removeBytes)}`])}`
 }

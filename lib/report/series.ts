@@ -59,7 +59,7 @@ export interface Cell {
  */
 export interface AgeScale {
   now: number
-  /** The greatest age, ms. */
+  /** The greatest age, a day at least, ms. */
   spanMs: number
   stepMs: number
 }
@@ -67,6 +67,7 @@ export interface AgeScale {
 const HOUR_MS = 3_600_000
 const STEP_MIN_MS = HOUR_MS / 6
 const STEP_MAX_MS = 7 * 24 * HOUR_MS
+const SPAN_MIN_MS = 24 * HOUR_MS
 const NEWEST = 24
 
 /**
@@ -81,7 +82,7 @@ export function ageScale(times: readonly number[], now: number): AgeScale {
     .sort((a, b) => a - b)
   const usual = gaps[Math.floor(gaps.length / 2)] ?? HOUR_MS
   const stepMs = Math.min(Math.max(usual, STEP_MIN_MS), STEP_MAX_MS)
-  return { now, spanMs: Math.max(now - (times[0] ?? now), stepMs), stepMs }
+  return { now, spanMs: Math.max(now - (times[0] ?? now), SPAN_MIN_MS), stepMs }
 }
 
 /** Where a time is: 0 for the oldest, 1 for now and what is of the future. */

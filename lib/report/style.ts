@@ -24,6 +24,7 @@ ul.findings{list-style:none;margin:1rem 0 0;padding:0;display:grid;gap:.4rem}
 ul.findings li{display:grid;grid-template-columns:1.4em 1fr;overflow-wrap:anywhere}
 ul.findings .mark{font-weight:700}
 .problem>.mark{color:var(--bad)}.attention>.mark{color:var(--warn)}.info>.mark{color:var(--soft)}
+.unseen{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 dl.figures{display:grid;grid-template-columns:repeat(3,minmax(0,1fr));gap:1.25rem 1.5rem;margin:1.5rem 0 0}
 dl.figures div{border-top:2px solid var(--rule);padding-top:.5rem;min-width:0}
 dt{color:var(--soft);font-size:.875rem}
@@ -58,7 +59,7 @@ svg text{fill:var(--soft)}
 .key{display:inline-flex;gap:.4em;align-items:center;margin-right:1.1em;white-space:nowrap}
 .key svg{flex:none}
 .scroll{overflow-x:auto;margin-top:.6rem}
-section .scroll{background:linear-gradient(to left,var(--sheet) 60%,transparent) 100% 0/1.5rem 100% no-repeat local,linear-gradient(to left,var(--rule),transparent) 100% 0/.6rem 100% no-repeat scroll}
+section.server .scroll{background:linear-gradient(to left,var(--sheet) 60%,transparent) 100% 0/1.5rem 100% no-repeat local,linear-gradient(to left,var(--rule),transparent) 100% 0/.6rem 100% no-repeat scroll}
 .scroll:focus-visible,a:focus-visible,summary:focus-visible{outline:2px solid var(--main);outline-offset:2px}
 table{border-collapse:collapse;width:100%;font-size:.875rem}
 th,td{text-align:left;vertical-align:top;padding:.4rem .9rem .4rem 0;border-bottom:1px solid var(--grid)}

@@ -92,7 +92,7 @@ function drawn(
   return html`<g class="line ${name}">${
     joined &&
     points.length > 1 &&
-    html`<svg width="100%" height="${height}" viewBox="0 0 ${LINE_UNITS} ${height}" preserveAspectRatio="none">${
+    html`<svg aria-hidden="true" width="100%" height="${height}" viewBox="0 0 ${LINE_UNITS} ${height}" preserveAspectRatio="none">${
       spread && html`<path class="band" d="${band}"/>`
     }<path class="stroke" d="${line}" vector-effect="non-scaling-stroke"/></svg>`
   }${

@@ -1,4 +1,4 @@
-import { formatBytes, formatCount, formatDuration, formatRatio } from '../cli/format.ts'
+import { formatBytes, formatDuration, formatRatio } from '../cli/format.ts'
 import type { RecordedRun } from '../history.ts'
 import { type Content, html, type Markup } from './html.ts'
 import type { MonthRow, ServerReport, SnapshotRow, StoreSummary } from './model.ts'
@@ -16,10 +16,10 @@ interface Column {
 
 /** A table that scrolls by itself where it is wider than the page. The first cell of a row is its heading. */
 function table(label: string, columns: readonly Column[], rows: readonly Content[]): Markup {
-  return html`<div class="scroll" role="region" aria-label="${label}" tabindex="0"><table>
+  return html`<section class="scroll" aria-label="${label}" tabindex="0"><table>
 <thead><tr>${columns.map(({ name, number }) => html`<th scope="col"${number && html` class="number"`}>${name}</th>`)}</tr></thead>
 <tbody>
-${rows}</tbody></table></div>`
+${rows}</tbody></table></section>`
 }
 
 /** @param all how many there are. */
@@ -146,23 +146,24 @@ export function storeTable(stores: readonly StoreSummary[]): Markup {
   const columns = [
     { name: 'Store' },
     { name: 'Newest complete' },
-    { name: 'Snapshots', number: true },
+    { name: 'Complete', number: true },
+    { name: 'Unfinished', number: true },
     { name: 'Stored', number: true },
   ]
   return table(
     'Stores',
     columns,
-    stores.map(
-      ({
-        location,
-        problem,
-        newest,
-        tooOld,
-        complete,
-        unfinished,
-        storedBytes,
-      }) => html`<tr><th scope="row">${location}</th><td>${problem !== null ? 'could not be read' : newest ? `${ageText(newest.ageMs)} old${tooOld ? ', too old' : ''}` : 'none'}</td><td class="number">${formatCount(complete, 'complete', 'complete')}${unfinished > 0 && `, ${unfinished} unfinished`}</td><td class="number">${formatBytes(storedBytes)}</td></tr>
-`,
-    ),
+    stores.map((store) => {
+      const { location, problem, complete, unfinished, storedBytes } = store
+      const numbers =
+        problem === null ? [complete.toLocaleString('en'), unfinished, formatBytes(storedBytes)] : ['–', '–', '–']
+      return html`<tr><th scope="row">${location}</th><td>${newestIn(store)}</td>${numbers.map((one) => html`<td class="number">${one}</td>`)}</tr>
+`
+    }),
   )
+}
+
+function newestIn({ problem, newest, tooOld }: StoreSummary): string {
+  if (problem !== null) return 'could not be read'
+  return newest ? `${ageText(newest.ageMs)} old${tooOld ? ', too old' : ''}` : 'none'
 }

@@ -31,7 +31,7 @@ const AGE_STEPS: readonly (readonly [number, string])[] = [
 /** A length of time in the largest unit that it has twice: `40 minutes`, `30 hours`, `9 days`. */
 export function ageText(ms: number): string {
   for (const [size, noun] of AGE_STEPS) if (ms >= 2 * size) return formatCount(Math.floor(ms / size), noun)
-  return ms < 60_000 ? 'less than a minute' : '1 minute'
+  return ms < 60_000 ? 'under a minute' : '1 minute'
 }
 
 const RULES: readonly (readonly [keyof RetentionPolicy, (value: string) => string])[] = [

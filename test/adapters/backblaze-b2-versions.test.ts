@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { buffer } from 'node:stream/consumers'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import type { Storage } from '../../adapters/storage.ts'
@@ -6,6 +7,7 @@ import type { FakeB2 } from '../fakes/b2.ts'
 import { refusal } from '../fakes/b2-store.ts'
 import { BYTES, caught, closed, openTestB2, SMALL, type TestB2, to, until } from '../support/b2.ts'
 import type { FaultProxy } from '../support/fault-proxy.ts'
+import { sample } from '../support/streams.ts'
 
 describe('versions of an object in B2', () => {
   let b2: TestB2
@@ -63,14 +65,13 @@ describe('versions of an object in B2', () => {
   })
 
   it('T14: a read that is resumed after a replacement is a conflict', async () => {
-    await b2.put('t14', BYTES)
-    proxy.inject({ kind: 'stall-reply', afterBytes: 100_000 }, to('file/worlds'))
-    const arrived = proxy.arrival(to('file/worlds'))
-    const patient = await b2.open({ idleMs: 1_000 })
-    const reading = caught(buffer(patient.createReadStream('t14')))
-    await arrived
+    // More than a stream holds: until it is read on, it has begun and does not stall.
+    await b2.put('t14', sample(1_000_000))
+    proxy.inject({ kind: 'stall-reply', afterBytes: 800_000 }, to('file/worlds'))
+    const stream = (await b2.open({ idleMs: 2_000 })).createReadStream('t14')
+    await once(stream, 'readable')
     await b2.put('t14', SMALL)
-    assert.equal((await reading).code, 'CONFLICT')
+    assert.equal((await caught(buffer(stream))).code, 'CONFLICT')
     const ranges = proxy.seen.filter((seen) => to('b2_download_file_by_id')(seen))
     assert.ok(ranges.length > 0, 'it was not resumed by id')
   })

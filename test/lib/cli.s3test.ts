@@ -7,6 +7,7 @@ import { pipeline } from 'node:stream/promises'
 import { after, before, test } from 'node:test'
 import { openStorage, type Storage } from '../../lib/index.ts'
 import { BIN, type CliOptions, millrace, PASSWORD, scratch } from '../support/cli.ts'
+import { assertNoSecrets } from '../support/no-secrets.ts'
 import { feed, sample } from '../support/streams.ts'
 import { openTestBucket, type TestBucket } from '../support/test-bucket.ts'
 import { diffTrees, makeTree, oddTree } from '../support/tree.ts'
@@ -94,8 +95,9 @@ test('T9: SIGINT in the middle of an upload leaves no object and no upload', asy
   const exit = new Promise<number | null>((resolve) => child.on('close', resolve))
   while ((await bucket.pendingUploads()).length === 0) await new Promise((resolve) => setTimeout(resolve, 50))
   child.kill('SIGINT')
-  assert.equal(await exit, 1, said)
+  assert.equal(await exit, 130, said)
   assert.match(said, /Interrupted/)
+  assertNoSecrets(said, { args, env: { ...env, MILLRACE_PASSWORD: PASSWORD } })
   assert.deepEqual(await keys('stopped'), [])
   assert.deepEqual(await bucket.pendingUploads(), [])
 })

@@ -6,7 +6,8 @@ import { chmod, mkdir, readdir, readFile, rm, stat, symlink, truncate, writeFile
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { sealedSize } from '../../transforms/index.ts'
-import { BIN, type CliOptions, type CliResult, millrace, PASSWORD, scratch } from '../support/cli.ts'
+import { type CliOptions, type CliResult, millrace, PASSWORD, scratch, startMillrace } from '../support/cli.ts'
+import { assertNoSecrets } from '../support/no-secrets.ts'
 import { sample } from '../support/streams.ts'
 import { NO_ZSTD } from '../support/tools.ts'
 import { diffTrees, leftOutTree, makeTree, oddTree } from '../support/tree.ts'
@@ -363,24 +364,14 @@ test('a file that may not be read is left out with exit code 3, a folder that ma
 
 test('SIGINT aborts cleanly and says so', async (t) => {
   const { folder, url } = await place(t)
-  const child = spawn(
-    process.execPath,
-    [BIN, 'backup', '--to', url, '--server', 'db', '--from-command', '--', 'cat', '/dev/zero'],
-    {
-      env: { ...process.env, MILLRACE_PASSWORD: PASSWORD },
-      stdio: ['ignore', 'ignore', 'pipe'],
-    },
-  )
-  let said = ''
-  child.stderr.setEncoding('utf8').on('data', (text) => {
-    said += text
-  })
-  const exit = new Promise<number | null>((resolve) => child.on('close', (code) => resolve(code)))
+  const args = ['backup', '--to', url, '--server', 'db', '--from-command', '--', 'cat', '/dev/zero']
+  const { child, result } = startMillrace(args)
   while (!existsSync(join(folder, 'store'))) await new Promise((resolve) => setTimeout(resolve, 20))
   child.kill('SIGINT')
-  assert.equal(await exit, 1)
-  assert.match(said, /Interrupted\. Nothing unfinished was left behind/)
-  assert.deepEqual(await leftovers(join(folder, 'store')), [])
+  const { code, stderr } = await result
+  assert.equal(code, 130, stderr)
+  assert.match(stderr, /Interrupted\. Nothing unfinished was left behind/)
+  assert.ok(!existsSync(join(folder, 'store')))
 })
 
 async function leftovers(folder: string): Promise<string[]> {
@@ -403,7 +394,16 @@ function asNobody(args: readonly string[]): Promise<{ code: number | null; stder
   child.stderr.setEncoding('utf8').on('data', (text) => {
     stderr += text
   })
-  return new Promise((resolve) => child.on('close', (code) => resolve({ code, stderr })))
+  return new Promise((resolve, reject) => {
+    child.on('close', (code) => {
+      try {
+        assertNoSecrets(stderr, { args, env: { MILLRACE_PASSWORD: PASSWORD } })
+        resolve({ code, stderr })
+      } catch (error) {
+        reject(error)
+      }
+    })
+  })
 }
 
 test('check tries every right, timed, leaves nothing, and fails where one is missing', async (t) => {

@@ -17,6 +17,7 @@ import {
   storageConfigOf,
 } from '../../lib/config/index.ts'
 import { BackupError } from '../../lib/errors.ts'
+import { PBKDF2_MIN_ITERATIONS } from '../../transforms/index.ts'
 import { scratch } from '../support/cli.ts'
 
 const SECRET = 'hunter2-S3cr3t'
@@ -313,7 +314,8 @@ stateFolder: state`,
       [`file://${folder}/two`, `file://${folder}/one`],
     )
     const settings = serverSettings(loaded, 'survival')
-    const made = await backups.create(settings.source, await createOptionsOf(loaded, settings))
+    const options = await createOptionsOf(loaded, settings)
+    const made = await backups.create(settings.source, { ...options, iterations: PBKDF2_MIN_ITERATIONS })
     await backups.close()
     return made.id
   }

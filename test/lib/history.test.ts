@@ -158,8 +158,10 @@ test('backup, verify, restore and prune record what came of them, and history sh
     [0, ['prune', ...from, '--dry-run']],
     [0, ['prune', ...from]],
     [4, ['verify', ...from]],
+    [3, ['backup', world, ...to]],
   ] as [number, string[]][]) {
     const wrong = code === 4 ? { MILLRACE_PASSWORD: 'another one' } : {}
+    if (code === 3) await writeFile(Buffer.concat([Buffer.from(`${world}/`), Buffer.from([0xff])]), 'no UTF-8')
     const result = await millrace(args, { env: { ...env, ...wrong } })
     assert.equal(result.code, code, `${args.join(' ')}\n${result.stdout}${result.stderr}`)
   }
@@ -171,6 +173,7 @@ test('backup, verify, restore and prune record what came of them, and history sh
       ['restore', 'ok', 0],
       ['prune', 'ok', 0],
       ['verify', 'failed', 4],
+      ['backup', 'incomplete', 3],
     ],
   )
   const [made, restored] = runs as [RecordedRun, RecordedRun]
@@ -180,10 +183,12 @@ test('backup, verify, restore and prune record what came of them, and history sh
   assert.match(made.id ?? '', /^\d{4}-/)
   assert.equal(restored.id, made.id)
   assert.equal(runs[3]?.error?.code, 'WRONG_KEY')
-  const shown = (await millrace(['history', '--last', '3'], { env })).stdout.toString()
+  assert.deepEqual(runs[4]?.error, { code: 'INCOMPLETE', message: 'left out: 1 name not in UTF-8.' })
+  const shown = (await millrace(['history', '--last', '4'], { env })).stdout.toString()
   assert.match(shown, /^ENDED \(UTC\) +SERVER +COMMAND +OUTCOME/)
   assert.match(shown, /world +verify +failed \(4\)/)
-  assert.doesNotMatch(shown, / backup /)
+  assert.match(shown, /world +backup +incomplete \(3\).* left out: 1 name not in UTF-8/)
+  assert.doesNotMatch(shown, / backup +ok /)
 })
 
 /** Runs some work in this process as a command does; its warnings are returned. */

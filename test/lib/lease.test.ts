@@ -5,7 +5,7 @@ import { StorageError } from '../../adapters/errors.ts'
 import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { surveyStore } from '../../lib/catalog.ts'
-import { acquireLease, type Lease, type LeaseOptions } from '../../lib/index.ts'
+import { acquireLease, LEASE_TTL_MS, type Lease, type LeaseOptions } from '../../lib/index.ts'
 import { holdMark, parseMark } from '../../lib/marks.ts'
 import { markRemoval } from '../../lib/read-lease.ts'
 import { clockedStore, HeldClock, withoutConditions } from '../support/lease-clock.ts'
@@ -291,6 +291,76 @@ test('where deleting is refused, a lease that was given back is in nobody’s wa
   assert.ok(clock.now() - begun < 1000)
   await second.release()
 })
+
+/** Two accounts that write to one bucket: what one has written the other can list, replace and delete, and not read. */
+function accounts(storage: Storage): [Storage, Storage] {
+  const writers = new Map<string, number>()
+  const denied = (operation: string, key: string) =>
+    new StorageError('not yours', { code: 'ACCESS_DENIED', adapter: 'memory', operation, key })
+  const view = (account: number) => {
+    const isOthers = (key: string) => writers.has(key) && writers.get(key) !== account
+    return overriding(storage, {
+      createWriteStream(key, options) {
+        return storage.createWriteStream(key, options).once('finish', () => writers.set(key, account))
+      },
+      createReadStream(key, options) {
+        if (!isOthers(key)) return storage.createReadStream(key, options)
+        return new Readable({ read() {} }).destroy(denied('read', key))
+      },
+      async stat(key, options) {
+        if (isOthers(key)) throw denied('stat', key)
+        return storage.stat(key, options)
+      },
+      async delete(key, options) {
+        await storage.delete(key, options)
+        writers.delete(key)
+      },
+    })
+  }
+  return [view(1), view(2)]
+}
+
+for (const conditional of [true, false]) {
+  const where = conditional ? 'with conditional writes' : 'without conditional writes'
+
+  test(`T22: a claim that may not be read here, of another account, counts like any other (${where})`, async () => {
+    const { clock, storage, take } = await place(conditional)
+    const [ours, theirs] = accounts(storage)
+    const victim = killable(theirs)
+    const first = await take({ ttlMs: LEASE_TTL_MS }, victim.storage)
+    await clock.pass(HOUR_MS)
+    await assert.rejects(take({}, ours), (error: Error) => {
+      assert.ok(hasCode('LEASE_HELD')(error))
+      assert.match(error.message, /another account/)
+      return true
+    })
+    victim.kill()
+    const begun = clock.now()
+    const second = await take({ waitMs: HOUR_MS }, ours)
+    const took = clock.now() - begun
+    assert.ok(took > LEASE_TTL_MS && took < LEASE_TTL_MS * 1.6, `after ${took} ms`)
+    assert.equal(first.lost.aborted, true)
+    await second.release()
+    assert.deepEqual(await keysOf(storage), [])
+  })
+
+  test(`T22: one that may not delete says by a name that it has left, for those who may not read (${where})`, async () => {
+    const { clock, storage, take } = await place(conditional)
+    const [ours, theirs] = accounts(storage)
+    const noDelete = overriding(theirs, {
+      async delete(key) {
+        throw new StorageError('no', { code: 'ACCESS_DENIED', adapter: 'memory', operation: 'delete', key })
+      },
+    })
+    await (await take({}, noDelete)).release()
+    const begun = clock.now()
+    const second = await take({}, ours)
+    // Without conditional writes a listing may lag, which is waited for.
+    assert.ok(clock.now() - begun < 10_000)
+    await second.release()
+    assert.deepEqual(await keysOf(storage), [])
+  })
+}
 
 test('servers have leases of their own, and bad options are refused', async () => {
   const { clock, storage, take } = await place(true)

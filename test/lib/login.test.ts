@@ -4,9 +4,11 @@ import { readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { findOAuthCredentials } from '../../adapters/credentials.ts'
+import { parseEvent } from '../../lib/cli/events.ts'
 import { type FakeServer, sendJson, serveFake } from '../fakes/http.ts'
 import { FakeTokens } from '../fakes/oauth.ts'
 import { BIN, scratch } from '../support/cli.ts'
+import { assertNoSecrets } from '../support/no-secrets.ts'
 
 const SCOPES = ['https://www.googleapis.com/auth/drive.file']
 
@@ -48,8 +50,18 @@ describe('millrace login', () => {
       if (address) found(new URL(address))
     })
     if (input !== undefined) child.stdin.end(input)
-    const done = new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve) => {
-      child.on('close', (code) => resolve({ code, stdout, stderr }))
+    const done = new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve, reject) => {
+      child.on('close', (code) => {
+        try {
+          if (!args.includes('--print')) {
+            assertNoSecrets(stdout + stderr, { args, env: { ...env, THE_TOKEN: tokens.refreshToken } })
+          }
+          if (args.includes('--json')) for (const line of stdout.trim().split('\n')) parseEvent(line)
+          resolve({ code, stdout, stderr })
+        } catch (error) {
+          reject(error)
+        }
+      })
     })
     return { child, url, done }
   }

@@ -144,6 +144,9 @@ test('a key that may only read restores and verifies; one that may not delete fa
   const restored = await run(0, ['restore', 'latest', ...from, '--target', join(folder, 'out')], theirs)
   assert.match(restored.stderr, /Note: No lease could be written/)
   assert.match((await run(0, ['verify', ...from], theirs)).stderr, /Note: No lease/)
+  assert.match((await run(0, ['cat', 'latest', 'level.dat', ...from], theirs)).stderr, /Note: No lease/)
+  const all = await run(0, ['verify', '--all', ...from], theirs)
+  assert.equal(all.stderr.match(/Note: No lease/g)?.length, 1)
   const prune = ['prune', ...from, '--keep-last', '1', '--state-dir', join(folder, 'state')]
   await run(0, [...prune, '--dry-run'], theirs)
   await run(1, prune, theirs)

@@ -129,7 +129,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     assert.equal(at.server.saving, false)
     child.kill(signal)
     const { code, stderr } = await result
-    assert.equal(code, 1, stderr)
+    assert.equal(code, signal === 'SIGINT' ? 130 : 143, stderr)
     assert.match(stderr, /Interrupted/)
     assert.equal(at.server.saving, true)
     assert.deepEqual(at.markers(), [])

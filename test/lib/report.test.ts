@@ -322,7 +322,7 @@ test('ages, ranges and policies in words', () => {
   assert.equal(rangeText(iso(24 * HOUR_MS), iso(HOUR_MS)), '2026-11-26 22:40 to 2026-11-27 21:40')
   assert.equal(rangeText(iso(HOUR_MS), iso(HOUR_MS)), '2026-11-27 21:40')
   const words = [10_000, 61_000, 7_199_000, 27 * HOUR_MS, 49 * HOUR_MS].map(ageText)
-  assert.deepEqual(words, ['less than a minute', '1 minute', '119 minutes', '27 hours', '2 days'])
+  assert.deepEqual(words, ['under a minute', '1 minute', '119 minutes', '27 hours', '2 days'])
   assert.equal(
     policyText({ keepHourly: 24, keepDaily: 0, keepWithin: '14d', minimum: 3 }),
     '24 hourly, all of the last 14d, at least 3',

@@ -77,6 +77,11 @@ export function clockedStore(storage: Storage, clock: LeaseClock): Storage {
       const found = await storage.stat(key, options)
       return { ...found, modified: times.get(key) ?? found.modified }
     },
+    list: async function* (prefix, options) {
+      for await (const found of storage.list(prefix, options)) {
+        yield { ...found, modified: times.get(found.key) ?? found.modified }
+      }
+    },
   })
 }
 

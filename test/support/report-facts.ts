@@ -75,7 +75,11 @@ export function worldFacts(options: WorldOptions): ServerFacts {
     all.push(snapshot)
     if (left < known) heads.set(snapshot.key, { consistency: 'quiesced', files: 21_000 + n, bytes, excluded: 2 })
     const made = { id: snapshot.id, bytes, storedBytes: size, files: 21_000 + n, consistency: 'quiesced' }
-    runs.push({ ...base, ...made, outcome: bad, exitCode: bad === 'ok' ? 0 : 3 })
+    if (bad === 'ok') runs.push({ ...base, ...made, outcome: 'ok', exitCode: 0 })
+    else {
+      const error = { code: 'INCOMPLETE', message: 'changed while they were read: 3 files.' }
+      runs.push({ ...base, ...made, outcome: 'incomplete', exitCode: 3, error })
+    }
   }
   all.push(listedAt(server, newest - 3.4 * everyMs, { storedBytes: 12_000 * MIB, complete: false }))
   all.sort((a, b) => a.created.getTime() - b.created.getTime())

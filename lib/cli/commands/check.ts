@@ -6,6 +6,7 @@ import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatDuration, formatTable, printable } from '../format.ts'
 import { withStore } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
+import { style } from '../style.ts'
 
 /** Adds `millrace check`. */
 export function addCheck(program: Command, run: Runner): void {
@@ -77,12 +78,14 @@ function reasonOf(error: Error | undefined): { code?: string; message?: string }
 function textOf(report: ProbeReport, location: string): string {
   const rows = report.steps.map(({ step, ok, ms, error }) => [
     step,
-    ok ? 'ok' : 'FAILED',
+    ok ? style('good', 'ok') : style('bad', 'FAILED'),
     formatDuration(ms),
     printable(error?.message ?? ''),
   ])
   const found = Object.entries(report.found ?? {}).map(([name, value]) => `${WORDS[name] ?? name}: ${inWords(value)}`)
-  const verdict = report.ok ? 'Everything that a backup needs works.' : 'A backup would not work, or not all of it.'
+  const verdict = report.ok
+    ? style('good', 'Everything that a backup needs works.')
+    : style('bad', 'A backup would not work, or not all of it.')
   const seen = found.length > 0 ? `\nSeen of the store: ${found.join('; ')}.` : ''
   return `${location}\n\n${formatTable(['STEP', '', 'TIME', ''], rows, [2])}\n${seen}\n${verdict}`
 }

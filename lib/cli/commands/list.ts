@@ -10,11 +10,13 @@ import { describeSnapshots, type KnownSnapshot } from '../../known.ts'
 import { type Remembered, VerifyNotes } from '../../verify-notes.ts'
 import { chooseAll, keysFor, openStore, type PlaceOptions } from '../configured.ts'
 import { exitCodeOf, gravest } from '../exit-codes.ts'
-import { formatAge, formatBytes, formatTable, printable } from '../format.ts'
+import { formatAge, formatBytes, formatCount, formatRatio, printable, shortAge } from '../format.ts'
 import { withKeys, withStores } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
 import type { SecretOptions } from '../secrets.ts'
 import { fallbackTo } from '../stores.ts'
+import { STATUS_MEANING, style } from '../style.ts'
+import { type Column, fitTable, terminalWidth } from '../table.ts'
 
 /** Adds `millrace list`. */
 export function addList(program: Command, run: Runner): void {
@@ -154,33 +156,67 @@ async function listPlace(
 
 function table(snapshots: readonly KnownSnapshot[], verified: ReadonlyMap<string, Remembered>, long: boolean): string {
   const now = Date.now()
-  return formatTable(
-    ['SERVER', 'SNAPSHOT', 'AGE', 'STORED', 'KIND', 'CONSISTENCY', ...(long ? LONG_COLUMNS : []), 'STATE', 'VERIFIED'],
-    snapshots.map((one) => [
-      one.server,
-      one.id,
-      formatAge(now - one.created.getTime()),
-      formatBytes(one.storedBytes),
-      one.kind === 'tar' ? 'folder' : 'file',
-      printable(one.known?.consistency ?? '-'),
-      ...(long ? longCells(one) : []),
-      `${one.complete ? 'complete' : 'unfinished'}${one.pinned ? ', pinned' : ''}${one.encrypted ? '' : ', not encrypted'}${one.problem ? `, ${printable(one.problem)}` : ''}`,
-      lastVerified(verified.get(one.key), now),
-    ]),
-    long ? [3, 6, 7, 8] : [3],
-  )
+  const age = ({ created }: KnownSnapshot) => now - created.getTime()
+  const last = (one: KnownSnapshot) => verified.get(one.key)
+  const servers = new Set(snapshots.map(({ server }) => server)).size
+  const numbers: Column<KnownSnapshot>[] = [
+    { head: 'FILES', cell: ({ known }) => (known ? String(known.files) : '-'), right: true, drops: 12 },
+    { head: 'LEFT OUT', cell: ({ known }) => (known ? String(known.excluded) : '-'), right: true, drops: 11 },
+  ]
+  const columns: Column<KnownSnapshot>[] = [
+    { head: 'SERVER', cell: ({ server }) => server, drops: servers > 1 ? 1 : 6 },
+    { head: 'SNAPSHOT', cell: ({ id }) => id },
+    { head: 'AGE', cell: (one) => formatAge(age(one)), short: (one) => shortAge(age(one)) },
+    { head: 'STORED', cell: ({ storedBytes }) => formatBytes(storedBytes), right: true, drops: 2 },
+    { head: 'CONTENT', cell: ({ known }) => (known ? formatBytes(known.bytes) : '-'), right: true, drops: 8 },
+    { head: 'RATIO', cell: ratioOf, right: true, drops: 5 },
+    ...(long ? numbers : []),
+    { head: 'KIND', cell: ({ kind }) => (kind === 'tar' ? 'folder' : 'file'), drops: 10 },
+    { head: 'CONSISTENCY', cell: ({ known }) => printable(known?.consistency ?? '-'), drops: 9 },
+    { head: 'STATE', cell: stateOf, drops: 3 },
+    {
+      head: 'VERIFIED',
+      cell: (one) => lastVerified(last(one), now),
+      short: (one) => lastShort(last(one), now),
+      drops: 4,
+    },
+  ]
+  return `${fitTable(columns, snapshots, terminalWidth())}\n${style('dim', summary(snapshots, servers, now))}`
+}
+
+function summary(snapshots: readonly KnownSnapshot[], servers: number, now: number): string {
+  const bytes = snapshots.reduce((sum, { storedBytes }) => sum + storedBytes, 0)
+  const newest = Math.max(...snapshots.filter(({ complete }) => complete).map(({ created }) => created.getTime()))
+  const of = servers > 1 ? ` of ${servers} servers` : ''
+  const when = newest === -Infinity ? 'none is complete' : `the newest complete one ${agoOf(now - newest)}`
+  return `${formatCount(snapshots.length, 'snapshot')}${of}, ${formatBytes(bytes)} stored, ${when}`
+}
+
+function agoOf(ms: number): string {
+  return ms < 0 ? 'in the future' : ms < 1000 ? 'now' : `${formatAge(ms)} ago`
+}
+
+function ratioOf({ known, storedBytes }: KnownSnapshot): string {
+  return known ? formatRatio(known.bytes, storedBytes) : '-'
+}
+
+function stateOf({ complete, pinned, encrypted, problem }: KnownSnapshot): string {
+  return [
+    complete ? 'complete' : style('warn', 'unfinished'),
+    ...(pinned ? ['pinned'] : []),
+    ...(encrypted ? [] : [style('warn', 'not encrypted')]),
+    ...(problem ? [style('bad', printable(problem))] : []),
+  ].join(', ')
 }
 
 function lastVerified(last: Remembered | undefined, now: number): string {
   if (!last) return '-'
   const { status, mode, at } = last
-  const age = now - at < 1000 ? 'now' : `${formatAge(now - at)} ago`
-  return `${status === 'ok' ? '' : `${status}, `}${age}${mode === 'full' ? '' : ` (${mode})`}`
+  const text = `${status === 'ok' ? '' : `${status}, `}${agoOf(now - at)}${mode === 'full' ? '' : ` (${mode})`}`
+  return style(STATUS_MEANING[status], text)
 }
 
-const LONG_COLUMNS = ['FILES', 'CONTENT', 'LEFT OUT']
-
-function longCells({ known }: KnownSnapshot): string[] {
-  if (!known) return ['-', '-', '-']
-  return [String(known.files), formatBytes(known.bytes), String(known.excluded)]
+function lastShort(last: Remembered | undefined, now: number): string {
+  if (!last) return '-'
+  return style(STATUS_MEANING[last.status], last.status === 'ok' ? shortAge(now - last.at) : last.status)
 }

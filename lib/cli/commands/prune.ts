@@ -9,6 +9,7 @@ import { wholeNumber, withServer, withStore } from '../options.ts'
 import type { Output } from '../output.ts'
 import { errorOf, type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
+import { style } from '../style.ts'
 
 /** Adds `millrace prune`. */
 export function addPrune(program: Command, run: Runner): void {
@@ -164,7 +165,7 @@ function table(shown: PruneReport['snapshots']): string {
       snapshot.id,
       formatAge(now - snapshot.created.getTime()),
       formatBytes(snapshot.storedBytes),
-      WORDS[outcome],
+      outcome === 'failed' ? style('bad', WORDS[outcome]) : WORDS[outcome],
       reasons.join('; '),
     ]),
     [2],

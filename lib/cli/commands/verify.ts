@@ -16,6 +16,7 @@ import { type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
 import type { SecretOptions } from '../secrets.ts'
 import { fallbackTo, nowSeconds, reportMetrics } from '../stores.ts'
+import { STATUS_MEANING, style } from '../style.ts'
 
 /** Adds `millrace verify`. */
 export function addVerify(program: Command, run: Runner): void {
@@ -183,10 +184,10 @@ async function remember(
 }
 
 function textOf(found: VerificationOrError): string {
-  if (found.status === 'failed') return `${found.id}: not verified. ${found.error.message}`
+  if (found.status === 'failed') return `${found.id}: ${style('bad', 'not verified')}. ${found.error.message}`
   const { id, status, reason, damage, elapsedMs } = found
   const why = reason ? `. ${reason}` : ''
-  return `${id}: ${status}${why} (${howOf(found)}, ${formatDuration(elapsedMs)})${damage ? `\n${placeOf(damage)}` : ''}`
+  return `${id}: ${style(STATUS_MEANING[status], status)}${why} (${howOf(found)}, ${formatDuration(elapsedMs)})${damage ? `\n${placeOf(damage)}` : ''}`
 }
 
 function howOf({ mode, status, storedBytes, frames, compared }: Verification): string {

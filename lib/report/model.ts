@@ -36,6 +36,7 @@ export interface ServerFacts {
   runs: readonly RecordedRun[]
 }
 
+/** All that a report is made of. */
 export interface ReportFacts {
   /** The time that ages are reckoned from. */
   now: Date
@@ -105,6 +106,7 @@ export interface MonthRow {
   remove: number
 }
 
+/** What a report says of one server. */
 export interface ServerReport {
   server: string
   state: State

@@ -49,6 +49,7 @@ export interface ClaimFacts {
   owner: string
   /** ISO time, by the claimant's clock. */
   since: string
+  /** Infinity: not known. */
   ttlMs: number
 }
 

@@ -178,9 +178,13 @@ class Claimant {
   }
 
   #held({ owner, since, ttlMs }: Claim): BackupError {
+    const ends =
+      ttlMs === Number.POSITIVE_INFINITY
+        ? 'take its lease with --steal'
+        : `it is taken over after ${Math.ceil(ttlMs / 60_000)} minutes without a sign of life, or at once with --steal`
     return new BackupError(
       'LEASE_HELD',
-      `Another run is at work on ${this.#server}: ${owner}, since ${since}. Wait for it (--wait 30m); if it has died, it is taken over after ${Math.ceil(ttlMs / 60_000)} minutes without a sign of life, or at once with --steal.`,
+      `Another run is at work on ${this.#server}: ${owner}, since ${since}. Wait for it (--wait 30m); if it has died, ${ends}.`,
     )
   }
 }

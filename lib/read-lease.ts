@@ -6,7 +6,7 @@ import type { Snapshot } from './catalog.ts'
 import { BackupError } from './errors.ts'
 import { holdMark, isLiveMark, type Mark, parseMark } from './marks.ts'
 import { LEASE_FOLDER } from './names.ts'
-import { readSmall } from './small-object.ts'
+import { hasCode, readSmall } from './small-object.ts'
 
 /** Many ids fit in; a prune that removes more than that at once cuts its mark into several. */
 const PRUNE_MARK_MAX_BYTES = 64 * 1024
@@ -44,7 +44,7 @@ export async function holdReadLease(
     return released
   }
   try {
-    if (await isBeingRemoved(storage, server, id, mark.storeTime, signal)) {
+    if (await isBeingRemoved(storage, server, id, mark.storeTime, { onNotice, signal })) {
       throw new BackupError(
         'IN_USE',
         `Snapshot ${id} is being removed by a prune at this moment. Use another one, or look again in a few minutes.`,
@@ -100,11 +100,19 @@ async function isBeingRemoved(
   server: string,
   id: string,
   storeTime: Date,
-  signal: AbortSignal | undefined,
+  { onNotice, signal }: ReadLeaseOptions,
 ): Promise<boolean> {
   for await (const object of storage.list(`${server}/${LEASE_FOLDER}/prune-`, { signal })) {
     if (parseMark(object.key)?.kind !== 'prune' || !isLiveMark(object, storeTime)) continue
-    const text = await readSmall(storage, object.key, { signal, maxBytes: PRUNE_MARK_MAX_BYTES })
+    let text: string | null
+    try {
+      text = await readSmall(storage, object.key, { signal, maxBytes: PRUNE_MARK_MAX_BYTES })
+    } catch (error) {
+      // What is removed meanwhile is found missing: that is better than that nothing can be read.
+      if (!hasCode(error, 'ACCESS_DENIED')) throw error
+      onNotice?.(`A prune of another account is at work, and this key may not read what it removes: ${object.key}`)
+      continue
+    }
     if (text?.includes(`"${id}"`)) return true
   }
   return false

@@ -22,7 +22,7 @@ export interface ReportPlace {
   stores: readonly ReportStore[]
 }
 
-/** What the facts of a report are collected of. */
+/** What a report is made of, and how. */
 export interface CollectOptions {
   /** What is to stay of a server, and what its newest complete snapshot may be old, such as `26h`. */
   settingsOf: (server: string) => { policy: RetentionPolicy; maxAge?: string | undefined }

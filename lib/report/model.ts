@@ -36,7 +36,7 @@ export interface ServerFacts {
   runs: readonly RecordedRun[]
 }
 
-/** All that a report is made of. */
+/** What is known when a report is made. */
 export interface ReportFacts {
   /** The time that ages are reckoned from. */
   now: Date
@@ -106,7 +106,7 @@ export interface MonthRow {
   remove: number
 }
 
-/** What a report says of one server. */
+/** What the page says of one server. */
 export interface ServerReport {
   server: string
   state: State

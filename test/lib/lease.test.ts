@@ -5,9 +5,9 @@ import { StorageError } from '../../adapters/errors.ts'
 import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { surveyStore } from '../../lib/catalog.ts'
-import { acquireLease, LEASE_TTL_MS, type Lease, type LeaseOptions } from '../../lib/index.ts'
+import { acquireLease, LEASE_TTL_MS, type Lease, type LeaseOptions, type Snapshot } from '../../lib/index.ts'
 import { holdMark, parseMark } from '../../lib/marks.ts'
-import { markRemoval } from '../../lib/read-lease.ts'
+import { markRemoval, withReadLease } from '../../lib/read-lease.ts'
 import { clockedStore, HeldClock, withoutConditions } from '../support/lease-clock.ts'
 import { overriding } from '../support/storage.ts'
 
@@ -372,4 +372,45 @@ test('servers have leases of their own, and bad options are refused', async () =
     await assert.rejects(acquireLease(storage, 'survival', options), hasCode('USAGE'))
   }
   await assert.rejects(acquireLease(storage, 'No!'), hasCode('USAGE'))
+})
+
+test('a claim of another account that may not be read is refused to, and can be stolen; a mark keeps nobody from reading', async () => {
+  const { storage, take } = await place(true)
+  const theirs = new Set<string>()
+  const others = overriding(storage, {
+    createWriteStream(key, options) {
+      theirs.add(key)
+      return storage.createWriteStream(key, options)
+    },
+  })
+  const owner = overriding(storage, {
+    createWriteStream(key, options) {
+      theirs.delete(key)
+      return storage.createWriteStream(key, options)
+    },
+    createReadStream(key, options) {
+      if (!theirs.has(key)) return storage.createReadStream(key, options)
+      const denied = { code: 'ACCESS_DENIED', adapter: 'memory', operation: 'read', key } as const
+      return new Readable({ read: () => {} }).destroy(new StorageError('It may not be read.', denied))
+    },
+  })
+  const held = await take({}, others)
+  for (const waitMs of [0, 3 * TTL_MS]) {
+    await assert.rejects(take({ waitMs }, owner), (error: Error) => /--steal\.$/.test(error.message))
+  }
+  const stolen = await take({ steal: true }, owner)
+  await stolen.confirm()
+  await assert.rejects(held.confirm(), hasCode('LEASE_LOST'))
+  await stolen.release()
+  await held.release()
+  assert.deepEqual(await keysOf(storage), [])
+
+  const id = '2026-11-24T00-00-00.000Z-aaaa'
+  const marks = await markRemoval(others, 'survival', [id])
+  const notices: string[] = []
+  const snapshot = { server: 'survival', id } as Snapshot
+  const onNotice = (message: string) => notices.push(message)
+  assert.equal(await withReadLease(owner, snapshot, { onNotice }, async () => 'read'), 'read')
+  assert.match(notices.join(), /A prune of another account/)
+  for (const mark of marks) await mark.release()
 })

@@ -6,11 +6,14 @@ import { addCat } from './commands/cat.ts'
 import { addCheck } from './commands/check.ts'
 import { addConfig } from './commands/config.ts'
 import { addDecrypt, addEncrypt } from './commands/crypt.ts'
+import { addDoctor } from './commands/doctor.ts'
+import { addInit } from './commands/init.ts'
 import { addInspect } from './commands/inspect.ts'
 import { addList } from './commands/list.ts'
 import { addLogin } from './commands/login.ts'
 import { addPin, addUnpin } from './commands/pin.ts'
 import { addPrune } from './commands/prune.ts'
+import { addRecoverySheet } from './commands/recovery-sheet.ts'
 import { addRestore } from './commands/restore.ts'
 import { addResumeSaving } from './commands/resume-saving.ts'
 import { addStatus } from './commands/status.ts'
@@ -21,10 +24,13 @@ import type { Runner } from './run.ts'
 
 /** In the order of the help. */
 const COMMANDS = [
+  addInit,
   addBackup,
   addCheck,
   addConfig,
   addList,
+  addDoctor,
+  addRecoverySheet,
   addStatus,
   addResumeSaving,
   addInspect,

@@ -82,8 +82,11 @@ export async function makeRecoverySheet(
   ]
   const { destinations } = settings
   for (const [at, name] of destinations.entries()) {
-    const order = at === 0 ? '' : `, if ${destinations.slice(0, at).join(' and ')} cannot be used`
-    parts.push({ kind: 'heading', text: `2. Restore from ${name}${order}` })
+    const heading =
+      at === 0
+        ? `2. Restore from ${name}`
+        : `Or from ${name}, if ${destinations.slice(0, at).join(' and ')} cannot be used`
+    parts.push({ kind: 'heading', text: heading })
     parts.push(...(await restoreParts(loaded, server, name, secret)))
   }
   parts.push({
@@ -92,6 +95,9 @@ export async function makeRecoverySheet(
   })
   return { title: `Recovery sheet: the backups of ${server}`, parts }
 }
+
+const OTHER_PATH =
+  'Connect the disk that it is on. Where it is mounted elsewhere, write that path after file:// instead.'
 
 type Secret = 'password' | 'key' | 'none'
 
@@ -168,6 +174,7 @@ async function restoreParts(loaded: LoadedConfig, server: string, name: string, 
   )
   return [
     { kind: 'facts', rows: factsOf(destination, root) },
+    ...(destination.provider === 'filesystem' ? [{ kind: 'text' as const, text: OTHER_PATH }] : []),
     { kind: 'commands', lines },
   ]
 }

@@ -1,8 +1,10 @@
+import { fileURLToPath } from 'node:url'
 import { openStorage } from '../../adapters/open.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import type { LoadedConfig } from '../config/load.ts'
 import { destinationNames, hasDestination, serverNames, serverSettings, stateFolderOf } from '../config/settings.ts'
 import { openDestination } from '../config/storage.ts'
+import { removeEmptyFolders, uppermostMissing } from '../folders.ts'
 import { checkConfig } from './config.ts'
 import { type Finding, fail } from './finding.ts'
 import { checkRuntime } from './runtime.ts'
@@ -63,7 +65,13 @@ async function* checkPlace(
   try {
     storage = isNamed ? await openDestination(loaded as LoadedConfig, name) : await openStorage(name)
     if (!isNamed) subject = storage.location
-    yield* checkStore(subject, storage, signal)
+    const root = storage.adapter === 'filesystem' ? fileURLToPath(storage.location) : undefined
+    const missing = root === undefined ? undefined : uppermostMissing(root)
+    try {
+      yield* checkStore(subject, storage, signal)
+    } finally {
+      if (root !== undefined && missing !== undefined) await removeEmptyFolders(root, missing)
+    }
     if (!isNamed) return
     for (const server of serverNames(loaded as LoadedConfig)) {
       const settings = serverSettings(loaded as LoadedConfig, server)

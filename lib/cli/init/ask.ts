@@ -36,12 +36,19 @@ export interface Asker {
   choose<T>(message: string, choices: readonly Choice<T>[], initial?: T): Promise<T>
   confirm(message: string, initial: boolean): Promise<boolean>
   /** Says something. What comes from a disk or a store is to be made printable by the caller. */
-  say(kind: 'info' | 'good' | 'warn' | 'bad', text: string): void
+  say(kind: 'info' | 'good' | 'warn' | 'bad' | 'step', text: string): void
   /** Shows something in a box. */
   box(title: string, text: string): void
 }
 
-const TELL = { info: log.info, good: log.success, warn: log.warn, bad: log.error }
+const TELL = {
+  info: log.info,
+  good: log.success,
+  warn: log.warn,
+  bad: log.error,
+  /** One of several lines. */
+  step: (text: string) => log.message(text, { spacing: 0 }),
+}
 
 /** Puts questions at the terminal. */
 export function terminalAsker(signal: AbortSignal): Asker {

@@ -1,8 +1,7 @@
-import { existsSync } from 'node:fs'
-import { dirname } from 'node:path'
 import { openStorage } from '../../../adapters/open.ts'
 import type { ProbeReport } from '../../../adapters/storage.ts'
 import { SECRET_FIELDS, storageConfigWith } from '../../config/storage.ts'
+import { uppermostMissing } from '../../folders.ts'
 import { formatDuration, printable } from '../format.ts'
 import { type Asker, Cancelled } from './ask.ts'
 import { correct, type DestinationAnswers, type DestinationContext, hasCredentials, type Part } from './destination.ts'
@@ -30,7 +29,10 @@ export async function tryDestination(
       if (last !== undefined) onFolder(root, last)
     }
     const problem = await probe(answers, box, ask, signal)
-    if (problem === undefined) return answers
+    if (problem === undefined) {
+      ask.say('good', 'Everything that a backup needs works.')
+      return answers
+    }
     ask.say('bad', printable(problem))
     const next = await ask.choose<Part | 'again' | 'go-on' | 'stop'>('What now?', [
       ...(hasCredentials(answers.settings)
@@ -78,8 +80,8 @@ async function probe(
 
 function showSteps({ steps }: ProbeReport, ask: Asker): void {
   for (const { step, ok, ms, error } of steps) {
-    if (ok) ask.say('good', `${step} (${formatDuration(ms)})`)
-    else ask.say('bad', `${step}: ${printable(error?.message ?? 'failed')}`)
+    const came = ok ? `ok      ${formatDuration(ms)}` : `FAILED  ${printable(error?.message ?? '')}`
+    ask.say('step', `${step.padEnd(12)}${came}`)
   }
 }
 
@@ -88,11 +90,4 @@ function adviceOn(failed: readonly string[]): string {
   if (failed.includes('sign-in')) return ' Are the credentials right, and those of this bucket or folder?'
   const rights = failed.filter((step) => ['list', 'write', 'read', 'delete'].includes(step))
   return rights.length > 0 ? ` The credentials need the right to ${rights.join(', ')}.` : ''
-}
-
-/** The uppermost folder that is not there, of a folder and those above it. */
-function uppermostMissing(folder: string): string | undefined {
-  let missing: string | undefined
-  for (let at = folder; !existsSync(at); at = dirname(at)) missing = at
-  return missing
 }

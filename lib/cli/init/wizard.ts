@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
+import { removeEmptyFolders } from '../../folders.ts'
 import { printable } from '../format.ts'
 import { type Asker, Cancelled } from './ask.ts'
 import { type Answers, configText, referencesOf } from './config-text.ts'
@@ -11,7 +12,7 @@ import { SecretBox } from './secret-box.ts'
 import type { SignIn } from './sign-in.ts'
 import { askServer } from './source.ts'
 import { askRetention, askSchedule, retentionWords } from './times.ts'
-import { rmdirUp, writeConfig } from './write.ts'
+import { writeConfig } from './write.ts'
 
 export interface WizardOptions {
   ask: Asker
@@ -53,7 +54,7 @@ export async function runWizard({ ask, file: wanted, force, signIn, signal }: Wi
     const { copy } = await writeConfig(file, text, box, { replace })
     return { file, server: server.name, copy }
   } catch (error) {
-    for (const { folder, last } of made) await rmdirUp(folder, last).catch(() => {})
+    for (const { folder, last } of made) await removeEmptyFolders(folder, last)
     throw error
   }
 }

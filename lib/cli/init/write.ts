@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import { link, mkdir, open, rename, rm, rmdir } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { copyFile, link, mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { BackupError } from '../../errors.ts'
+import { removeEmptyFolders } from '../../folders.ts'
 import type { SecretBox } from './secret-box.ts'
 
 /**
@@ -20,7 +22,7 @@ export async function writeConfig(
   try {
     // Of several folders that are made, the first is what this gives.
     const made = await mkdir(dirname(file), { recursive: true, mode: 0o700 })
-    if (made !== undefined) undo.push(() => rmdirUp(dirname(file), made))
+    if (made !== undefined) undo.push(() => removeEmptyFolders(dirname(file), made))
     undo.push(await box.write())
     const temporary = `${file}.${randomBytes(6).toString('hex')}`
     undo.push(() => rm(temporary, { force: true }))
@@ -35,7 +37,7 @@ export async function writeConfig(
     if (replace) {
       const name = `${file}.${now.toISOString().replaceAll(/[:.]/g, '-')}.bak`
       // A second name for the old one, and then its first for the new one: there is no moment without a config.
-      copy = await link(file, name).then(
+      copy = await linkOrCopy(file, name).then(
         () => name,
         (error: NodeJS.ErrnoException) => {
           if (error.code === 'ENOENT') return undefined
@@ -45,7 +47,7 @@ export async function writeConfig(
       if (copy !== undefined) undo.push(() => rm(name, { force: true }))
       await rename(temporary, file)
     } else {
-      await link(temporary, file)
+      await linkOrCopy(temporary, file)
       await rm(temporary)
     }
     return { copy }
@@ -57,7 +59,13 @@ export async function writeConfig(
   }
 }
 
-/** Removes empty folders, from one up to another. */
-export async function rmdirUp(folder: string, last: string): Promise<void> {
-  for (let at = folder; at.startsWith(last); at = dirname(at)) await rmdir(at)
+/** Gives a file a second name, where that is free; a copy of it on file systems without hard links. */
+async function linkOrCopy(file: string, name: string): Promise<void> {
+  try {
+    await link(file, name)
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'].includes(code)) throw error
+    await copyFile(file, name, constants.COPYFILE_EXCL)
+  }
 }

@@ -7,6 +7,7 @@ export const SERVER_NAME_MAX = 100
 export function serverNameOf(folder: string): string {
   const name = folder
     .normalize('NFKD')
+    .replace(/\p{M}+/gu, '')
     .toLowerCase()
     .replace(/[^a-z0-9._-]+/g, '-')
     .replace(/^[^a-z0-9]+|[^a-z0-9]+$/g, '')

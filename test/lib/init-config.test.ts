@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/prom
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { type Asker, type Choice, type Validate } from '../../lib/cli/init/ask.ts'
+import type { Asker, Choice, Validate } from '../../lib/cli/init/ask.ts'
 import { type Answers, configText, referencesOf } from '../../lib/cli/init/config-text.ts'
 import { askDestination, correct, type DestinationContext } from '../../lib/cli/init/destination.ts'
 import { askEncryption, generatePassword } from '../../lib/cli/init/encryption.ts'

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import { profileOf, S3_PROFILES, type S3ProfileName } from '../../../adapters/s3-profiles.ts'
+import { profileOf, type S3ProfileName } from '../../../adapters/s3-profiles.ts'
 import type { DestinationConfig } from '../../config/destination.ts'
 import { type Asker, needed } from './ask.ts'
 import { type Keeper, keeperOf } from './keeper.ts'
@@ -128,7 +128,7 @@ type S3Settings = Extract<DestinationConfig, { provider: 's3' }>
 async function askS3(ask: Asker, before: S3Settings): Promise<S3Settings> {
   const profile = await ask.choose<S3ProfileName>(
     'Whose?',
-    (Object.keys(S3_PROFILES) as S3ProfileName[]).map((value) => ({ value, label: S3_STORES[value].label })),
+    (Object.keys(S3_STORES) as S3ProfileName[]).map((value) => ({ value, label: S3_STORES[value].label })),
     before.profile ?? 'aws',
   )
   const sample = S3_STORES[profile].endpoint
@@ -174,7 +174,7 @@ async function askCredentials(
     case 'filesystem':
       return before
     case 's3': {
-      const keeper = await chooseKeeper(context, name, 'S3', before.profile === 'aws' || before.endpoint === undefined)
+      const keeper = await chooseKeeper(context, name, 'S3', true)
       const accessKeyId = await keeper?.('access-key-id', 'Access key id', 'shown')
       const secretAccessKey = await keeper?.('secret-access-key', 'Secret access key', 'hidden')
       return clean({ ...before, accessKeyId, secretAccessKey })

@@ -67,12 +67,13 @@ async function* checkPlace(
     if (!isNamed) subject = storage.location
     const root = storage.adapter === 'filesystem' ? fileURLToPath(storage.location) : undefined
     const missing = root === undefined ? undefined : uppermostMissing(root)
+    let canBeListed = false
     try {
-      yield* checkStore(subject, storage, signal)
+      canBeListed = yield* checkStore(subject, storage, signal)
     } finally {
       if (root !== undefined && missing !== undefined) await removeEmptyFolders(root, missing)
     }
-    if (!isNamed) return
+    if (!isNamed || !canBeListed) return
     for (const server of serverNames(loaded as LoadedConfig)) {
       const settings = serverSettings(loaded as LoadedConfig, server)
       if (settings.destinations.includes(name)) yield* checkBackups(name, storage, settings, signal)

@@ -60,19 +60,24 @@ async function checkZstdCommand(): Promise<Finding> {
  * @param limit bytes that this machine, or the group that the process is in, has in all.
  */
 export function checkMemory(available: number, limit: number): Finding {
-  const said = `${inMiB(available)} available of ${inMiB(limit)}`
+  const said = `${showBytes(available)} available of ${showBytes(limit)}`
   if (limit < MEMORY_BYTES) {
     return fail(
       'memory',
       undefined,
       said,
-      `A backup takes up to ${inMiB(MEMORY_BYTES)}: raise the limit of this machine or container.`,
+      `A backup takes up to ${showBytes(MEMORY_BYTES)}: raise the limit of this machine or container.`,
     )
   }
   if (available < MEMORY_BYTES) {
-    return warn('memory', undefined, said, `A backup takes up to ${inMiB(MEMORY_BYTES)}: end something, or add swap.`)
+    return warn(
+      'memory',
+      undefined,
+      said,
+      `A backup takes up to ${showBytes(MEMORY_BYTES)}: end something, or add swap.`,
+    )
   }
-  return ok('memory', undefined, `${said}; a backup takes up to ${inMiB(MEMORY_BYTES)}`)
+  return ok('memory', undefined, `${said}; a backup takes up to ${showBytes(MEMORY_BYTES)}`)
 }
 
 /** Looks whether a folder, or the nearest above it that is there, can be written and has room. Nothing is written. */
@@ -102,12 +107,14 @@ export async function checkFolder(check: string, folder: string, neededBytes: nu
   }
   const { bavail, bsize } = await statfs(at)
   const free = bavail * bsize
-  const said = `${at === folder ? 'can be written' : 'can be made'}; ${inMiB(free)} free`
+  const said = `${at === folder ? 'can be written' : 'can be made'}; ${showBytes(free)} free`
   if (free >= neededBytes) return ok(check, folder, said)
   if (free > 0) return warn(check, folder, said, 'Make room on that disk.')
   return fail(check, folder, 'its disk is full', 'Make room on that disk.')
 }
 
-export function inMiB(bytes: number): string {
-  return bytes >= 10 * 1024 * MiB ? `${Math.round(bytes / MiB / 1024)} GiB` : `${Math.round(bytes / MiB)} MiB`
+/** A size, as findings say it. */
+export function showBytes(bytes: number): string {
+  if (bytes >= 10 * 1024 * MiB) return `${Math.round(bytes / MiB / 1024)} GiB`
+  return bytes >= MiB ? `${Math.round(bytes / MiB)} MiB` : `${Math.ceil(bytes / 1024)} KiB`
 }

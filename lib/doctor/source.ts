@@ -7,7 +7,7 @@ import { planBackup } from '../plan.ts'
 import { openRcon } from '../quiesce/rcon.ts'
 import { leftSaving, parseAddress } from '../quiesce/resume.ts'
 import { type Finding, fail, ok, warn } from './finding.ts'
-import { inMiB } from './runtime.ts'
+import { showBytes } from './runtime.ts'
 
 const RCON_MS = 5000
 
@@ -45,7 +45,7 @@ async function* checkSource(
         if (kind === 'unreadable') unreadable += 1
       },
     })
-    const said = `${source}: ${plan.files} files, ${inMiB(plan.bytes)}`
+    const said = `${source}: ${plan.files} ${plan.files === 1 ? 'file' : 'files'}, ${showBytes(plan.bytes)}`
     if (plan.entries === 0 && !settings.allowEmpty) {
       yield fail(
         'source',
@@ -82,14 +82,14 @@ export function* checkSize(loaded: LoadedConfig, settings: ServerSettings, bytes
       yield warn(
         'size',
         subject,
-        `${inMiB(bytes)} before compression, and one object holds at most ${inMiB(maxBytes)}`,
+        `${showBytes(bytes)} before compression, and one object holds at most ${showBytes(maxBytes)}`,
         'If it compresses to less it is stored; otherwise split the source into several servers, by include.',
       )
     } else if (2 * partBytes > RING_BYTES) {
       yield warn(
         'size',
         subject,
-        `${inMiB(bytes)} in at most ${rules.maxParts} parts: parts are ${inMiB(partBytes)}, and an upload takes two of them as memory`,
+        `${showBytes(bytes)} in at most ${rules.maxParts} parts: parts are ${showBytes(partBytes)}, and an upload takes two of them as memory`,
         'See that there is as much memory, or split the source into several servers.',
       )
     }

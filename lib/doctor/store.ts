@@ -14,21 +14,35 @@ const CLOCK_WARN_MS = 10 * 60_000
 /** From here on a prune is refused. */
 const CLOCK_FAIL_MS = 86_400_000
 
-/** Looks whether a store works, and whether its clock and this machine's agree. */
-export async function* checkStore(name: string, storage: Storage, signal: AbortSignal): AsyncGenerator<Finding> {
-  const report = await storage.probe({ signal })
-  for (const { step, ok: isGood, error } of report.steps) {
-    if (isGood) continue
-    const advice =
-      step === 'sign-in'
-        ? 'Check its address and its credentials; `millrace check` shows more.'
-        : `Give the credentials the right to ${step}; see docs/providers.`
-    yield fail('destination', name, `${step}: ${error?.message ?? 'failed'}`, advice)
+/**
+ * Looks whether a store works, and whether its clock and this machine's agree.
+ * @returns whether it can be listed.
+ */
+export async function* checkStore(
+  name: string,
+  storage: Storage,
+  signal: AbortSignal,
+): AsyncGenerator<Finding, boolean> {
+  const { ok: isGood, steps } = await storage.probe({ signal })
+  const failed = steps.filter((one) => !one.ok)
+  for (const { step, error } of failed) {
+    const message = error?.message ?? 'failed'
+    yield fail('destination', name, message.startsWith(step) ? message : `${step}: ${message}`, adviceOn(step, error))
   }
-  if (!report.ok) return
-  const times = report.steps.map(({ step, ms }) => `${step} ${ms} ms`).join(', ')
+  if (!isGood) return !failed.some(({ step }) => step === 'sign-in' || step === 'list')
+  const times = steps.map(({ step, ms }) => `${step} ${ms} ms`).join(', ')
   yield ok('destination', name, `all that a backup needs works at ${storage.location} (${times})`)
   yield await checkClock(name, storage, signal)
+  return true
+}
+
+function adviceOn(step: string, error: Error | undefined): string {
+  const { code } = (error ?? {}) as { code?: unknown }
+  if (step === 'sign-in' || code === 'AUTH_EXPIRED') {
+    return 'Check its address and its credentials; `millrace check` shows more.'
+  }
+  if (code === 'ACCESS_DENIED') return `Give the credentials the right to ${step}; see docs/providers.`
+  return 'Check its settings; `millrace check` shows more.'
 }
 
 /** Compares this machine's clock with the store's, by a small object that is removed again. */

@@ -45,7 +45,7 @@ export class BackupError extends Error {
   override readonly name = 'BackupError'
   readonly code: BackupErrorCode
   /** Where there are several things to say: the message, a line each. */
-  readonly lines?: readonly string[]
+  declare readonly lines?: readonly string[]
 
   constructor(code: BackupErrorCode, message: string | readonly string[], options?: { cause?: unknown }) {
     super(typeof message === 'string' ? message : message.join('\n'), options)

@@ -59,7 +59,7 @@ export function withKeys(command: Command): Command {
   return command
     .option(
       '--password-file <file>',
-      'file with the password (else MILLRACE_PASSWORD, else a prompt); for reading, repeat it to try several',
+      'file with the password (else what the config says, else MILLRACE_PASSWORD, else a prompt); for reading, repeat it to try several',
       oneMore,
     )
     .option('--key-file <file>', 'file with a 32-byte key: raw, hex or base64; for reading, repeat it', oneMore)

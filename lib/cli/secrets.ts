@@ -41,11 +41,27 @@ export async function findKeys(options: SecretOptions, purpose: 'read' | 'write'
       'No password was given. Set MILLRACE_PASSWORD, or use --password-file or --key-file, or --no-encryption to go without.',
     )
   }
+  return { password: await askOnce(purpose) }
+}
+
+/** What has been asked: the same for all servers of one run. */
+const asked = new Map<'read' | 'write', Promise<string>>()
+
+function askOnce(purpose: 'read' | 'write'): Promise<string> {
+  let answer = asked.get(purpose)
+  if (!answer) {
+    answer = ask(purpose)
+    asked.set(purpose, answer)
+  }
+  return answer
+}
+
+async function ask(purpose: 'read' | 'write'): Promise<string> {
   const password = await prompt('Password')
   if (purpose === 'write' && (await prompt('The same again')) !== password) {
     throw new BackupError('USAGE', 'The two passwords differ. Nothing was done.')
   }
-  return { password }
+  return password
 }
 
 async function prompt(message: string): Promise<string> {

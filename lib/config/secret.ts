@@ -19,6 +19,8 @@ export interface SecretAt {
   folder: string
   /** For errors: `encryption.password`. */
   what: string
+  /** What a command may take; 30 s when left out. */
+  commandMs?: number | undefined
 }
 
 /**
@@ -115,7 +117,10 @@ function wordsOf(line: string, what: string): [string, ...string[]] {
 }
 
 /** Its standard output, when it ends with exit code 0. */
-function runCommand([program, ...args]: [string, ...string[]], { folder, what }: SecretAt): Promise<Buffer> {
+function runCommand(
+  [program, ...args]: [string, ...string[]],
+  { folder, what, commandMs = COMMAND_MS }: SecretAt,
+): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     // A group of its own: it ends with all that it started.
     const detached = process.platform !== 'win32'
@@ -138,7 +143,7 @@ function runCommand([program, ...args]: [string, ...string[]], { folder, what }:
       kill('SIGTERM')
       killer ??= setTimeout(() => kill('SIGKILL'), KILL_AFTER_MS)
     }
-    const timer = setTimeout(() => end(`did not end within ${COMMAND_MS / 1000} seconds`), COMMAND_MS)
+    const timer = setTimeout(() => end(`did not end within ${commandMs / 1000} seconds`), commandMs)
     child.stdout.on('data', (chunk: Buffer) => {
       held += chunk.length
       if (held > OUTPUT_MAX_BYTES) end('wrote more than 64 KiB: that is no secret')

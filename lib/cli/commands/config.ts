@@ -5,8 +5,14 @@ import type { LoadedConfig } from '../../config/load.ts'
 import { keysOf, rconPasswordOf } from '../../config/open.ts'
 import type { ScheduleConfig } from '../../config/schema.ts'
 import { resolvePassword } from '../../config/secret.ts'
-import { destinationConfig, destinationNames, serverNames, serverSettings } from '../../config/settings.ts'
-import { secretReferences } from '../../config/storage.ts'
+import {
+  destinationConfig,
+  destinationNames,
+  type ServerSettings,
+  serverNames,
+  serverSettings,
+} from '../../config/settings.ts'
+import { openDestination, secretReferences } from '../../config/storage.ts'
 import { BackupError } from '../../errors.ts'
 import type { RetentionPolicy } from '../../retention.ts'
 import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
@@ -75,7 +81,7 @@ export async function configCheckCommand(
     try {
       await check()
     } catch (error) {
-      // The password of all servers is asked for once by each of them.
+      // The first secret of a destination is told when it is opened, and by itself.
       if (said.has((error as Error).message)) continue
       said.add((error as Error).message)
       codes.push(exitCodeOf(error))
@@ -87,32 +93,49 @@ export async function configCheckCommand(
     file,
     secrets: options.secrets ? (codes.length === 0 ? 'read' : 'missing') : 'not looked at',
     warnings: loaded.warnings,
-    servers: serverNames(loaded).map((name) => serverSettings(loaded, name)),
+    servers: serverNames(loaded).map((name) => fieldsOf(serverSettings(loaded, name))),
     destinations: Object.entries(config.destinations).map(([name, one]) => ({ name, provider: one.provider })),
   }
-  output.result('config', fields, textOf(loaded, options.secrets === true && codes.length === 0))
+  output.result('config', fields, textOf(loaded, options.secrets ? codes.length : undefined))
   return gravest(codes)
 }
 
-/** One function for each place that a secret is in. */
+/**
+ * One function for each thing that needs a secret. A destination is opened, which asks nobody, so that what its adapter
+ * does not take is told as well; where that fails, each of its secrets is looked at, as it stops at the first.
+ */
 function secretsOf(loaded: LoadedConfig): (() => Promise<unknown>)[] {
-  const { folder } = loaded
+  const { folder, config } = loaded
+  const servers = serverNames(loaded)
+  const likeAll = servers.find((name) => config.servers[name]?.encryption === undefined)
+  const withKeys = servers.filter((name) => config.servers[name]?.encryption !== undefined || name === likeAll)
   return [
-    ...destinationNames(loaded).flatMap((name) =>
-      secretReferences(loaded, name).map(
-        ({ reference, what }) =>
-          () =>
-            resolvePassword(reference, { folder, what }),
-      ),
-    ),
-    ...serverNames(loaded).flatMap((name) => [
-      () => keysOf(loaded, name),
-      () => rconPasswordOf(loaded, serverSettings(loaded, name)),
-    ]),
+    ...destinationNames(loaded).flatMap((name) => {
+      let isOpened = false
+      return [
+        async () => {
+          await (await openDestination(loaded, name)).close()
+          isOpened = true
+        },
+        ...secretReferences(loaded, name).map(({ reference, what }) => async () => {
+          if (!isOpened) await resolvePassword(reference, { folder, what })
+        }),
+      ]
+    }),
+    ...withKeys.map((name) => () => keysOf(loaded, name)),
+    ...servers.map((name) => () => rconPasswordOf(loaded, serverSettings(loaded, name))),
   ]
 }
 
-function textOf(loaded: LoadedConfig, areSecretsRead: boolean): string {
+/** What is shown of a server: no commands, as whoever wrote them may have put a secret into them. */
+function fieldsOf(settings: ServerSettings): object {
+  const { name, source, destinations, schedule, retention, prune, maxAge, verify } = settings
+  const from = typeof source === 'string' ? { source } : { program: source.command[0] }
+  return { name, ...from, destinations, schedule, retention, prune, maxAge, verify }
+}
+
+/** @param unread how many secrets cannot be read; undefined where they were not looked at. */
+function textOf(loaded: LoadedConfig, unread: number | undefined): string {
   const servers = serverNames(loaded).map((name) => {
     const { source, destinations, schedule, retention, prune, maxAge, encryption } = serverSettings(loaded, name)
     return [
@@ -145,8 +168,13 @@ function textOf(loaded: LoadedConfig, areSecretsRead: boolean): string {
     '',
     formatTable(['DESTINATION', 'PROVIDER', 'WHERE', 'LIMITS'], destinations),
     '',
-    `${loaded.file} is good: ${formatCount(servers.length, 'server')}, ${formatCount(destinations.length, 'destination')}.${areSecretsRead ? ' All secrets can be read.' : ''}`,
+    `${loaded.file} is good: ${formatCount(servers.length, 'server')}, ${formatCount(destinations.length, 'destination')}.${secretsText(unread)}`,
   ].join('\n')
+}
+
+function secretsText(unread: number | undefined): string {
+  if (unread === undefined) return ''
+  return unread === 0 ? ' All secrets can be read.' : ` But ${formatCount(unread, 'secret')} cannot be read.`
 }
 
 function scheduleText(schedule: ScheduleConfig | undefined): string {

@@ -1,9 +1,8 @@
 import type { Command } from 'commander'
 import type { Storage } from '../../../adapters/storage.ts'
 import { parseDuration } from '../../duration.ts'
-import { BackupError } from '../../errors.ts'
 import { readStatus, type Status } from '../../status.ts'
-import { type Chosen, chooseAll, openStore, type PlaceOptions } from '../configured.ts'
+import { type Chosen, chooseAll, chooseServer, openStore, type PlaceOptions, serverOf } from '../configured.ts'
 import { EXIT, exitCodeOf } from '../exit-codes.ts'
 import { formatAge, formatDuration, formatTable } from '../format.ts'
 import { withMetrics, withServer, withStores } from '../options.ts'
@@ -37,9 +36,11 @@ export async function statusCommand(options: StatusOptions, invocation: Invocati
   // Looked at before any store is asked.
   if (options.maxAge !== undefined) parseDuration(options.maxAge)
   const codes: number[] = []
-  for (const { server, ...chosen } of await chooseAll(options, invocation.output)) {
-    if (server === undefined) throw new BackupError('USAGE', 'Name the server with --server.')
-    codes.push(await statusOf({ server, ...chosen }, options, invocation))
+  for (const place of await chooseAll(options, invocation.output)) {
+    // Stores that are named alone are of the one server that the config has.
+    const server = place.server ?? serverOf(undefined, place.loaded)
+    const chosen = place.server === undefined ? chooseServer(place.loaded, server, options, '--from') : place
+    codes.push(await statusOf({ ...chosen, server }, options, invocation))
   }
   // Not knowing is the worse answer than a snapshot that is too old.
   return codes.find((code) => code !== EXIT.GOOD && code !== EXIT.TOO_OLD) ?? Math.max(...codes)

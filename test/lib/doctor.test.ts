@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { chmod, mkdir, readdir, utimes, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, readFile, utimes, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -374,4 +374,20 @@ test('the command: a line each, 1 when something fails, JSON, and no config or o
   assert.ok(events.some(({ event, check, state }) => event === 'finding' && check === 'clock' && state === 'ok'))
   assert.ok(!(await readdir(folder)).includes('new'))
   assert.equal((await loadConfig(join(folder, 'millrace.yaml'))).warnings.length, 0)
+})
+
+test('the guide names every check, and no other', async (t) => {
+  const guide = await readFile(join(import.meta.dirname, '../../docs/guides/init.md'), 'utf8')
+  const table = guide.slice(guide.indexOf('| check | what |'))
+  const named = [...table.matchAll(/^\| (`.*?`) \|/gm)].flatMap((row) =>
+    [...(row[1] as string).matchAll(/`([^`]+)`/g)].map((name) => name[1]),
+  )
+  const sources = await Promise.all(
+    ['config', 'index', 'runtime', 'source', 'store'].map((name) =>
+      readFile(join(import.meta.dirname, `../../lib/doctor/${name}.ts`), 'utf8'),
+    ),
+  )
+  const made = [...sources.join('\n').matchAll(/(?:ok|warn|fail|checkFolder|warn\)|fail : warn\))\(\s*'([a-z ]+)'/g)]
+  assert.deepEqual([...new Set(named)].sort(), [...new Set(made.map((match) => match[1]))].sort())
+  t.diagnostic(`${named.length} checks`)
 })

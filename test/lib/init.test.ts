@@ -85,11 +85,23 @@ test('from an empty folder to an encrypted backup and back; no secret is on the 
   await wizard.choose(/What now\?/)
   assert.equal(await wizard.end(), 0, wizard.text)
 
+  // The guide shows these questions, in this order.
+  const guide = await readFile(join(import.meta.dirname, '../../docs/guides/init.md'), 'utf8')
+  const questions = [...guide.matchAll(/^◇ {2}(.*)$/gm)].map((match) => match[1] as string)
+  assert.ok(questions.length >= 15)
+  const shown = wizard.text.replaceAll(/\r/g, '').replaceAll(`:${minecraft.port}`, ':25575')
+  let from = 0
+  for (const question of questions) {
+    const at = shown.indexOf(`◇  ${question}`, from)
+    assert.ok(at >= 0, `${question} was not asked, or elsewhere`)
+    from = at
+  }
+
   const config = join(folder, 'millrace.yaml')
   const text = await readFile(config, 'utf8')
   for (const secret of [TYPED_PASSWORD, RCON_PASSWORD]) {
-    for (const shown of [wizard.raw, wizard.text, text, await readFile(join(folder, 'sheet.md'), 'utf8')]) {
-      assert.ok(!shown.includes(secret))
+    for (const where of [wizard.raw, wizard.text, text, await readFile(join(folder, 'sheet.md'), 'utf8')]) {
+      assert.ok(!where.includes(secret))
     }
   }
   assert.match(text, /source: .*\/Survival SMP\/world$/m)

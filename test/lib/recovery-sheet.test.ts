@@ -7,6 +7,7 @@ import { makeRecoverySheet } from '../../lib/recovery-sheet.ts'
 import { sheetText } from '../../lib/recovery-sheet-text.ts'
 import { millrace, scratch } from '../support/cli.ts'
 import { followSheet, sheetCommands } from '../support/sheet.ts'
+import { SAMPLE, sampleSheet } from '../support/sheet-sample.ts'
 import { sample } from '../support/streams.ts'
 import { KEY, onTerminal } from '../support/terminal.ts'
 import { diffTrees } from '../support/tree.ts'
@@ -183,4 +184,10 @@ test('what is not encrypted is restored without a password', async () => {
   const markdown = sheetText(await makeRecoverySheet(parseConfig(text, 'millrace.yaml'), 's'), 'md')
   assert.match(markdown, /^millrace restore latest .* --no-encryption /m)
   assert.doesNotMatch(markdown, /read -r|_{10}/)
+})
+
+test('the sample of the guide is what the code makes; `node test/support/sheet-sample.ts` brings it up to date', async () => {
+  // A new version is not a new sheet.
+  const plain = (text: string) => text.replaceAll(/millrace( |@)\d+\.\d+\.\d+/g, 'millrace$1x')
+  assert.equal(plain(await readFile(SAMPLE, 'utf8')), plain(await sampleSheet()))
 })

@@ -113,6 +113,8 @@ export async function loginCommand(
     )
   }
   const store = name as OAuthStore
+  // Before anything is asked.
+  accessOf(PROVIDERS[store], options.access)
   const app = await findApp(store, PROVIDERS[store], options)
   const { credentials, scopes, isAllAllowed } = await obtainCredentials(store, app, options, signal)
   const code = isAllAllowed ? EXIT.GOOD : EXIT.INCOMPLETE

@@ -1,5 +1,6 @@
-import { planParts, RING_BYTES } from '../../adapters/multipart-plan.ts'
+import { type MultipartRules, planParts, RING_BYTES } from '../../adapters/multipart-plan.ts'
 import { profileOf } from '../../adapters/s3-profiles.ts'
+import type { DestinationConfig } from '../config/destination.ts'
 import type { LoadedConfig } from '../config/load.ts'
 import { rconPasswordOf } from '../config/open.ts'
 import { destinationConfig, type ServerSettings } from '../config/settings.ts'
@@ -70,14 +71,17 @@ async function* checkSource(
 }
 
 /** What a source of this size asks of each of its stores. */
-export function* checkSize(loaded: LoadedConfig, settings: ServerSettings, bytes: number): Generator<Finding> {
+export async function* checkSize(
+  loaded: LoadedConfig,
+  settings: ServerSettings,
+  bytes: number,
+): AsyncGenerator<Finding> {
   for (const name of settings.destinations) {
     const destination = destinationConfig(loaded, name)
-    if (destination.provider !== 's3') continue
-    const { endpoint, profile, partBytes: wanted } = destination
-    const { rules } = profileOf(endpoint === undefined ? undefined : new URL(endpoint), profile)
+    const limits = await limitsOf(destination, bytes)
+    if (limits === undefined) continue
     const subject = `${settings.name} at ${name}`
-    const { partBytes, maxBytes } = planParts(rules, { expectedSize: bytes, partBytes: wanted })
+    const { partBytes, maxParts, maxBytes } = limits
     if (bytes > maxBytes) {
       yield warn(
         'size',
@@ -89,10 +93,43 @@ export function* checkSize(loaded: LoadedConfig, settings: ServerSettings, bytes
       yield warn(
         'size',
         subject,
-        `${showBytes(bytes)} in at most ${rules.maxParts} parts: parts are ${showBytes(partBytes)}, and an upload takes two of them as memory`,
+        `${showBytes(bytes)} in at most ${maxParts} parts: parts are ${showBytes(partBytes)}, and an upload takes two of them as memory`,
         'See that there is as much memory, or split the source into several servers.',
       )
     }
+  }
+}
+
+/** @returns undefined for a folder, which has no limit of its own. */
+async function limitsOf(
+  destination: DestinationConfig,
+  bytes: number,
+): Promise<{ partBytes: number; maxParts: number; maxBytes: number } | undefined> {
+  const planned = (rules: MultipartRules, wanted: number | undefined) => {
+    const { partBytes, maxBytes } = planParts(rules, { expectedSize: bytes, partBytes: wanted })
+    return { partBytes, maxParts: rules.maxParts, maxBytes }
+  }
+  // Each adapter is large, and loaded only where it is used.
+  switch (destination.provider) {
+    case 's3': {
+      const { endpoint, profile, partBytes } = destination
+      return planned(profileOf(endpoint === undefined ? undefined : new URL(endpoint), profile).rules, partBytes)
+    }
+    case 'backblaze-b2': {
+      const { b2Rules } = await import('../../adapters/backblaze-b2-write.ts')
+      return planned(b2Rules(), destination.partBytes)
+    }
+    case 'google-drive': {
+      const { DRIVE_RULES } = await import('../../adapters/google-drive-write.ts')
+      // However large, its parts stay as they are.
+      return { partBytes: 0, maxParts: DRIVE_RULES.maxParts, maxBytes: DRIVE_RULES.maxObjectBytes }
+    }
+    case 'dropbox': {
+      const { FILE_MAX_BYTES } = await import('../../adapters/dropbox-write.ts')
+      return { partBytes: 0, maxParts: Number.POSITIVE_INFINITY, maxBytes: FILE_MAX_BYTES }
+    }
+    case 'filesystem':
+      return undefined
   }
 }
 

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { RCON_PASSWORD, serveMinecraft } from '../fakes/minecraft.ts'
@@ -189,6 +191,34 @@ test('Ctrl-C at any question leaves nothing behind, and is exit code 130', async
     assert.ok(!wizard.raw.includes(TYPED_PASSWORD), when)
   })
   await Promise.all(runs)
+})
+
+test('Ctrl-C while a store that does not answer is tried leaves nothing behind', async (t) => {
+  const { folder, world } = await withWorld(t)
+  const before = await allIn(folder)
+  const silent = createServer()
+  t.after(() => silent.close())
+  await once(silent.listen(0, '127.0.0.1'), 'listening')
+  const wizard = onTerminal(t, ['init'], { cwd: folder })
+  await wizard.answer(/Which folder is backed up\?/, world)
+  await wizard.answer(/What is the server called/, 'survival')
+  await wizard.choose(/Where do backups go\?/, 1)
+  await wizard.choose(/Whose\?/, 9)
+  await wizard.answer(/Endpoint/, `http://127.0.0.1:${(silent.address() as AddressInfo).port}`)
+  await wizard.answer(/Bucket/, 'worlds')
+  await wizard.answer(/Region/, 'eu')
+  await wizard.answer(/Prefix/, '')
+  await wizard.choose(/Where are its credentials\?/)
+  await wizard.answer(/Access key id/, 'AKIA1')
+  const asked = once(silent, 'connection')
+  await wizard.answer(/Secret access key/, TYPED_PASSWORD)
+  const [socket] = (await asked) as [Socket]
+  t.after(() => socket.destroy())
+  wizard.type(KEY.ctrlC)
+  assert.notEqual(await wizard.end(), 0)
+  await wizard.see(/Nothing unfinished was left behind/)
+  assert.ok(!wizard.raw.includes(TYPED_PASSWORD))
+  assert.deepEqual(await allIn(folder), before)
 })
 
 test('a config that is there is replaced only when that is said', async (t) => {

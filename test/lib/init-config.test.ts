@@ -1,58 +1,15 @@
 import assert from 'node:assert/strict'
-import { mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
-import { homedir } from 'node:os'
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import type { Asker, Choice, Validate } from '../../lib/cli/init/ask.ts'
+import type { Asker } from '../../lib/cli/init/ask.ts'
 import { type Answers, configText, referencesOf } from '../../lib/cli/init/config-text.ts'
 import { askDestination, correct, type DestinationContext } from '../../lib/cli/init/destination.ts'
-import { askEncryption, generatePassword } from '../../lib/cli/init/encryption.ts'
-import { findMinecraft, parseProperties } from '../../lib/cli/init/minecraft.ts'
-import { serverNameOf } from '../../lib/cli/init/names.ts'
-import { pathChoices, typedPath } from '../../lib/cli/init/paths.ts'
 import { SecretBox } from '../../lib/cli/init/secret-box.ts'
-import { askRetention, askSchedule } from '../../lib/cli/init/times.ts'
 import { writeConfig } from '../../lib/cli/init/write.ts'
 import { keysOf, loadConfig, serverSettings, storageConfigOf } from '../../lib/config/index.ts'
 import { scratch } from '../support/cli.ts'
-
-type Answer = string | boolean | number
-
-/**
- * Answers questions in their order, each by the words that it must have. A choice is answered by a part of its label.
- * What is refused is an error here.
- */
-function scripted(script: [RegExp, Answer][]): Asker & { said: string[]; left(): number } {
-  const rest = [...script]
-  const said: string[] = []
-  const next = (message: string): Answer => {
-    const [pattern, answer] = rest.shift() ?? assert.fail(`Nobody expected: ${message}`)
-    assert.match(message, pattern)
-    return answer
-  }
-  const held = async (message: string, validate: Validate | undefined) => {
-    const answer = String(next(message))
-    assert.equal(await validate?.(answer), undefined, message)
-    return answer
-  }
-  return {
-    said,
-    left: () => rest.length,
-    text: (message, { initial, validate } = {}) =>
-      held(message, validate).then((answer) => (answer === '=' ? (initial ?? '') : answer)),
-    hidden: held,
-    path: (message, { validate }) => held(message, validate),
-    async choose<T>(message: string, choices: readonly Choice<T>[]) {
-      const wanted = String(next(message))
-      return (
-        choices.find(({ label }) => label.includes(wanted)) ?? assert.fail(`${wanted} is no choice of ${message}`)
-      ).value
-    },
-    confirm: async (message) => Boolean(next(message)),
-    say: (_, text) => said.push(text),
-    box: (_, text) => said.push(text),
-  }
-}
+import { type Answer, scripted } from '../support/scripted-asker.ts'
 
 const SECRETS = ['s3cr3t/with+signs=', 'an app secret', 'a refresh token', 'K005applicationKey']
 
@@ -194,7 +151,7 @@ for (const [name, { script, opens }] of Object.entries(PROVIDERS)) {
 }
 
 function contextOf(ask: Asker, box: SecretBox): DestinationContext {
-  return { ask, box, signIn: () => assert.fail('nobody signs in here') }
+  return { ask, box, signIn: () => assert.fail('nobody signs in here'), source: '/srv/world' }
 }
 
 test('signing in keeps what it gives, and one that fails is asked again', async (t) => {
@@ -215,6 +172,7 @@ test('signing in keeps what it gives, and one that fails is asked again', async 
     {
       ask,
       box,
+      source: '/srv/world',
       async signIn(store, app, paste) {
         times += 1
         assert.equal(paste, times === 1)
@@ -255,168 +213,6 @@ test('credentials that are corrected replace those before, and what nothing refe
   assert.equal(await readFile(join(folder, 'secrets/b2-application-key'), 'utf8'), 'the right one\n')
 })
 
-test('encryption: a new key, a key file that is checked, a variable, and nothing after a warning', async (t) => {
-  const folder = await scratch(t)
-  const box = new SecretBox(folder)
-  const what = /encrypted with/
-  const made = await askEncryption(
-    scripted([
-      [what, 'key file'],
-      [/file with the key/, ''],
-    ]),
-    box,
-  )
-  assert.deepEqual(made, { key: 'file:secrets/key' })
-  assert.match(await box.value('file:secrets/key', 'key'), /^[0-9a-f]{64}$/)
-
-  await writeFile(join(folder, 'mine'), Buffer.alloc(32, 7))
-  const mine = await askEncryption(
-    scripted([
-      [what, 'key file'],
-      [/file with the key/, join(folder, 'mine')],
-    ]),
-    box,
-  )
-  assert.deepEqual(mine, { key: `file:${join(folder, 'mine')}` })
-  await writeFile(join(folder, 'short'), Buffer.alloc(31, 7))
-  await assert.rejects(
-    askEncryption(
-      scripted([
-        [what, 'key file'],
-        [/file with the key/, join(folder, 'short')],
-      ]),
-      box,
-    ),
-  )
-
-  const variable = await askEncryption(
-    scripted([
-      [what, 'environment variable'],
-      [/variable/, 'WORLD_PASSWORD'],
-    ]),
-    box,
-  )
-  assert.deepEqual(variable, { password: '${WORLD_PASSWORD}' })
-
-  const ask = scripted([
-    [what, 'Nothing'],
-    [/without encryption/, false],
-    [what, 'Nothing'],
-    [/without encryption/, true],
-  ])
-  assert.equal(await askEncryption(ask, box), false)
-  assert.ok(ask.said.some((text) => /whoever gets at the store reads all/.test(text)))
-
-  const short = scripted([
-    [what, 'of your own'],
-    [/Password/, 'abc'],
-    [/same again/, 'abc'],
-    [/shorter than/, false],
-    [/Password/, 'long enough for this'],
-    [/same again/, 'long enough for this'],
-  ])
-  assert.deepEqual(await askEncryption(short, box), { password: 'file:secrets/password' })
-  assert.equal(await box.value('file:secrets/password', 'password'), 'long enough for this')
-  assert.equal(new Set(Array.from({ length: 50 }, generatePassword)).size, 50)
-})
-
-test('schedules know when their newest snapshot is too old; retention takes own numbers, and refuses none at all', async () => {
-  const when = /When are backups made/
-  assert.deepEqual(await askSchedule(scripted([[when, 'Every hour']])), {
-    cron: '0 * * * *',
-    timezone: undefined,
-    maxAge: '3h',
-  })
-  assert.deepEqual(
-    await askSchedule(
-      scripted([
-        [when, '6 hours'],
-        [/Time zone/, 'UTC'],
-      ]),
-    ),
-    {
-      cron: '0 */6 * * *',
-      timezone: 'UTC',
-      maxAge: '8h',
-    },
-  )
-  // From Friday to Monday.
-  const own = await askSchedule(
-    scripted([
-      [when, 'other'],
-      [/Minute/, '15 3 * * 1-5'],
-      [/Time zone/, 'UTC'],
-    ]),
-  )
-  assert.deepEqual(own, { cron: '15 3 * * 1-5', timezone: 'UTC', maxAge: '74h' })
-  await assert.rejects(
-    askSchedule(
-      scripted([
-        [when, 'other'],
-        [/Minute/, '61 * * * *'],
-      ]),
-    ),
-  )
-  await assert.rejects(
-    askSchedule(
-      scripted([
-        [when, 'Every day'],
-        [/Time zone/, 'Mars/Olympus'],
-      ]),
-    ),
-  )
-
-  const numbers = (...counts: string[]): [RegExp, Answer][] => counts.map((count) => [/Of how many/, count])
-  const ask = scripted([[/Keep that many/, false], ...numbers('0', '0', '0', '0'), ...numbers('6', '7', '0', '12')])
-  assert.deepEqual(await askRetention(ask), { keepHourly: 6, keepDaily: 7, keepMonthly: 12 })
-})
-
-test('a Minecraft server is known by its files, with the worlds that Paper splits', async (t) => {
-  const folder = await scratch(t)
-  const server = join(folder, 'paper')
-  for (const world of ['lobby', 'lobby_nether', 'lobby_the_end']) {
-    await mkdir(join(server, world), { recursive: true })
-    await writeFile(join(server, world, 'level.dat'), '')
-  }
-  assert.equal(await findMinecraft(server), undefined)
-  await writeFile(
-    join(server, 'server.properties'),
-    'level-name=lobby\nenable-rcon=true\nrcon.port=25580\nrcon.password=a\\:b\\=c\\u00e9 \\#1\n',
-  )
-  const found = await findMinecraft(server)
-  assert.deepEqual(
-    found?.worlds,
-    ['lobby', 'lobby_nether', 'lobby_the_end'].map((world) => join(server, world)),
-  )
-  assert.equal(found?.isServer, true)
-  assert.deepEqual(found?.rcon, {
-    file: join(server, 'server.properties'),
-    enabled: true,
-    address: 'localhost:25580',
-    password: 'a:b=cé #1',
-  })
-  const world = await findMinecraft(join(server, 'lobby'))
-  assert.deepEqual([world?.isServer, world?.name], [false, 'paper'])
-  assert.equal(parseProperties('# a comment\n!another\nkey : value\n').get('key'), 'value')
-})
-
-test('a path that is typed in full is never taken for one that begins like it', async (t) => {
-  const folder = await scratch(t)
-  for (const name of ['world', 'world2', 'world/region', '.hidden'])
-    await mkdir(join(folder, name), { recursive: true })
-  await symlink('nowhere', join(folder, 'dangling'))
-  assert.deepEqual(pathChoices(join(folder, 'world')), [join(folder, 'world')])
-  assert.deepEqual(pathChoices(join(folder, 'wor')), [join(folder, 'world'), join(folder, 'world2')])
-  assert.deepEqual(pathChoices(join(folder, 'world/')), [join(folder, 'world'), join(folder, 'world/region')])
-  assert.deepEqual(pathChoices(join(folder, 'none/at/all')), [])
-  assert.equal(pathChoices(join(folder, '/')).includes(join(folder, '.hidden')), false)
-  assert.deepEqual(pathChoices(''), [])
-  assert.equal(typedPath('~/x'), join(homedir(), 'x'))
-  assert.equal(serverNameOf('Survival SMP (2)'), 'survival-smp-2')
-  assert.equal(serverNameOf('Überwelt'), 'uberwelt')
-  assert.equal(serverNameOf('世界'), 'server')
-})
-
 test('a config that cannot be written leaves no secret behind, and one that came meanwhile stays', async (t) => {
   const folder = await scratch(t)
   const file = join(folder, 'millrace.yaml')
@@ -426,4 +222,33 @@ test('a config that cannot be written leaves no secret behind, and one that came
   await assert.rejects(writeConfig(file, 'other', box, { replace: false }), /TARGET|there by now/)
   assert.deepEqual(await readdir(folder), ['millrace.yaml'])
   assert.equal(await readFile(file, 'utf8'), 'mine')
+})
+
+test('a store in what is backed up is refused; a neighbour of a like name is none', async (t) => {
+  const box = new SecretBox(await scratch(t))
+  const answer = (root: string) =>
+    askDestination(
+      contextOf(
+        scripted([
+          [/Where do backups go/, 'A folder'],
+          [/Which folder/, root],
+        ]),
+        box,
+      ),
+      new Set(['local']),
+    )
+  for (const within of ['/srv/world', '/srv/world/backups', '/srv/world/..backups']) {
+    await assert.rejects(answer(within), /in what is backed up/)
+  }
+  const beside = await answer('/srv/world2')
+  assert.deepEqual(beside, { name: 'local-2', settings: { provider: 'filesystem', root: '/srv/world2' } })
+})
+
+test('secrets that cannot be kept are an error before anything is written, and never a loop', async (t) => {
+  const folder = await scratch(t)
+  await writeFile(join(folder, 'secrets'), 'a file in the way')
+  await assert.rejects(new SecretBox(folder).keep('password', 'x'), { code: 'TARGET' })
+  const other = join(folder, 'other')
+  await mkdir(join(other, 'secrets/password'), { recursive: true })
+  assert.equal(await new SecretBox(other).keep('password', 'x'), 'file:secrets/password-2')
 })

@@ -65,8 +65,10 @@ test('from an empty folder to an encrypted backup and back; no secret is on the 
   await wizard.confirm(/Turn saving off by RCON/, true)
   await wizard.see(/RCON answers/)
   await wizard.choose(/Where do backups go\?/)
-  // A file is in the way; that can be corrected.
-  await wizard.answer(/Which folder\?/, join(world, 'level.dat'))
+  // What cannot be is asked again: a store in the world, and one where a file is in the way.
+  await wizard.answer(/Which folder\?/, join(world, 'backups'))
+  await wizard.see(/It is in what is backed up/)
+  wizard.type(KEY.ctrlU, join(world, '../server.properties'), KEY.enter)
   await wizard.choose(/What now\?/)
   await wizard.answer(/Which folder\?/, join(folder, 'backups'))
   await wizard.see(/sign-in\s+ok[\s\S]*write\s+ok[\s\S]*delete\s+ok/)
@@ -229,6 +231,15 @@ test('a config that is there is replaced only when that is said', async (t) => {
   assert.equal(await wizard.end(), 130)
   assert.equal(await readFile(join(folder, 'millrace.yaml'), 'utf8'), '# mine\n')
   assert.deepEqual(await readdir(folder), ['millrace.yaml'])
+})
+
+test('a place where no config can be is told before any question', async (t) => {
+  const folder = await scratch(t)
+  await writeFile(join(folder, 'file'), '')
+  const wizard = onTerminal(t, ['init', '--config', 'file/millrace.yaml'], { cwd: folder })
+  assert.notEqual(await wizard.end(), 0)
+  assert.match(wizard.text, /millrace\.yaml cannot be written: .*file is not a folder/)
+  assert.doesNotMatch(wizard.text, /Which folder is backed up/)
 })
 
 test('without a terminal init says what to do instead, and ends with 2', async (t) => {

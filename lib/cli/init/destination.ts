@@ -1,4 +1,4 @@
-import { resolve } from 'node:path'
+import { isAbsolute, relative } from 'node:path'
 import { profileOf, type S3ProfileName } from '../../../adapters/s3-profiles.ts'
 import type { DestinationConfig } from '../../config/destination.ts'
 import { type Asker, needed } from './ask.ts'
@@ -19,6 +19,8 @@ export interface DestinationContext {
   ask: Asker
   box: SecretBox
   signIn: SignIn
+  /** What is backed up: a store in it would be backed up with it. */
+  source: string
 }
 
 /** What a part of the answers is called, for whoever corrects it. */
@@ -45,7 +47,7 @@ export async function askDestination(
     { value: 'backblaze-b2', label: 'Backblaze B2' },
   ])
   const name = freeName(DEFAULT_NAMES[provider], taken)
-  const settings = await askSettings(context, name, { provider } as DestinationConfig)
+  const settings = await askSettings(context, { provider } as DestinationConfig)
   return { name, settings: await askCredentials(context, name, settings) }
 }
 
@@ -63,7 +65,7 @@ export async function correct(
   part: Part,
 ): Promise<DestinationAnswers> {
   const corrected =
-    part === 'settings' ? await askSettings(context, name, settings) : await askCredentials(context, name, settings)
+    part === 'settings' ? await askSettings(context, settings) : await askCredentials(context, name, settings)
   return { name, settings: corrected }
 }
 
@@ -73,18 +75,19 @@ export function hasCredentials({ provider }: DestinationConfig): boolean {
 }
 
 /** Where it is: bucket, folder, region. What was answered before stands there already. */
-async function askSettings(
-  { ask }: DestinationContext,
-  _name: string,
-  before: DestinationConfig,
-): Promise<DestinationConfig> {
+async function askSettings({ ask, source }: DestinationContext, before: DestinationConfig): Promise<DestinationConfig> {
   switch (before.provider) {
     case 'filesystem': {
       const root = await ask.text('Which folder? (made when it is missing; on another disk than the server)', {
         initial: before.root ?? '',
-        validate: (answer) => (answer === '' ? 'A folder is needed.' : undefined),
+        validate: (answer) => {
+          if (answer === '') return 'A folder is needed.'
+          return isWithin(typedPath(answer), source)
+            ? 'It is in what is backed up: name a folder elsewhere.'
+            : undefined
+        },
       })
-      return { ...before, root: resolve(typedPath(root)) }
+      return { ...before, root: typedPath(root) }
     }
     case 's3':
       return askS3(ask, before)
@@ -210,4 +213,9 @@ async function chooseKeeper(
 /** Without what is undefined: the config has no such value. */
 function clean<T extends object>(settings: T): T {
   return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)) as T
+}
+
+function isWithin(path: string, folder: string): boolean {
+  const way = relative(folder, path)
+  return !/^\.\.(?=$|[/\\])/.test(way) && !isAbsolute(way)
 }

@@ -1,6 +1,7 @@
 import { chmod, mkdir, open, readFile, rm, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { resolvePassword } from '../../config/secret.ts'
+import { BackupError } from '../../errors.ts'
 
 const FOLDER = 'secrets'
 
@@ -21,13 +22,12 @@ export class SecretBox {
    * Takes a secret. A file that is there already keeps what it has, as it may be the only copy of a password: the new one
    * gets another name then.
    * @returns what to write in the config: `file:secrets/NAME`.
+   * @throws BackupError TARGET when it cannot be told what is there.
    */
   async keep(name: string, value: string): Promise<string> {
     for (let number = 1; ; number += 1) {
       const file = `${FOLDER}/${number === 1 ? name : `${name}-${number}`}`
-      const there = await readFile(join(this.folder, file), 'utf8').catch((error: NodeJS.ErrnoException) =>
-        error.code === 'ENOENT' ? undefined : null,
-      )
+      const there = await textOf(join(this.folder, file))
       if (there === undefined || there === `${value}\n`) {
         this.#held.set(`file:${file}`, value)
         return `file:${file}`
@@ -67,8 +67,7 @@ export class SecretBox {
       await chmod(folder, 0o700)
       for (const [reference, value] of this.#held) {
         const file = join(this.folder, reference.slice('file:'.length))
-        const there = await readFile(file, 'utf8').catch(() => undefined)
-        if (there === `${value}\n`) continue
+        if ((await textOf(file)) === `${value}\n`) continue
         const handle = await open(file, 'wx', 0o600)
         written.push(file)
         try {
@@ -83,5 +82,17 @@ export class SecretBox {
       await undo()
       throw error
     }
+  }
+}
+
+/** @returns undefined when there is no such file; null for what is no file. */
+async function textOf(file: string): Promise<string | undefined | null> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException
+    if (code === 'ENOENT') return undefined
+    if (code === 'EISDIR') return null
+    throw new BackupError('TARGET', `The secret's file ${file} cannot be used: ${message}.`, { cause })
   }
 }

@@ -1,5 +1,7 @@
 import { stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
+import { checkFolder } from '../../doctor/runtime.ts'
+import { BackupError } from '../../errors.ts'
 import { removeEmptyFolders } from '../../folders.ts'
 import { printable } from '../format.ts'
 import { type Asker, Cancelled } from './ask.ts'
@@ -40,8 +42,8 @@ export async function runWizard({ ask, file: wanted, force, signIn, signal }: Wi
   const box = new SecretBox(dirname(file))
   const made: Made[] = []
   try {
-    const context: DestinationContext = { ask, box, signIn }
     const server = await askServer(ask, box, signal)
+    const context: DestinationContext = { ask, box, signIn, source: server.source }
     const destinations = await askDestinations(context, made, signal)
     const encryption = await askEncryption(ask, box)
     const schedule = await askSchedule(ask)
@@ -69,6 +71,11 @@ interface Made {
 async function chooseFile(ask: Asker, wanted: string, force: boolean): Promise<{ file: string; replace: boolean }> {
   let file = wanted
   for (;;) {
+    // Before all the questions, not after them.
+    const folder = await checkFolder('config', dirname(file), 1)
+    if (folder.state === 'fail') {
+      throw new BackupError('TARGET', `The config ${file} cannot be written: ${folder.message}. ${folder.advice ?? ''}`)
+    }
     if (!(await isThere(file))) return { file, replace: false }
     if (force) return { file, replace: true }
     const next = await ask.choose<'other' | 'replace' | 'stop'>(`${printable(file)} is there already.`, [

@@ -8,7 +8,9 @@ import { findMinecraft, parseProperties } from '../../lib/cli/init/minecraft.ts'
 import { serverNameOf } from '../../lib/cli/init/names.ts'
 import { pathChoices, typedPath } from '../../lib/cli/init/paths.ts'
 import { SecretBox } from '../../lib/cli/init/secret-box.ts'
+import { askServer } from '../../lib/cli/init/source.ts'
 import { askRetention, askSchedule } from '../../lib/cli/init/times.ts'
+import { RCON_PASSWORD, serveMinecraft } from '../fakes/minecraft.ts'
 import { scratch } from '../support/cli.ts'
 import { type Answer, scripted } from '../support/scripted-asker.ts'
 
@@ -172,4 +174,61 @@ test('a path that is typed in full is never taken for one that begins like it', 
   assert.equal(serverNameOf('Survival SMP (2)'), 'survival-smp-2')
   assert.equal(serverNameOf('Überwelt'), 'uberwelt')
   assert.equal(serverNameOf('世界'), 'server')
+})
+
+test('a server folder: the whole of it or its one world; RCON that is off is told, one elsewhere can be corrected', async (t) => {
+  const folder = await scratch(t)
+  const server = join(folder, 'My Server')
+  await mkdir(join(server, 'world'), { recursive: true })
+  await writeFile(join(server, 'world/level.dat'), '')
+  await writeFile(join(server, 'server.properties'), 'enable-rcon=false\n')
+  const signal = AbortSignal.timeout(60_000)
+  const off = scripted([
+    [/Which folder/, server],
+    [/What of it/, 'Only the world'],
+    [/called/, 'mine'],
+  ])
+  const box = new SecretBox(folder)
+  assert.deepEqual(await askServer(off, box, signal), {
+    name: 'mine',
+    source: join(server, 'world'),
+    quiesce: undefined,
+  })
+  assert.ok(off.said.some((text) => /RCON is off/.test(text)))
+
+  const minecraft = await serveMinecraft()
+  t.after(() => minecraft.close())
+  // Port 1 is nobody's.
+  await writeFile(
+    join(server, 'server.properties'),
+    `enable-rcon=true\nserver-ip=127.0.0.1\nrcon.port=1\nrcon.password=${RCON_PASSWORD}\n`,
+  )
+  const elsewhere = scripted([
+    [/Which folder/, server],
+    [/What of it/, 'The whole server'],
+    [/called/, '='],
+    [/Turn saving off by RCON/, true],
+    [/Use it all the same/, false],
+    [/RCON address/, `127.0.0.1:${minecraft.port}`],
+  ])
+  const answers = await askServer(elsewhere, box, signal)
+  assert.deepEqual(answers, {
+    name: 'my-server',
+    source: server,
+    quiesce: {
+      by: 'rcon',
+      address: `127.0.0.1:${minecraft.port}`,
+      password: 'file:secrets/my-server-rcon-password',
+      allowStopped: true,
+    },
+  })
+  assert.equal(await box.value('file:secrets/my-server-rcon-password', 'rcon'), RCON_PASSWORD)
+  assert.ok(!elsewhere.said.join('\n').includes(RCON_PASSWORD))
+
+  const declined = scripted([
+    [/Which folder/, join(server, 'world')],
+    [/called/, 'UPPER'],
+  ])
+  await assert.rejects(askServer(declined, box, signal), /Small letters/)
+  await assert.rejects(askServer(scripted([[/Which folder/, join(folder, 'none')]]), box, signal), /no such folder/)
 })

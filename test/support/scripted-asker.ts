@@ -5,7 +5,7 @@ export type Answer = string | boolean | number
 
 /**
  * Answers questions in their order, each by the words that it must have. A choice is answered by a part of its label.
- * What is refused is an error here.
+ * `=` takes what stands there already. What is refused is an error here.
  */
 export function scripted(script: [RegExp, Answer][]): Asker & { said: string[]; left(): number } {
   const rest = [...script]
@@ -15,17 +15,18 @@ export function scripted(script: [RegExp, Answer][]): Asker & { said: string[]; 
     assert.match(message, pattern)
     return answer
   }
-  const held = async (message: string, validate: Validate | undefined) => {
-    const answer = String(next(message))
-    assert.equal(await validate?.(answer), undefined, message)
+  const held = async (message: string, validate: Validate | undefined, initial = '') => {
+    const given = String(next(message))
+    const answer = given === '=' ? initial : given
+    const refusal = await validate?.(answer)
+    if (refusal !== undefined) throw new Error(refusal)
     return answer
   }
   return {
     said,
     left: () => rest.length,
-    text: (message, { initial, validate } = {}) =>
-      held(message, validate).then((answer) => (answer === '=' ? (initial ?? '') : answer)),
-    hidden: held,
+    text: (message, { initial, validate } = {}) => held(message, validate, initial),
+    hidden: (message, validate) => held(message, validate),
     path: (message, { validate }) => held(message, validate),
     async choose<T>(message: string, choices: readonly Choice<T>[]) {
       const wanted = String(next(message))

@@ -53,14 +53,16 @@ function plainOf(part: SheetPart): string {
 }
 
 const CSS = `
-@page { size: A4; margin: 14mm }
+@page { size: A4; margin: 12mm }
 body { font: 10.5pt/1.4 system-ui, sans-serif; max-width: 48em; margin: 2em auto; padding: 0 1em; color: #000; background: #fff }
 h1 { font-size: 16pt; margin: 0 0 .4em } h2 { font-size: 11.5pt; margin: 1em 0 .3em; break-after: avoid }
 p { margin: .4em 0 } table { border-collapse: collapse } td { padding: .1em 1.2em .1em 0; vertical-align: top }
+td:first-child { white-space: nowrap }
 td + td, pre, code { font-family: ui-monospace, monospace; font-size: 9pt; overflow-wrap: anywhere }
 pre { white-space: pre-wrap; border: 1px solid #999; padding: .5em .7em; margin: .4em 0; break-inside: avoid }
+pre div { padding-left: 2em; text-indent: -2em }
 .blank { display: flex; gap: .8em; margin: .9em 0 } .blank i { flex: 1; border-bottom: 1px solid #000 }
-@media print { body { margin: 0; padding: 0; max-width: none } }
+@media print { body { margin: 0; padding: 0; max-width: none; font-size: 9.5pt } .blank { margin: .7em 0 } }
 `
 
 function htmlPage(title: string, parts: readonly SheetPart[]): string {
@@ -88,7 +90,7 @@ function htmlOf(part: SheetPart): string {
     case 'blank':
       return `<div class="blank">${escaped(part.label)}: <i></i></div>`
     case 'commands':
-      return `<pre>${part.lines.map(escaped).join('\n')}</pre>`
+      return `<pre>${part.lines.map((line) => `<div>${escaped(line)}</div>`).join('')}</pre>`
   }
 }
 

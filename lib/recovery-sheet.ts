@@ -76,7 +76,7 @@ export async function makeRecoverySheet(
     { kind: 'heading', text: '1. A machine to restore on' },
     {
       kind: 'text',
-      text: 'Install Node 22.15 or newer (https://nodejs.org), then millrace; in a checkout of it, `npm ci && npm link` does the same.',
+      text: 'Install Node 22.15 or newer (https://nodejs.org), then millrace; in a checkout of it, `npm ci && npm link` does the same. The commands of this sheet are for bash or zsh.',
     },
     { kind: 'commands', lines: [`npm install -g millrace@${VERSION}`] },
   ]
@@ -163,10 +163,9 @@ async function restoreParts(loaded: LoadedConfig, server: string, name: string, 
   }
   const root = destination.provider === 'filesystem' ? pathFrom(loaded.folder, destination.root) : ''
   const url = storeUrl(destination, root)
-  if (url === undefined) {
-    lines.push(`cat > recovery.yaml <<'END'\n${recoveryConfig(destination, name, server)}END`)
-  }
-  const from = url === undefined ? `--config recovery.yaml --from ${name}` : `--from ${quote(url)}`
+  if (url === undefined) lines.push(`cat > recovery.yaml <<'END'\n${recoveryConfig(destination, name, server)}END`)
+  else lines.push(`STORE=${quote(url)}`)
+  const from = url === undefined ? `--config recovery.yaml --from ${name}` : '--from "$STORE"'
   const keys = secret === 'none' ? ' --no-encryption' : secret === 'key' ? ' --key-file millrace.key' : ''
   lines.push(
     `millrace list ${from} --server ${server}`,

@@ -110,19 +110,19 @@ const STORES: Record<string, { settings: string; says: RegExp[]; asks: string[] 
       /region: `eu`/,
       /endpoint: `https:\/\/s3\.example\.org`/,
       /^export AWS_ACCESS_KEY_ID=AKIA1$/m,
-      /--from 's3:\/\/worlds\/mc\/a%20b\?endpoint=https:\/\/s3\.example\.org&region=eu&profile=minio'/,
+      /^STORE='s3:\/\/worlds\/mc\/a%20b\?endpoint=https:\/\/s3\.example\.org&region=eu&profile=minio'$/m,
     ],
     asks: ['MILLRACE_PASSWORD', 'AWS_SECRET_ACCESS_KEY'],
   },
   'backblaze-b2': {
     settings: "{provider: backblaze-b2, bucket: worlds, keyId: '${SHEET_ID}', applicationKey: file:nowhere}",
-    says: [/^export B2_APPLICATION_KEY_ID=AKIA1$/m, /--from b2:\/\/worlds\/ /],
+    says: [/^export B2_APPLICATION_KEY_ID=AKIA1$/m, /^STORE=b2:\/\/worlds\/$/m],
     asks: ['MILLRACE_PASSWORD', 'B2_APPLICATION_KEY'],
   },
   'google-drive': {
     settings:
       "{provider: google-drive, folder: backups/mc, sharedDriveId: D1, clientId: '${SHEET_ID}', clientSecret: file:a, refreshToken: file:b}",
-    says: [/^export MILLRACE_GOOGLE_CLIENT_ID=AKIA1$/m, /--from 'drive:\/\/\/backups\/mc\?sharedDrive=D1'/],
+    says: [/^export MILLRACE_GOOGLE_CLIENT_ID=AKIA1$/m, /^STORE='drive:\/\/\/backups\/mc\?sharedDrive=D1'$/m],
     asks: ['MILLRACE_PASSWORD', 'MILLRACE_GOOGLE_CLIENT_SECRET', 'MILLRACE_GOOGLE_REFRESH_TOKEN'],
   },
   'google-drive by id': {
@@ -137,7 +137,7 @@ const STORES: Record<string, { settings: string; says: RegExp[]; asks: string[] 
   },
   dropbox: {
     settings: "{provider: dropbox, root: /backups, namespace: '12', clientId: '${SHEET_ID}', refreshToken: file:b}",
-    says: [/--from 'dropbox:\/\/\/backups\?namespace=12'/],
+    says: [/^STORE='dropbox:\/\/\/backups\?namespace=12'$/m],
     asks: ['MILLRACE_PASSWORD', 'MILLRACE_DROPBOX_REFRESH_TOKEN'],
   },
   'dropbox with another root': {

@@ -153,4 +153,5 @@ export const destinationSchema = z.discriminatedUnion('provider', [
   filesystemSchema,
 ])
 
+/** A destination's entry: sizes and rates as numbers, secrets as where they are. */
 export type DestinationConfig = z.output<typeof destinationSchema>

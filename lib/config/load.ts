@@ -10,6 +10,7 @@ import { readYaml, type YamlFile } from './yaml.ts'
 /** A file of a thousand servers has a tenth of that. */
 const MAX_BYTES = 1024 * 1024
 
+/** A config that was read, and found to be right. */
 export interface LoadedConfig {
   /** Its absolute path. */
   file: string

@@ -22,6 +22,7 @@ export interface Keys extends ReadKeys {
   writeWith?: WriteKey | undefined
 }
 
+/** What `openServer` can be told beside the server's name. */
 export interface OpenServerOptions extends Pick<BackupsOptions, 'onFallback' | 'onNotice'> {
   /** Names of destinations; the server's own when left out. The first is read from, the others where it fails. */
   destinations?: readonly string[] | undefined

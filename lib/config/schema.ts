@@ -160,6 +160,9 @@ export const configSchema = z
 
 /** The file as it is written, with sizes and rates as numbers, and secrets as where they are. */
 export type Config = z.output<typeof configSchema>
+/** A server's own entry, without `defaults`. */
 export type ServerConfig = z.output<typeof serverSchema>
+/** Where passwords or keys are; false for none. */
 export type EncryptionConfig = z.output<typeof encryptionSchema>
+/** When something is done: cron's fields alone, or with a time zone and the like. */
 export type ScheduleConfig = z.output<typeof scheduleSchema>

@@ -1,4 +1,5 @@
 import { findOAuthCredentials, type OAuthStore } from '../../adapters/credentials.ts'
+import { StorageError } from '../../adapters/errors.ts'
 import { withBandwidth } from '../../adapters/layers/index.ts'
 import { openStorage, type StorageConfig } from '../../adapters/open.ts'
 import type { Storage } from '../../adapters/storage.ts'
@@ -23,13 +24,19 @@ export const SECRET_FIELDS = [
 
 /**
  * Opens a destination of the config, with its limits of bandwidth. Its secrets are read now.
- * @throws BackupError USAGE for a name that is not there, and for a secret that cannot be read; StorageError INVALID.
+ * @throws BackupError USAGE for a name that is not there, a secret that cannot be read, and settings that the adapter
+ * does not take.
  */
 export async function openDestination(loaded: LoadedConfig, name: string): Promise<Storage> {
   const { bandwidth, readBandwidth } = destinationConfig(loaded, name)
-  const storage = await openStorage(await storageConfigOf(loaded, name))
-  if (bandwidth === undefined && readBandwidth === undefined) return storage
-  return withBandwidth(storage, { writeBytesPerSecond: bandwidth, readBytesPerSecond: readBandwidth })
+  try {
+    const storage = await openStorage(await storageConfigOf(loaded, name))
+    if (bandwidth === undefined && readBandwidth === undefined) return storage
+    return withBandwidth(storage, { writeBytesPerSecond: bandwidth, readBytesPerSecond: readBandwidth })
+  } catch (cause) {
+    if (!(cause instanceof StorageError && cause.code === 'INVALID')) throw cause
+    throw new BackupError('USAGE', `destinations.${name}: ${cause.message}`, { cause })
+  }
 }
 
 /**

@@ -7,7 +7,7 @@ import { SECRET } from '../support/wrong-config.ts'
 
 /** All of it at once, each once, in the order of the file. */
 const MANY_SECRETS =
-  /^(?:Warning: .*\n)?millrace: destinations\.b2\.keyId is in the environment variable NOT_THERE, which is not set\.\nmillrace: The file of destinations\.b2\.applicationKey .*absent does not exist\.\nmillrace: .*\nmillrace: Nobody has signed in: .*\nmillrace: The command sh of encryption\.password ended with exit code 7\.\nmillrace: The key file .*password has \d+ bytes and holds no key of 32 bytes\..*\nmillrace: The file of servers\.b\.quiesce\.password .*rcon does not exist\.\n$/
+  /^(?:Warning: .*\n)?millrace: destinations\.b2\.keyId is in the environment variable NOT_THERE, which is not set\.\nmillrace: The file of destinations\.b2\.applicationKey .*absent does not exist\.\nmillrace: destinations\.s3: .*\nmillrace: destinations\.drive: Nobody has signed in: .*\nmillrace: The command sh of encryption\.password ended with exit code 7\.\nmillrace: The key file .*password has \d+ bytes and holds no key of 32 bytes\..*\nmillrace: The file of servers\.b\.quiesce\.password .*rcon does not exist\.\n$/
 
 interface Wrong {
   args: string[]

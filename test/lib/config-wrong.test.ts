@@ -132,6 +132,7 @@ const WRONG: [string, ...(string | RegExp)[]][] = [
     destination('provider: s3, bucket: b, bandwidth: 20MiB'),
     /^1:64 destinations\.offsite\.bandwidth is no rate: write bytes a second/,
   ],
+  [destination('provider: s3, bucket: b, bandwidth: 0MiB/s'), /^1:64 destinations\.offsite\.bandwidth is no rate:/],
   [
     destination('provider: s3, bucket: b, partBytes: 3 QiB'),
     /^1:64 destinations\.offsite\.partBytes is no size: write bytes/,

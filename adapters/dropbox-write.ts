@@ -11,7 +11,7 @@ import type { WriteOptions } from './storage.ts'
 
 /** https://www.dropbox.com/developers/documentation/http/documentation#files-upload_session-append */
 const REQUEST_MAX_BYTES = 150 * 1024 * 1024
-const FILE_MAX_BYTES = 2 ** 41 - 2 ** 22
+export const FILE_MAX_BYTES = 2 ** 41 - 2 ** 22
 /** More than RING_BYTES allows. */
 const APPENDS_AT_ONCE = 8
 

@@ -7,13 +7,16 @@ import { addCheck } from './commands/check.ts'
 import { addCompletion } from './commands/completion.ts'
 import { addConfig } from './commands/config.ts'
 import { addDecrypt, addEncrypt } from './commands/crypt.ts'
+import { addDoctor } from './commands/doctor.ts'
 import { addHistory } from './commands/history.ts'
+import { addInit } from './commands/init.ts'
 import { addInspect } from './commands/inspect.ts'
 import { addInstallTimer } from './commands/install-timer.ts'
 import { addList } from './commands/list.ts'
 import { addLogin } from './commands/login.ts'
 import { addPin, addUnpin } from './commands/pin.ts'
 import { addPrune } from './commands/prune.ts'
+import { addRecoverySheet } from './commands/recovery-sheet.ts'
 import { addReport } from './commands/report.ts'
 import { addRestore } from './commands/restore.ts'
 import { addResumeSaving } from './commands/resume-saving.ts'
@@ -27,10 +30,13 @@ import { style } from './style.ts'
 
 /** In the order of the help. */
 const COMMANDS = [
+  addInit,
   addBackup,
   addCheck,
   addConfig,
   addList,
+  addDoctor,
+  addRecoverySheet,
   addStatus,
   addHistory,
   addReport,

@@ -4,13 +4,14 @@ import { withBandwidth } from '../../adapters/layers/index.ts'
 import { openStorage, type StorageConfig } from '../../adapters/open.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { BackupError } from '../errors.ts'
+import type { DestinationConfig } from './destination.ts'
 import type { LoadedConfig } from './load.ts'
 import { pathFrom } from './paths.ts'
 import { resolvePassword } from './secret.ts'
 import { destinationConfig } from './settings.ts'
 
 /** The fields of a destination that say where a secret is. */
-const SECRETS = [
+export const SECRET_FIELDS = [
   'accessKeyId',
   'secretAccessKey',
   'sessionToken',
@@ -44,10 +45,21 @@ export async function openDestination(loaded: LoadedConfig, name: string): Promi
  */
 export async function storageConfigOf(loaded: LoadedConfig, name: string): Promise<StorageConfig> {
   const destination = destinationConfig(loaded, name)
-  const { bandwidth: _, readBandwidth: __, ...given } = { ...destination, ...(await secretsOf(loaded, name)) }
+  return storageConfigWith({ ...destination, ...(await secretsOf(loaded, name)) }, { name, folder: loaded.folder })
+}
+
+/**
+ * The same for a destination whose secrets stand in it as themselves.
+ * @throws BackupError USAGE, StorageError INVALID when nobody has signed in.
+ */
+export function storageConfigWith(
+  destination: DestinationConfig,
+  { name, folder }: { name: string; folder: string },
+): StorageConfig {
+  const { bandwidth: _, readBandwidth: __, ...given } = destination
   switch (given.provider) {
     case 'filesystem':
-      return { ...given, root: pathFrom(loaded.folder, given.root) }
+      return { ...given, root: pathFrom(folder, given.root) }
     case 'google-drive': {
       const { endpoint, clientId, clientSecret, refreshToken, ...rest } = given
       const signIn = refreshToken === undefined ? kept('google-drive') : { clientId, clientSecret, refreshToken }
@@ -74,9 +86,9 @@ export async function storageConfigOf(loaded: LoadedConfig, name: string): Promi
 export function secretReferences(
   loaded: LoadedConfig,
   name: string,
-): { field: (typeof SECRETS)[number]; reference: string; what: string }[] {
-  const destination = destinationConfig(loaded, name) as Partial<Record<(typeof SECRETS)[number], string>>
-  return SECRETS.flatMap((field) => {
+): { field: (typeof SECRET_FIELDS)[number]; reference: string; what: string }[] {
+  const destination = destinationConfig(loaded, name) as Partial<Record<(typeof SECRET_FIELDS)[number], string>>
+  return SECRET_FIELDS.flatMap((field) => {
     const reference = destination[field]
     return reference === undefined ? [] : [{ field, reference, what: `destinations.${name}.${field}` }]
   })
@@ -85,8 +97,8 @@ export function secretReferences(
 async function secretsOf(
   loaded: LoadedConfig,
   name: string,
-): Promise<Partial<Record<(typeof SECRETS)[number], string>>> {
-  const found: Partial<Record<(typeof SECRETS)[number], string>> = {}
+): Promise<Partial<Record<(typeof SECRET_FIELDS)[number], string>>> {
+  const found: Partial<Record<(typeof SECRET_FIELDS)[number], string>> = {}
   for (const { field, reference, what } of secretReferences(loaded, name)) {
     found[field] = await resolvePassword(reference, { folder: loaded.folder, what })
   }

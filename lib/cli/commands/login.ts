@@ -4,6 +4,7 @@ import { type Command, Option } from 'commander'
 import {
   appFromEnvironment,
   credentialsFile,
+  type OAuthCredentials,
   type OAuthStore,
   saveOAuthCredentials,
 } from '../../../adapters/credentials.ts'
@@ -113,9 +114,49 @@ export async function loginCommand(
     )
   }
   const store = name as OAuthStore
+  // Before anything is asked.
+  accessOf(PROVIDERS[store], options.access)
+  const app = await findApp(store, PROVIDERS[store], options)
+  const { credentials, scopes, isAllAllowed } = await obtainCredentials(store, app, options, signal)
+  const code = isAllAllowed ? EXIT.GOOD : EXIT.INCOMPLETE
+  if (options.print) {
+    output.result('login', { provider: store, ...credentials, scopes }, credentials.refreshToken)
+    return code
+  }
+  const file = options.output ?? credentialsFile(store)
+  await saveOAuthCredentials(file, credentials)
+  output.result(
+    'login',
+    { provider: store, file, scopes },
+    `Signed in. What signs in from now on is in ${file}: keep it secret.`,
+  )
+  return code
+}
+
+export interface OAuthAppKeys {
+  clientId: string
+  clientSecret?: string | undefined
+}
+
+/** Where an app of one's own is made, and whether it has a secret. */
+export function appHelp(store: OAuthStore): { console: string; hasSecret: boolean } {
+  const { console: page, hasSecret } = PROVIDERS[store]
+  return { console: page, hasSecret }
+}
+
+/**
+ * Signs in to a provider; the addresses to open are written to stderr.
+ * @returns what signs in from then on; nothing of it is kept.
+ * @throws BackupError USAGE when the provider gives no refresh token; StorageError; AbortError.
+ */
+export async function obtainCredentials(
+  store: OAuthStore,
+  { clientId, clientSecret }: OAuthAppKeys,
+  options: Pick<LoginOptions, 'access' | 'paste' | 'port' | 'authorizeUrl' | 'tokenUrl'>,
+  signal: AbortSignal,
+): Promise<{ credentials: OAuthCredentials; scopes: TokenAnswer['scopes']; isAllAllowed: boolean }> {
   const provider = PROVIDERS[store]
   const access = accessOf(provider, options.access)
-  const { clientId, clientSecret } = await findApp(store, provider, options)
   const http = new HttpClient(HTTP_TIMEOUTS)
   try {
     const oauth = {
@@ -143,18 +184,7 @@ export async function loginCommand(
     const credentials = { clientId, refreshToken, ...(clientSecret === undefined ? {} : { clientSecret }) }
     const missing = access.scopes.filter((scope) => answer.scopes && !answer.scopes.includes(scope))
     if (missing.length > 0) say(`Warning: not allowed: ${missing.join(' ')}. Some things will be refused.`)
-    if (options.print) {
-      output.result('login', { provider: store, ...credentials, scopes: answer.scopes }, refreshToken)
-      return missing.length > 0 ? EXIT.INCOMPLETE : EXIT.GOOD
-    }
-    const file = options.output ?? credentialsFile(store)
-    await saveOAuthCredentials(file, credentials)
-    output.result(
-      'login',
-      { provider: store, file, scopes: answer.scopes },
-      `Signed in. What signs in from now on is in ${file}: keep it secret.`,
-    )
-    return missing.length > 0 ? EXIT.INCOMPLETE : EXIT.GOOD
+    return { credentials, scopes: answer.scopes, isAllAllowed: missing.length === 0 }
   } finally {
     http.destroy()
   }
@@ -163,7 +193,7 @@ export async function loginCommand(
 function signIn(
   provider: Provider,
   app: Parameters<typeof signInByBrowser>[0],
-  options: LoginOptions,
+  options: Pick<LoginOptions, 'paste' | 'port'>,
   signInOptions: SignInOptions,
   say: (text: string) => void,
 ): Promise<TokenAnswer> {

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { serverSchema } from '../config/schema.ts'
-import type { ServerReport } from '../report/model.ts'
+import { OVERVIEW_EVENTS } from './overview-events.ts'
 import { SCHEDULE_EVENTS } from './schedule-events.ts'
 
 /*
@@ -329,32 +329,6 @@ export const EVENTS = {
       }),
     ),
   }),
-  run: z.strictObject({
-    event: z.literal('run'),
-    v: z.literal(1),
-    at: z.string(),
-    command: z.enum(['backup', 'prune', 'verify', 'restore']),
-    server: z.string(),
-    outcome: z.enum(['ok', 'incomplete', 'failed', 'interrupted']),
-    exitCode: count,
-    elapsedMs: ms,
-    id: z.string().optional(),
-    destinations: z.array(z.strictObject({ destination: z.string(), ok: z.boolean() })).optional(),
-    bytes: bytes.optional(),
-    storedBytes: bytes.optional(),
-    files: count.optional(),
-    consistency: z.string().optional(),
-    removed: count.optional(),
-    error: z.strictObject({ code: z.string(), message: z.string() }).optional(),
-  }),
-  report: z.strictObject({
-    event: z.literal('report'),
-    v: z.literal(1),
-    generated: z.string(),
-    // What the page is made of; see ServerReport. It goes with the page.
-    servers: z.array(z.custom<ServerReport>((one) => typeof (one as ServerReport)?.server === 'string')),
-    unreadable: z.array(z.strictObject({ location: z.string(), reason: z.string() })),
-  }),
   config: z.strictObject({
     event: z.literal('config'),
     file: z.string(),
@@ -372,6 +346,7 @@ export const EVENTS = {
     refreshToken: z.string().optional(),
     scopes: z.array(z.string()).optional(),
   }),
+  ...OVERVIEW_EVENTS,
   ...SCHEDULE_EVENTS,
 }
 

@@ -17,8 +17,18 @@ import { sample } from '../support/streams.ts'
 import { makeTree } from '../support/tree.ts'
 
 const GUIDE = join(import.meta.dirname, '../../docs/guides/json.md')
-/** Signing in takes a browser: login.test.ts holds its line against its type. */
-const ELSEWHERE: EventName[] = ['login']
+/** Signing in takes a browser: login.test.ts holds its line against its type, and schedule/daemon.test.ts the daemon's. */
+const ELSEWHERE: EventName[] = [
+  'login',
+  'daemon-start',
+  'daemon-reload',
+  'daemon-stop',
+  'run-planned',
+  'run-start',
+  'run-skipped',
+  'run-end',
+  'clock-step',
+]
 
 /** Pipes what runs of the command say through jq, as a script would. */
 async function throughJq(
@@ -151,6 +161,11 @@ servers:
     [0, ['config', 'check', config, '--json']],
     [1, ['backup', '--config', config, '--json']],
     [0, ['resume-saving', '--json']],
+    [0, ['history', '--json']],
+    [0, ['report', ...from, '-o', join(folder, 'report.html'), '--json']],
+    [1, ['doctor', '--config', config, '--json']],
+    [0, ['recovery-sheet', '--config', config, '--server', 'survival', '-o', join(folder, 'recovery.html'), '--json']],
+    [0, ['install-timer', '--config', config, '--unit-dir', join(folder, 'units'), '--dry-run', '--json']],
     [2, ['list', '--json', '--no-such-option']],
     [2, ['backup', '--json']],
     [1, ['verify', 'latest', '--from', url, '--server', 'nobody', ...keyed]],

@@ -1,6 +1,5 @@
-import { randomBytes } from 'node:crypto'
-import { open, readFile, rename, rm } from 'node:fs/promises'
-import { BackupError } from './errors.ts'
+import { readFile } from 'node:fs/promises'
+import { replaceFile } from './replace-file.ts'
 
 // The text format of Prometheus, for node_exporter's textfile collector: HELP and TYPE before a metric's samples, label
 // values with \\, \" and \n escaped, no timestamps, a line feed at the end.
@@ -53,26 +52,13 @@ const SAMPLE = /^(millrace_[a-z_]+)(\{server="(?:[^"\\\n]|\\.)*",destination="(?
  * @throws BackupError TARGET when it cannot be written.
  */
 export async function writeMetrics(file: string, updates: readonly MetricUpdate[]): Promise<void> {
-  const partial = `${file}.${randomBytes(6).toString('hex')}`
-  try {
+  const text = async () => {
     const samples = parse(await readIfThere(file))
     for (const update of updates) apply(samples, update)
-    const handle = await open(partial, 'wx', 0o644)
-    try {
-      // The collector runs as another user, whatever this one's umask says.
-      await handle.chmod(0o644)
-      await handle.writeFile(format(samples))
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
-    await rename(partial, file)
-  } catch (cause) {
-    await rm(partial, { force: true }).catch(() => {})
-    throw new BackupError('TARGET', `The metrics file ${file} cannot be written: ${(cause as Error).message}.`, {
-      cause,
-    })
+    return format(samples)
   }
+  // The collector runs as another user.
+  await replaceFile(file, text, { mode: 0o644, what: 'The metrics file' })
 }
 
 /** A metric that is not one of a destination's, with its samples. */

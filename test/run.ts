@@ -7,9 +7,9 @@ import { join } from 'node:path'
 import { SERVERS, startServer, stopServer } from './support/servers.ts'
 
 const ROOT = join(import.meta.dirname, '..')
-/** `atOnce`: files that run side by side. Those with a server wait for it more than they compute. */
+/** `atOnce`: files that run side by side. Many wait for a disk, a server or a process more than they compute. */
 const SUITES = {
-  fast: { suffixes: ['.test.ts'], needsServers: false, atOnce: 2 },
+  fast: { suffixes: ['.test.ts'], needsServers: false, atOnce: 3 },
   s3: { suffixes: ['.s3test.ts'], needsServers: true, atOnce: 4 },
   's3:full': { suffixes: ['.s3test.ts', '.s3slowtest.ts'], needsServers: true, atOnce: 4 },
   slow: { suffixes: ['.slowtest.ts'], needsServers: false, atOnce: 2 },
@@ -35,7 +35,9 @@ for (const suffix of suite.suffixes) {
 const scratch = mkdtempSync(join(tmpdir(), 'millrace-tests-'))
 let code = 1
 try {
-  const env = { ...process.env, ...(suite.needsServers ? await startServers() : {}) }
+  // Tests start the command some thousand times, and from Node 24 on its sources are stripped of types once.
+  const cache = join(tmpdir(), 'millrace-compile-cache')
+  const env = { NODE_COMPILE_CACHE: cache, ...process.env, ...(suite.needsServers ? await startServers() : {}) }
   code = await runTests(env)
   const missing = process.env.CI ? requiredSkips() : []
   if (missing.length > 0) {

@@ -18,7 +18,9 @@ import { sample } from '../support/streams.ts'
 const run = promisify(execFile)
 const GIB = 1024 ** 3
 const MILLRACE = `'${process.execPath}' '${BIN}'`
-const ENV = { ...process.env, MILLRACE_PASSWORD: PASSWORD, MILLRACE_STATE_DIR: STATE_FOLDER, TERM: 'xterm-256color' }
+/** Where CI is set, Node takes no terminal for one with colours. */
+const { CI: _, ...INHERITED } = process.env
+const ENV = { ...INHERITED, MILLRACE_PASSWORD: PASSWORD, MILLRACE_STATE_DIR: STATE_FOLDER, TERM: 'xterm-256color' }
 
 const SHOWN: Shown = {
   bytes: 10.9 * GIB,

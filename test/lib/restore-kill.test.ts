@@ -16,7 +16,7 @@ import { counting } from '../support/storage.ts'
 import { diffTrees } from '../support/tree.ts'
 
 const KEY = Buffer.alloc(32, 3)
-const ROUNDS = 24
+const ROUNDS = 12
 const SEED = process.env.MILLRACE_SEED ?? 'kill'
 const FILES = 100
 const AT_ONCE = 3

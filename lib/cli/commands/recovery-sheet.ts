@@ -1,8 +1,7 @@
-import { randomBytes } from 'node:crypto'
-import { open, rename, rm } from 'node:fs/promises'
 import { extname, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { BackupError } from '../../errors.ts'
+import { replaceFile } from '../../replace-file.ts'
 import { type ConfigOptions, configOf, serverOf } from '../configured.ts'
 import { EXIT } from '../exit-codes.ts'
 import { withConfig, withServer } from '../options.ts'
@@ -51,7 +50,8 @@ export async function recoverySheetCommand(
     import('../../recovery-sheet.ts'),
     import('../../recovery-sheet-text.ts'),
   ])
-  await write(file, sheetText(await makeRecoverySheet(loaded, server, { withPassword }), format))
+  const text = sheetText(await makeRecoverySheet(loaded, server, { withPassword }), format)
+  await replaceFile(file, text, { mode: 0o600, what: 'The recovery sheet' })
   const advice = withPassword
     ? 'The password is on it: print it, lock it away, and delete the file.'
     : 'Print it, and write on it by hand what has a line.'
@@ -79,23 +79,4 @@ async function confirmPassword(signal: AbortSignal): Promise<void> {
     throw new BackupError('USAGE', 'The password was not to be on the sheet. Nothing was written.')
   }
   throw new BackupError('USAGE', '--with-password asks whether you mean it, and there is no terminal.')
-}
-
-async function write(file: string, text: string): Promise<void> {
-  const temporary = `${file}.${randomBytes(6).toString('hex')}`
-  try {
-    const handle = await open(temporary, 'wx', 0o600)
-    try {
-      await handle.writeFile(text)
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
-    await rename(temporary, file)
-  } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => {})
-    throw new BackupError('TARGET', `The recovery sheet ${file} cannot be written: ${(cause as Error).message}.`, {
-      cause,
-    })
-  }
 }

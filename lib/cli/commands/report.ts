@@ -1,5 +1,3 @@
-import { randomBytes } from 'node:crypto'
-import { open, rename, rm } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { StorageError } from '../../../adapters/errors.ts'
@@ -7,6 +5,7 @@ import type { LoadedConfig } from '../../config/load.ts'
 import { hasDestination, hasServer, serverSettings } from '../../config/settings.ts'
 import { parseDuration } from '../../duration.ts'
 import { BackupError } from '../../errors.ts'
+import { replaceFile } from '../../replace-file.ts'
 import { collectReport, type ReportPlace, type ReportStore } from '../../report/collect.ts'
 import { buildReport, type ReportModel } from '../../report/model.ts'
 import { renderReport } from '../../report/page.ts'
@@ -96,26 +95,8 @@ async function deliver(model: ReportModel, options: ReportOptions, output: Outpu
     output.warning({ kind: 'store', path: location, message: `${location} could not be read: ${reason}` })
   }
   const file = options.output ?? (output.json ? undefined : DEFAULT_FILE)
-  if (file !== undefined) await replaceFile(resolve(file), renderReport(model))
+  if (file !== undefined) await replaceFile(resolve(file), renderReport(model), { mode: 0o644, what: 'The report' })
   const states = servers.map(({ server, state }) => `\n  ${server}: ${state}`).join('')
   output.result('report', model, `Wrote ${file}: ${formatCount(servers.length, 'server')}${states}`)
   return problems.size > 0 ? EXIT.INCOMPLETE : EXIT.GOOD
-}
-
-/** Whoever reads the file meanwhile sees the old page or the new one. @throws BackupError TARGET. */
-async function replaceFile(file: string, text: string): Promise<void> {
-  const partial = `${file}.${randomBytes(6).toString('hex')}`
-  try {
-    const handle = await open(partial, 'wx', 0o644)
-    try {
-      await handle.writeFile(text)
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
-    await rename(partial, file)
-  } catch (cause) {
-    await rm(partial, { force: true }).catch(() => {})
-    throw new BackupError('TARGET', `The report ${file} cannot be written: ${(cause as Error).message}.`, { cause })
-  }
 }

@@ -1,4 +1,3 @@
-import { password as askPassword, isCancel } from '@clack/prompts'
 import type { ReadKeys } from '../../transforms/index.ts'
 import { BackupError } from '../errors.ts'
 import { readKeyFile, readPasswordFile } from '../key-file.ts'
@@ -68,6 +67,8 @@ async function ask(purpose: 'read' | 'write'): Promise<string> {
 }
 
 async function prompt(message: string): Promise<string> {
+  // Loaded where somebody is asked, which is seldom.
+  const { isCancel, password: askPassword } = await import('@clack/prompts')
   const answer = await askPassword({
     message,
     output: process.stderr,

@@ -1,9 +1,7 @@
 import { resolve } from 'node:path'
-import { cancel, intro, outro } from '@clack/prompts'
 import type { Command } from 'commander'
 import { BackupError } from '../../errors.ts'
 import { EXIT } from '../exit-codes.ts'
-import { terminalAsker } from '../init/ask.ts'
 import type { Written } from '../init/wizard.ts'
 import type { Invocation, Runner } from '../run.ts'
 
@@ -38,12 +36,14 @@ export async function initCommand({ config, force = false }: InitOptions, invoca
     )
   }
   const file = resolve(config ?? (process.env.MILLRACE_CONFIG || 'millrace.yaml'))
+  const [{ runWizard }, { Cancelled, terminalAsker }, { obtainCredentials }, { cancel, intro, outro }] =
+    await Promise.all([
+      import('../init/wizard.ts'),
+      import('../init/ask.ts'),
+      import('./login.ts'),
+      import('@clack/prompts'),
+    ])
   const ask = terminalAsker(signal)
-  const [{ runWizard }, { Cancelled }, { obtainCredentials }] = await Promise.all([
-    import('../init/wizard.ts'),
-    import('../init/ask.ts'),
-    import('./login.ts'),
-  ])
   let written: Written | undefined
   try {
     intro(`millrace: a config in ${file}. Ctrl-C stops; nothing is written before the end.`)

@@ -1,5 +1,4 @@
 import { createInterface } from 'node:readline/promises'
-import { password as askHidden, isCancel } from '@clack/prompts'
 import { type Command, Option } from 'commander'
 import {
   appFromEnvironment,
@@ -248,6 +247,7 @@ async function findApp(
     const variable = store === 'google-drive' ? 'MILLRACE_GOOGLE_CLIENT_SECRET' : 'MILLRACE_DROPBOX_CLIENT_SECRET'
     throw new BackupError('USAGE', `The app's secret is missing. Set ${variable}, or use --client-secret-file.`)
   }
+  const { isCancel, password: askHidden } = await import('@clack/prompts')
   const answer = await askHidden({ message: "The app's client secret", output: process.stderr })
   if (isCancel(answer) || !answer) throw new BackupError('USAGE', 'No secret was given. Nothing was done.')
   return { clientId, clientSecret: answer }

@@ -1,5 +1,6 @@
 import type { Duplex, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { isAbort } from '../adapters/retry.ts'
 import {
   composeBytes,
   createHashTee,
@@ -187,13 +188,13 @@ async function pump<T>(
   const results = await Promise.allSettled([pipeline(source, plain), consume(plain).finally(() => plain.destroy())])
   const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []))
   // One end that fails takes the other along: what that one says is only an echo.
-  if (failures.length > 0) throw failures.find((error) => !isEcho(error)) ?? failures[0]
+  if (failures.length > 0) throw failures.find((error) => !isEcho(error)) ?? failures.find(isAbort) ?? failures[0]
   return (results[1] as PromiseFulfilledResult<T>).value
 }
 
 function isEcho(error: unknown): boolean {
-  const { code, name } = error as NodeJS.ErrnoException
-  return code === 'ERR_STREAM_PREMATURE_CLOSE' || name === 'AbortError'
+  const { code } = error as NodeJS.ErrnoException
+  return code === 'ERR_STREAM_PREMATURE_CLOSE' || isAbort(error)
 }
 
 /** @throws BackupError DAMAGED */

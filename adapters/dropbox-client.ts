@@ -47,6 +47,8 @@ export class DropboxConnection {
   readonly #fetch: typeof fetch
   readonly #tokens: Tokens
   readonly #endpoint: URL | undefined
+  /** The SDK's constructor copies each of its some 280 methods: one client a token, not one a request. */
+  #kept: { token: string; client: Dropbox } | undefined
 
   /** @throws StorageError INVALID when a setting cannot be meant so. */
   constructor(sdk: Sdk, config: DropboxConfig) {
@@ -65,9 +67,7 @@ export class DropboxConnection {
   async once<T>(operation: string, send: Send<T>, options: DropboxCallOptions = {}): Promise<T> {
     const { signal, key } = options
     const sending = signal ? { signal } : {}
-    const { result } = await this.#authorised(operation, options, (token) =>
-      send(this.#client(token, this.#fetch), sending),
-    )
+    const { result } = await this.#authorised(operation, options, (token) => send(this.#clientOf(token), sending))
     // What is not JSON the SDK passes on as the text that it is.
     if (typeof result === 'string') throw senseless(operation, key)
     return result
@@ -138,6 +138,11 @@ export class DropboxConnection {
       // Just made, and not known everywhere yet. Where the access was revoked, `renew` has said so.
       throw isTokenRefused(error) ? asRetryable(error) : error
     }
+  }
+
+  #clientOf(token: string): Dropbox {
+    if (this.#kept?.token !== token) this.#kept = { token, client: this.#client(token, this.#fetch) }
+    return this.#kept.client
   }
 
   /** The SDK's own tokens are of no use: it puts the secrets into a URL, and renews nothing that is refused. */

@@ -21,13 +21,17 @@ const BARE: Partial<S3Config> = { integrity: 'crc32', signBodies: false }
 
 const block = createCipheriv('aes-128-ctr', Buffer.alloc(16, 1), Buffer.alloc(16)).update(Buffer.alloc(MiB))
 
-/** Slices of one block, of a MiB or of 1 to 1,024 bytes: the source itself costs next to nothing. */
+/**
+ * Slices of one block, of a MiB or of 1 to 1,024 bytes, the same Buffers again and again: what is collected is the
+ * uploader's own. With `fresh` each small one is a new Buffer, and it is the source that fills the young generation.
+ */
 function* source(): Generator<Buffer> {
+  const kept = Array.from({ length: 1024 }, (_, index) => block.subarray(0, index + 1))
   let state = 1
   for (let left = bytes; left > 0; ) {
     state = (state * 1_103_515_245 + 12_345) % 2 ** 31
-    const wanted = writes === 'small' ? 1 + ((state >> 8) % 1024) : MiB
-    const slice = block.subarray(0, Math.min(wanted, left))
+    const wanted = Math.min(left, writes === 'large' ? MiB : 1 + ((state >> 8) % 1024))
+    const slice = (writes === 'small' && kept[wanted - 1]) || block.subarray(0, wanted)
     left -= slice.length
     yield slice
   }
@@ -39,7 +43,7 @@ async function upload(config: Partial<S3Config>): Promise<void> {
 
 async function uploadTo(storage: Storage): Promise<void> {
   if (bytes === 0) for await (const _ of storage.list('')) break
-  else if (writes === 'small') await writeAll(storage.createWriteStream(key))
+  else if (writes !== 'large') await writeAll(storage.createWriteStream(key))
   else await pipeline(Readable.from(source(), { objectMode: false }), storage.createWriteStream(key))
   await storage.close()
 }

@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { formatBytes, formatTable } from '../lib/cli/format.ts'
@@ -22,6 +22,70 @@ export interface Measured {
 }
 
 const POLL_MS = 10
+
+/** What one run of a command cost, all of its processes together. */
+export interface Cost {
+  /** Wall time. */
+  seconds: number
+  /** User and system time of every process that it waited for. */
+  cpuSeconds: number
+  /** The largest sum of the resident sets of its processes; pages that they share are counted for each. */
+  peakBytes: number
+  stdout: string
+}
+
+const TIMES = /^MILLRACE_TIMES (\S+) (\S+) (\S+)$/m
+
+/**
+ * Runs a line of bash, a pipe too, to its end.
+ * @throws Error with what it wrote to stderr, when any part of it fails.
+ */
+export async function measureShell(
+  line: string,
+  { cwd = ROOT, env = {} }: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
+): Promise<Cost> {
+  const script = `set -o pipefail; TIMEFORMAT='MILLRACE_TIMES %R %U %S'; time { ${line}\n}`
+  const child = spawn('bash', ['-c', script], {
+    cwd,
+    env: { ...process.env, LC_ALL: 'C', ...env },
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let peakBytes = 0
+  const poll = setInterval(() => {
+    peakBytes = Math.max(peakBytes, residentBytes(child.pid as number))
+  }, POLL_MS * 5)
+  let stdout = ''
+  let stderr = ''
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    stdout += text
+  })
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    stderr += text
+  })
+  const code = await new Promise<number | null>((resolve, reject) => child.on('error', reject).on('close', resolve))
+  clearInterval(poll)
+  const times = TIMES.exec(stderr)
+  if (code !== 0 || !times) throw new Error(`${line} ended with ${code}: ${stderr.slice(-2000)}`)
+  const [seconds, user, system] = times.slice(1).map(Number) as [number, number, number]
+  return { seconds, cpuSeconds: user + system, peakBytes, stdout }
+}
+
+/** Of all processes of a group, now. */
+function residentBytes(group: number): number {
+  let bytes = 0
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue
+    try {
+      // proc_pid_stat(5): after the name in parentheses come state, ppid and the process group.
+      const stat = readFileSync(`/proc/${name}/stat`, 'utf8')
+      if (Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[2]) !== group) continue
+      const found = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${name}/status`, 'utf8'))
+      if (found) bytes += Number(found[1]) * 1024
+    } catch {}
+  }
+  return bytes
+}
 
 /** Runs a program to its end. @throws Error when it fails. */
 export async function measure(
@@ -66,7 +130,7 @@ export function build(): void {
   execFileSync('npm', ['run', '-s', 'build'], { cwd: ROOT, stdio: 'inherit' })
 }
 
-/** Prints a bench's table and writes it with its data, dated, into bench/results. */
+/** Prints a bench's table and writes it with its data and its picture (SVG), dated, into bench/results. */
 export function publish(
   name: string,
   question: string,
@@ -74,6 +138,7 @@ export function publish(
   rows: readonly (readonly string[])[],
   data: unknown,
   caveats: readonly string[],
+  picture?: string,
 ): void {
   const date = new Date().toISOString().slice(0, 10)
   const machine = `${cpus().length} x ${cpus()[0]?.model.trim()}, ${formatBytes(totalmem())}, Node ${process.versions.node}, zstd ${process.versions.zstd}, Linux`
@@ -84,6 +149,7 @@ export function publish(
   mkdirSync(join(import.meta.dirname, 'results'), { recursive: true })
   const base = join(import.meta.dirname, 'results', `${name}-${date}`)
   writeFileSync(`${base}.md`, text)
+  if (picture !== undefined) writeFileSync(`${base}.svg`, picture)
   writeFileSync(`${base}.json`, `${JSON.stringify({ name, question, date, machine, data, caveats }, null, 2)}\n`)
 }
 

@@ -4,7 +4,7 @@ import { checkConfig, type DropboxConfig, parseEndpoint } from './dropbox-config
 import { asRetryable, isTokenRefused, senseless, toStorageError } from './dropbox-errors.ts'
 import { BLOCK_BYTES } from './dropbox-hash.ts'
 import { DropboxPaths } from './dropbox-paths.ts'
-import { createFetch, HttpClient, type HttpResponse, targetOf } from './http.ts'
+import { createTextFetch, HttpClient, type HttpResponse, targetOf } from './http.ts'
 import { DROPBOX_OAUTH, RefreshedToken } from './oauth.ts'
 import { CALL_RETRY, retry, throwIfAborted } from './retry.ts'
 
@@ -59,7 +59,7 @@ export class DropboxConnection {
     this.blockBytes = config.blockBytes ?? BLOCK_BYTES
     this.#endpoint = config.endpoint === undefined ? undefined : parseEndpoint(config.endpoint)
     this.#http = new HttpClient({ connectMs: CONNECT_MS, idleMs: config.idleMs ?? IDLE_MS })
-    this.#fetch = createFetch(this.#http)
+    this.#fetch = lightFetch(this.#http)
     this.#tokens = this.#openTokens()
   }
 
@@ -171,4 +171,15 @@ export class DropboxConnection {
     const provider = { ...DROPBOX_OAUTH, tokenUrl: this.#direct(DROPBOX_OAUTH.tokenUrl) }
     return new RefreshedToken({ provider, clientId, clientSecret, http: this.#http }, refreshToken)
   }
+}
+
+/** Of a good answer only what the SDK looks at: there is one for each part of an upload. */
+function lightFetch(http: HttpClient): typeof fetch {
+  const ask = createTextFetch(http)
+  const send = async (input: string | URL | Request, init?: RequestInit) => {
+    const { status, headers, text } = await ask(input, init)
+    if (status >= 300) return new Response(text, { status, headers })
+    return { ok: true, status, headers, text: async () => text }
+  }
+  return send as unknown as typeof fetch
 }

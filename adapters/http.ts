@@ -165,10 +165,29 @@ export async function readText({ body }: Pick<HttpResponse, 'body'>): Promise<st
  * without a copy, follows no redirect, and reads an answer whole, as text: files are got with `request`.
  */
 export function createFetch(client: HttpClient): typeof fetch {
+  const ask = createTextFetch(client)
+  return async (input, init = {}) => {
+    const { status, headers, text } = await ask(input, init)
+    const hasBody = ![101, 204, 205, 304].includes(status) && init.method !== 'HEAD'
+    return new Response(hasBody ? text : null, { status, headers })
+  }
+}
+
+/** An answer that was read whole. */
+export interface TextAnswer {
+  status: number
+  headers: Record<string, string>
+  text: string
+}
+
+/** What `fetch` takes, and a plain answer: a Response holds web streams, which outlive many a collection. */
+export function createTextFetch(
+  client: HttpClient,
+): (input: string | URL | Request, init?: RequestInit) => Promise<TextAnswer> {
   return async (input, init = {}) => {
     const url = input instanceof Request ? input.url : input
     const { body, signal } = init
-    const headers = Object.fromEntries(new Headers(init.headers))
+    const headers = headersOf(init.headers)
     const isForm = body instanceof URLSearchParams
     if (isForm) headers['content-type'] ??= 'application/x-www-form-urlencoded;charset=UTF-8'
     const sent = isForm ? body.toString() : sendable(body)
@@ -182,11 +201,16 @@ export function createFetch(client: HttpClient): typeof fetch {
       body: sent,
       signal: signal ?? undefined,
     })
-    // Read here, and not as a web stream: its objects were a third of all garbage that an upload makes.
-    const text = await readText(answer)
-    const hasBody = ![101, 204, 205, 304].includes(answer.status) && method !== 'HEAD'
-    return new Response(hasBody ? text : null, { status: answer.status, headers: answer.headers })
+    return { status: answer.status, headers: answer.headers, text: await readText(answer) }
   }
+}
+
+/** By name in lower case. */
+function headersOf(given: RequestInit['headers']): Record<string, string> {
+  if (given === undefined || given instanceof Headers || Array.isArray(given)) {
+    return Object.fromEntries(new Headers(given))
+  }
+  return Object.fromEntries(Object.entries(given).map(([name, value]) => [name.toLowerCase(), String(value)]))
 }
 
 /** A request's body as it can be sent. @throws TypeError for a stream, a form or anything else. */

@@ -21,10 +21,14 @@ import {
   settledStat,
 } from './read.ts'
 import { SLAB_BYTES, SlabWriter } from './slab.ts'
+import { type PlainStat, SmallFiles } from './small-files.ts'
 import { sourceError, Walker, type WalkFilter, type WalkItem } from './walk.ts'
 
 /** Items that are opened and read ahead, at the same time: with SMALL_BYTES each, 1 MiB. */
 const LOOKAHEAD = 32
+
+/** With folders and symlinks, which are not read in batches. */
+const LOOKAHEAD_BATCHED = 512
 
 /** How often a file that did not hold still is appended again. */
 const MAX_REREADS = 2
@@ -85,10 +89,23 @@ type Pending = Map<string, ArchiveEntry>
 
 type NextItem = () => WalkItem | undefined | Promise<WalkItem | undefined>
 
+/** Small files that a pass meets one by one before it begins a thread that reads them in batches. */
+const FEW_FILES = 256
+
+/** Files that are read one by one after a batch that was not worth it, before another one is tried. */
+const MORE_FILES = 1024
+
+const NOTHING = Buffer.alloc(0)
+
+/** An item that waits for its turn. */
 interface Ahead {
   item: WalkItem
-  scratch: Buffer
-  prepared: Promise<PreparedItem>
+  /** What there is to archive, when its turn has come. Never rejects. */
+  take(): Promise<PreparedItem>
+  /** Its bytes are in the archive, and their buffer may be used again. */
+  release(): void
+  /** Its turn will not come. */
+  drop(): Promise<void>
 }
 
 class FolderPacker {
@@ -97,6 +114,9 @@ class FolderPacker {
   readonly #result: PackResult
   readonly #ahead: Ahead[] = []
   readonly #scratches: Buffer[] = []
+  #smallFiles: SmallFiles | undefined
+  /** Files to be read one by one before the next batch. */
+  #oneByOne = FEW_FILES
   #pending: Pending = new Map()
   #again: Pending = new Map()
   #rereads = 0
@@ -160,11 +180,9 @@ class FolderPacker {
       this.#done = true
       yield* this.#out.takeReady()
     } finally {
+      await this.#smallFiles?.close()
       await this.#coming?.catch(() => {})
-      for (const { prepared } of this.#ahead) {
-        const item = await prepared
-        if (item.kind === 'file' && item.fd !== undefined) await close(item.fd).catch(() => {})
-      }
+      for (const ahead of this.#ahead) await ahead.drop()
     }
   }
 
@@ -172,12 +190,12 @@ class FolderPacker {
   async *#pass(next: NextItem): AsyncGenerator<Buffer, void, void> {
     let ended = false
     const take = (item: WalkItem | undefined): void => {
-      this.#coming = undefined
       if (item) this.#prepare(item)
       else ended = true
+      this.#coming = undefined
     }
     for (;;) {
-      while (!ended && !this.#coming && this.#ahead.length < LOOKAHEAD) {
+      while (!ended && !this.#coming && this.#mayPrepare()) {
         const item = next()
         if (item instanceof Promise) {
           this.#coming = item.then(take)
@@ -187,6 +205,7 @@ class FolderPacker {
           take(item)
         }
       }
+      this.#smallFiles?.flush()
       const head = this.#ahead[0]
       if (!head) {
         if (!this.#coming) return
@@ -194,22 +213,71 @@ class FolderPacker {
         continue
       }
       const { path } = head.item
-      const prepared = await head.prepared
+      const prepared = await head.take()
       this.#ahead.shift()
       if (prepared.kind === 'file' && prepared.fd !== undefined) {
         yield* this.#large(path, prepared.fd)
       } else {
-        const told = this.#small(path, prepared, head.scratch)
+        const told = this.#small(path, prepared)
         if (told) await told
       }
-      this.#scratches.push(head.scratch)
+      head.release()
       if (this.#out.hasReady) yield* this.#takeReady(path)
     }
   }
 
+  #mayPrepare(): boolean {
+    if (this.#oneByOne > 0) return this.#ahead.length < LOOKAHEAD
+    return this.#ahead.length < LOOKAHEAD_BATCHED && (this.#smallFiles?.hasRoom ?? true)
+  }
+
   #prepare(item: WalkItem): void {
-    const scratch = this.#scratches.pop() ?? Buffer.allocUnsafeSlow(SMALL_BYTES)
-    this.#ahead.push({ item, scratch, prepared: prepareItem(this.#walker.root, item, scratch) })
+    // A folder's first item comes when its listing does, and there may be no room for it then.
+    const isBatched = item.kind === 'file' && this.#oneByOne === 0 && (this.#smallFiles?.hasRoom ?? true)
+    if (item.kind === 'file' && this.#oneByOne > 0) this.#oneByOne--
+    this.#ahead.push(isBatched ? this.#inBatch(item) : this.#alone(item))
+  }
+
+  #alone(item: WalkItem): Ahead {
+    const scratch = item.kind === 'file' ? this.#takeScratch() : NOTHING
+    const prepared = prepareItem(this.#walker.root, item, scratch)
+    return {
+      item,
+      take: () => prepared,
+      release: () => {
+        if (scratch !== NOTHING) this.#scratches.push(scratch)
+      },
+      drop: async () => {
+        const made = await prepared
+        if (made.kind === 'file' && made.fd !== undefined) await close(made.fd).catch(() => {})
+      },
+    }
+  }
+
+  #inBatch(item: WalkItem): Ahead {
+    this.#smallFiles ??= new SmallFiles(this.#walker.root)
+    const files = this.#smallFiles
+    const { file, release } = files.add(item.path)
+    let scratch: Buffer | undefined
+    return {
+      item,
+      take: async () => {
+        const plain = await file
+        if (files.isOfNoUse) this.#oneByOne = MORE_FILES
+        if (plain) return { kind: 'file', ...plain }
+        scratch = this.#takeScratch()
+        return prepareItem(this.#walker.root, item, scratch)
+      },
+      release: () => {
+        release()
+        if (scratch) this.#scratches.push(scratch)
+      },
+      drop: async () => {},
+    }
+  }
+
+  #takeScratch(): Buffer {
+    return this.#scratches.pop() ?? Buffer.allocUnsafeSlow(SMALL_BYTES)
   }
 
   *#takeReady(path: string): Generator<Buffer, void, void> {
@@ -221,15 +289,16 @@ class FolderPacker {
   }
 
   /** Everything that is in memory when its turn comes. */
-  #small(path: string, item: PreparedItem, scratch: Buffer): void | Promise<void> {
+  #small(path: string, item: PreparedItem): void | Promise<void> {
     if (item.kind === 'skip') return this.#skip(path, item)
     if (item.kind !== 'file') {
       return this.#finish(this.#begin(path, item.kind, item.stat, item.kind === 'symlink' ? item.target : undefined))
     }
     const entry = this.#beginFile(path, item.stat)
     if (entry.type === 'file') {
-      this.#out.append(scratch.subarray(0, item.got))
-      this.#out.zeros(roundToBlock(entry.size) - item.got)
+      const { data = NOTHING } = item
+      this.#out.append(data)
+      this.#out.zeros(roundToBlock(entry.size) - data.length)
       this.#setChange(entry, item.changed)
     }
     return this.#finish(entry)
@@ -298,7 +367,7 @@ class FolderPacker {
   }
 
   /** Writes the header of a file, or of a link when another name of it was stored before. */
-  #beginFile(path: string, stat: BigIntStats): ArchiveEntry {
+  #beginFile(path: string, stat: PlainStat): ArchiveEntry {
     const inode = stat.nlink > 1n ? `${stat.dev}:${stat.ino}` : undefined
     const first = inode === undefined ? undefined : this.#links.get(inode)
     if (first === undefined) {
@@ -311,7 +380,7 @@ class FolderPacker {
     return entry
   }
 
-  #begin(path: string, type: ArchiveEntry['type'], stat: BigIntStats, link?: string): ArchiveEntry {
+  #begin(path: string, type: ArchiveEntry['type'], stat: PlainStat, link?: string): ArchiveEntry {
     const size = type === 'file' ? Number(stat.size) : 0
     const [mode, uid, gid] = [Number(stat.mode) & 0o7777, Number(stat.uid), Number(stat.gid)]
     const at = this.#out.bytes

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type EntryChange, escapeBytes } from './entry.ts'
 import { close, errnoOf, explain, fstat, isGone, lstat, open, READ_FLAGS, read } from './io.ts'
+import type { PlainStat } from './small-files.ts'
 import { decodeName, type WalkItem } from './walk.ts'
 
 /** Files up to this size are read ahead of their turn, whole, into a buffer that is used again. */
@@ -12,7 +13,7 @@ export const SMALL_BYTES = 32 * 1024
  * Kernels stamp files with the time of their last tick, 10 ms ago at most. Of two writes within one tick the second
  * leaves no trace, so a file is only read when the tick of its last change is over: any later write then shows.
  */
-const TICK_MS = 20
+export const TICK_MS = 20
 
 export interface SkippedItem {
   kind: 'skip'
@@ -23,11 +24,11 @@ export interface SkippedItem {
 
 export interface FileItem {
   kind: 'file'
-  stat: BigIntStats
+  stat: PlainStat
   /** Open, at its start, when the file is not small: the taker closes it. */
   fd?: number
-  /** Bytes of a small file that are in the buffer given. */
-  got: number
+  /** Of a small file: what was read of it, in the buffer given. */
+  data?: Buffer
   /** Of a small file: how it changed while it was read. */
   changed?: EntryChange | undefined
 }
@@ -80,7 +81,7 @@ async function readSmall(fd: number, stat: BigIntStats, out: Buffer): Promise<Fi
     got += bytes
   }
   const changed = size === 0 ? undefined : ((await changeSince(fd, stat)) ?? (got < size ? 'shrank' : undefined))
-  return { kind: 'file', stat, got, changed }
+  return { kind: 'file', stat, data: out.subarray(0, got), changed }
 }
 
 async function prepareFile(path: string, absolute: string, out: Buffer): Promise<PreparedItem> {
@@ -96,7 +97,7 @@ async function prepareFile(path: string, absolute: string, out: Buffer): Promise
     if (!stat.isFile()) return replaced(path)
     if (stat.size > BigInt(out.length)) {
       keep = true
-      return { kind: 'file', stat, fd, got: 0 }
+      return { kind: 'file', stat, fd }
     }
     return await readSmall(fd, stat, out)
   } catch (cause) {

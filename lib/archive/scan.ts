@@ -1,8 +1,11 @@
+import type { BigIntStats } from 'node:fs'
 import { opendir, stat as statFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
 import { BackupError } from '../errors.ts'
 import { type ArchiveWarning, BLOCK_BYTES, escapeBytes, roundToBlock, TRAILER_BYTES } from './entry.ts'
 import { abortError, explain, lstat } from './io.ts'
+import { THREAD_LIMITS } from './small-files.ts'
 import { DIRECTORY_BATCH, decodeName, sourceError, type WalkFilter } from './walk.ts'
 
 export interface ScanResult {
@@ -28,12 +31,16 @@ export interface ScanOptions {
 /** Stats under way at the same time. */
 const PARALLEL_STATS = 32
 
-const LISTING = { encoding: 'latin1', bufferSize: DIRECTORY_BATCH } as const
+export const LISTING = { encoding: 'latin1', bufferSize: DIRECTORY_BATCH } as const
+
+/** Entries that are looked at one by one before the whole scan is begun again on a thread of its own. */
+const FEW_ENTRIES = 512
 
 /** mtime, uid, gid and size records together. */
 const PAX_BYTES = 120
 
-class Scan {
+/** The sums of a scan. */
+export class ScanSums {
   readonly result: ScanResult = { bytes: TRAILER_BYTES, files: 0, entries: 0 }
   readonly #inodes = new Set<string>()
 
@@ -43,13 +50,8 @@ class Scan {
     this.#warn = warn
   }
 
-  async add(path: string, relative: string): Promise<void> {
-    let stat: Awaited<ReturnType<typeof lstat>>
-    try {
-      stat = await lstat(path)
-    } catch {
-      return
-    }
+  /** @param relative its path in the archive. */
+  add(stat: BigIntStats, relative: string): void {
     const isFile = stat.isFile()
     if (!isFile && !stat.isDirectory() && !stat.isSymbolicLink()) {
       const message = `${relative} is a socket, fifo or device; it is left out`
@@ -74,6 +76,41 @@ class Scan {
   }
 }
 
+async function addPath(sums: ScanSums, path: string, relative: string): Promise<void> {
+  const stat = await lstat(path).catch(() => undefined)
+  if (stat) sums.add(stat, relative)
+}
+
+/** What a scan on a thread of its own is given. */
+export interface ScanRequest {
+  root: string
+}
+
+/** What it answers: undefined when anything went wrong that a scan has to say something about. */
+export type ScanAnswer = ScanResult | undefined
+
+/**
+ * Scans on a thread of its own, with synchronous calls: a turn through the thread pool for each entry takes four times
+ * as long as the kernel needs for it.
+ * @returns undefined when something could not be listed, or the thread cannot be had.
+ */
+function scanOnThread(root: string, signal: AbortSignal | undefined): Promise<ScanAnswer> {
+  // Named as this file is: .ts where it runs from the sources, .js where it was built.
+  const script = new URL(import.meta.url.replace(/scan(\.[jt]s)$/, 'scan-worker$1'))
+  const request: ScanRequest = { root }
+  const { promise, resolve, reject } = Promise.withResolvers<ScanAnswer>()
+  const worker = new Worker(script, { workerData: request, execArgv: [], resourceLimits: THREAD_LIMITS })
+  const onAbort = () => reject(abortError(signal as AbortSignal))
+  signal?.addEventListener('abort', onAbort)
+  worker.on('message', resolve)
+  worker.on('error', () => resolve(undefined))
+  worker.on('exit', () => resolve(undefined))
+  return promise.finally(async () => {
+    signal?.removeEventListener('abort', onAbort)
+    await worker.terminate()
+  })
+}
+
 /**
  * Measures a folder before it is archived, for progress and for the part size of an upload. It keeps no list: memory
  * is the folders still to visit and the inodes with several names. What cannot be read is not
@@ -82,8 +119,10 @@ class Scan {
  */
 export async function scanFolder(root: string, options: ScanOptions = {}): Promise<ScanResult> {
   const { signal, filter, onWarning } = options
-  const scan = new Scan(onWarning)
+  const scan = new ScanSums(onWarning)
   const pending: string[] = ['']
+  // A filter and a listener are of this thread.
+  let mayMove = filter === undefined && onWarning === undefined
   try {
     if (!(await statFile(root)).isDirectory()) throw new BackupError('SOURCE', `${root} is not a folder`)
   } catch (cause) {
@@ -103,8 +142,15 @@ export async function scanFolder(root: string, options: ScanOptions = {}): Promi
         const path = folder === '' ? name : `${folder}/${name}`
         if (filter && !filter(path, entry.isDirectory())) continue
         if (entry.isDirectory()) pending.push(path)
-        batch.push(scan.add(join(root, path), path))
-        if (batch.length === PARALLEL_STATS) await Promise.all(batch.splice(0))
+        batch.push(addPath(scan, join(root, path), path))
+        if (batch.length === PARALLEL_STATS) {
+          await Promise.all(batch.splice(0))
+          if (mayMove && scan.result.entries >= FEW_ENTRIES) {
+            mayMove = false
+            const whole = await scanOnThread(root, signal)
+            if (whole) return whole
+          }
+        }
       }
     } catch (cause) {
       if (signal?.aborted) throw abortError(signal)

@@ -1,0 +1,130 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import fs from 'node:fs'
+import path from 'node:path'
+import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
+import { test } from 'node:test'
+import { seededBytes } from '../../bench/world.ts'
+import type { ArchiveEntry, ArchiveWarning } from '../../lib/archive/entry.ts'
+import { extractTar } from '../../lib/archive/extract.ts'
+import { packFolder } from '../../lib/archive/pack.ts'
+import { scanFolder } from '../../lib/archive/scan.ts'
+import { SmallFiles } from '../../lib/archive/small-files.ts'
+import { diffTrees, tempFolder } from '../support/tree.ts'
+
+const FILES = 1500
+/** Long enough ago for whoever asks whether a file may be being written. */
+const SETTLE_MS = 40
+
+/** Sizes about every border: empty, one byte, a block, what is small and what is not; links and folders between. */
+function writeMany(root: string): void {
+  const random = seededBytes('small files')
+  const sizes = [0, 1, 511, 512, 513, 4096, 32 * 1024, 32 * 1024 + 1, 90_000]
+  for (let i = 0; i < FILES; i++) {
+    const folder = path.join(root, `d${i % 7}`, i % 3 === 0 ? 'deeper' : '.')
+    fs.mkdirSync(folder, { recursive: true })
+    const file = path.join(folder, `file ${i} ü`)
+    fs.writeFileSync(file, random(i % 5 === 0 ? (sizes[(i / 5) % sizes.length] as number) : i % 3000))
+    if (i % 50 === 0) fs.linkSync(file, `${file} again`)
+    if (i % 70 === 0) fs.symlinkSync('nowhere', `${file} link`)
+  }
+}
+
+test('many small files are archived as they are, with links, folders and large ones between them', async (t) => {
+  const dir = tempFolder(t)
+  const world = path.join(dir, 'world')
+  writeMany(world)
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  const entries: ArchiveEntry[] = []
+  const warnings: ArchiveWarning[] = []
+  const { stream, result } = await packFolder(world, {
+    onEntry: (entry) => void entries.push(entry),
+    onWarning: (warning) => warnings.push(warning),
+  })
+  const tar = await buffer(stream)
+  assert.deepEqual(warnings, [])
+  assert.equal(result().consistency, 'still')
+  assert.equal(entries.filter(({ type }) => type === 'file').length, FILES)
+  assert.equal(entries.filter(({ type }) => type === 'link').length, FILES / 50)
+  const names = entries.map(({ path: name, type }) => (type === 'dir' ? `${name}/` : name))
+  const sorted = [...names].sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)))
+  assert.deepEqual(names, sorted)
+  const out = path.join(dir, 'out')
+  await extractTar(Readable.from([tar]), out)
+  assert.deepEqual(await diffTrees(world, out), [])
+  const second = await packFolder(world)
+  const digest = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex')
+  assert.equal(digest(await buffer(second.stream)), digest(tar))
+})
+
+test('files that are being written are read when they have settled', async (t) => {
+  const world = tempFolder(t)
+  for (let i = 0; i < 400; i++) fs.writeFileSync(path.join(world, `a${i}`), 'old')
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  const { stream, result } = await packFolder(world)
+  // Those that come last, just before anything is read.
+  for (let i = 390; i < 400; i++) fs.writeFileSync(path.join(world, `a${i}`), 'new')
+  const text = (await buffer(stream)).toString('latin1')
+  assert.equal(text.match(/new\0/g)?.length, 10)
+  assert.equal(text.match(/old\0/g)?.length, 390)
+  assert.equal(result().files, 400)
+})
+
+test('an archive that is given up in the middle leaves no file open and no thread', async (t) => {
+  const world = tempFolder(t)
+  writeMany(world)
+  const { stream } = await packFolder(world)
+  let chunks = 0
+  stream.on('error', () => {})
+  for await (const _ of stream) if (++chunks === 3) break
+  if (!stream.closed) await new Promise((resolve) => stream.once('close', resolve))
+  const isOpen = fs.readdirSync('/proc/self/fd').some((fd) => {
+    try {
+      return fs.readlinkSync(`/proc/self/fd/${fd}`).startsWith(world)
+    } catch {
+      return false
+    }
+  })
+  assert.equal(isOpen, false)
+})
+
+test('a reader that is closed says of what it has not read that it has not', { timeout: 20_000 }, async (t) => {
+  const world = tempFolder(t)
+  for (const name of ['a', 'b', 'c']) fs.writeFileSync(path.join(world, name), name)
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  const files = new SmallFiles(world)
+  const a = files.add('a')
+  files.flush()
+  const first = await a.file
+  assert.equal(first?.data.toString(), 'a')
+  assert.equal(first?.stat.size, 1n)
+  const b = files.add('b')
+  const missing = files.add('missing')
+  files.flush()
+  assert.equal((await b.file)?.data.toString(), 'b')
+  assert.equal(await missing.file, undefined)
+  assert.equal(files.hasRoom, false)
+  a.release()
+  assert.equal(files.hasRoom, true)
+  const c = files.add('c')
+  await files.close()
+  assert.equal(await c.file, undefined)
+  assert.equal(files.hasRoom, false)
+  assert.equal(files.isOfNoUse, true)
+})
+
+test('a large folder measures the same on a thread of its own', async (t) => {
+  const world = tempFolder(t)
+  writeMany(world)
+  const alone = await scanFolder(world, { filter: () => true })
+  assert.deepEqual(await scanFolder(world), alone)
+  assert.equal(alone.files, FILES + FILES / 50)
+  const controller = new AbortController()
+  const scan = scanFolder(world, { signal: controller.signal })
+  setTimeout(() => controller.abort(), 20)
+  await scan.then(
+    () => {},
+    (error) => assert.equal(error.name, 'AbortError'),
+  )
+})

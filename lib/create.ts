@@ -4,13 +4,13 @@ import {
   createEncrypt,
   createHashTee,
   createMeter,
-  createZstdCompress,
   IndexBuilder,
   type IndexHead,
   type Progress,
   sealedSize,
   type WriteKey,
 } from '../transforms/index.ts'
+import { createLendingZstdCompress } from '../transforms/zstd-compress.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { type Snapshot, snapshotKey } from './catalog.ts'
 import { type DestinationProgress, type DestinationResult, Destinations, describe } from './destinations.ts'
@@ -169,7 +169,7 @@ async function writeSnapshot(
       hold: quiesce && holdSource,
     })
     let plainBytes = 0
-    const compress = createZstdCompress({
+    const compress = createLendingZstdCompress({
       level: options.level,
       frameBytes: options.zstdFrameBytes,
       threads: options.threads,

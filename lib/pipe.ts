@@ -1,6 +1,7 @@
 import type { Duplex, Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { composeBytes } from '../transforms/index.ts'
+import { giveBack } from '../transforms/lending.ts'
 
 /**
  * Runs a source through transforms into a sink. When it fails, it returns only after the sink and every transform have
@@ -33,11 +34,12 @@ function closed(stream: Writable | Duplex): Promise<void> | undefined {
 const FREE_BYTES = 16 * 1024
 
 /**
- * Gives a chunk's memory back at once, instead of when the garbage collector comes by: left to it, buffers that are
+ * Gives a chunk's memory back at once, to the stage that lent it or to the system, instead of when the garbage collector comes by: left to it, buffers that are
  * long done with take 60 MiB more. Only for chunks that this process's own stages made and nobody else holds; one that
  * shares its memory with others is left alone.
  */
 export function freeChunk(chunk: Buffer): void {
+  if (giveBack(chunk)) return
   const memory = chunk.buffer as ArrayBuffer
   if (chunk.byteLength === memory.byteLength && chunk.byteLength >= FREE_BYTES) memory.transfer(0)
 }

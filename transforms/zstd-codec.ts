@@ -68,7 +68,7 @@ class FrameContext {
   }
 
   /**
-   * Lets node:zlib write the next frame where it wrote this one, whose bytes have been copied: with the whole buffer
+   * Lets node:zlib write the next frame where it wrote the last one, whose bytes nobody needs any more: with the whole buffer
    * free, zstd works in one pass, without a window of its own. Where node:zlib has no such field, this does nothing
    * and it allocates as it goes.
    */
@@ -106,14 +106,14 @@ export class FrameCompressor extends FrameContext {
     this.#bound = chunkSize
   }
 
-  /** @returns the frame, in one buffer that is nobody else's. */
+  /**
+   * One call at a time, and the next one only when the frame of the one before is not looked at any more.
+   * @returns the frame, in one buffer: the context's own, which the next call fills again.
+   */
   async compress(input: Uint8Array): Promise<Buffer> {
-    const pieces = await this.run(input, this.#bound)
-    const frame = Buffer.allocUnsafeSlow(pieces.reduce((sum, piece) => sum + piece.length, 0))
-    let at = 0
-    for (const piece of pieces) at += piece.copy(frame, at)
     this.reuseOutput()
-    return frame
+    const pieces = await this.run(input, this.#bound)
+    return pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces)
   }
 }
 

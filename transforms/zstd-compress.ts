@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import { constants } from 'node:zlib'
 import { TransformError } from './errors.ts'
 import { INDEX_MAGIC } from './index-frame.ts'
+import { lend } from './lending.ts'
 import { type Cutter, type Job, ParallelDuplex } from './parallel.ts'
 import { SeekTableBuilder, skippableHeader } from './seek-table.ts'
 import {
@@ -22,6 +23,9 @@ export const MIN_ZSTD_FRAME_BYTES = 64 * 1024
 export const MAX_ZSTD_FRAME_BYTES = 128 * 1024 * 1024
 /** The largest payload a skippable frame can say. */
 const MAX_INDEX_BYTES = 2 ** 32 - 1
+
+/** Frames that are still looked at downstream while all lanes are at work. */
+const LENT_FRAMES = 2
 
 /** What went into a compressed stream. */
 export interface CompressTotals {
@@ -67,6 +71,18 @@ export function defaultThreads(): number {
  * @throws TransformError BAD_OPTION; UNSUPPORTED when the zstd command is needed and not installed.
  */
 export function createZstdCompress(options: CompressOptions = {}): Duplex {
+  return compressStream(options, false)
+}
+
+/**
+ * As createZstdCompress, with frames that are lent: whoever is last to look at one passes it to `giveBack`. Two frames
+ * more than there are lanes are held that way; while they are out, what comes is a copy.
+ */
+export function createLendingZstdCompress(options: CompressOptions): Duplex {
+  return compressStream(options, true)
+}
+
+function compressStream(options: CompressOptions, lends: boolean): Duplex {
   const { long, index, onConsumed } = options
   const level = checkRange('level', options.level ?? ZSTD_LEVEL, 1, 22)
   const threads = checkRange('threads', options.threads ?? defaultThreads(), 1, 256)
@@ -80,7 +96,8 @@ export function createZstdCompress(options: CompressOptions = {}): Duplex {
   )
   const lanes = engine === 'native' ? threads + 1 : 2
   const open = () => openEngine(engine, { level, frameBytes, long, threads })
-  return new ParallelDuplex(new CompressCutter(open, frameBytes, lanes, index), lanes, onConsumed)
+  const cutter = new CompressCutter(open, { frameBytes, lanes, index, lends: lends && engine === 'native' })
+  return new ParallelDuplex(cutter, lanes, onConsumed)
 }
 
 export function checkRange(name: string, value: number, least: number, most: number): number {
@@ -90,36 +107,37 @@ export function checkRange(name: string, value: number, least: number, most: num
   return value
 }
 
-interface Slot {
-  input: Buffer
-  engine: FrameEngine
+interface CutOptions {
+  frameBytes: number
+  lanes: number
+  index: CompressOptions['index']
+  lends: boolean
 }
 
 class CompressCutter implements Cutter {
   readonly #open: () => FrameEngine
-  readonly #frameBytes: number
-  readonly #slots: Slot[] = []
-  readonly #free: Slot[] = []
-  readonly #lanes: number
-  readonly #index: CompressOptions['index']
+  readonly #options: CutOptions
+  readonly #inputs: Buffer[] = []
+  readonly #engines: FrameEngine[] = []
+  readonly #freeEngines: FrameEngine[] = []
   readonly #table = new SeekTableBuilder()
   readonly #totals: CompressTotals = { bytes: 0, frames: 0 }
   #recorded: Promise<void> = Promise.resolve()
-  #slot: Slot | undefined
+  #input: Buffer | undefined
   #held = 0
+  #lent = 0
 
-  constructor(open: () => FrameEngine, frameBytes: number, lanes: number, index: CompressOptions['index']) {
+  constructor(open: () => FrameEngine, options: CutOptions) {
     this.#open = open
-    this.#frameBytes = frameBytes
-    this.#lanes = lanes
-    this.#index = index
+    this.#options = options
   }
 
   take(chunk: Buffer, offset: number): { taken: number; job?: Job | undefined } {
-    this.#slot ??= this.#free.pop() ?? this.#newSlot()
-    const taken = chunk.copy(this.#slot.input, this.#held, offset)
+    const { frameBytes } = this.#options
+    this.#input ??= this.#inputs.pop() ?? Buffer.allocUnsafeSlow(frameBytes)
+    const taken = chunk.copy(this.#input, this.#held, offset)
     this.#held += taken
-    return { taken, job: this.#held === this.#frameBytes ? this.#compress() : undefined }
+    return { taken, job: this.#held === frameBytes ? this.#compress() : undefined }
   }
 
   *end(): Generator<Job> {
@@ -128,41 +146,62 @@ class CompressCutter implements Cutter {
   }
 
   close(): void {
-    for (const slot of this.#slots) slot.engine.close()
-  }
-
-  #newSlot(): Slot {
-    if (this.#slots.length > this.#lanes) throw new Error('more frames under way than lanes')
-    const slot = { input: Buffer.allocUnsafeSlow(this.#frameBytes), engine: this.#open() }
-    this.#slots.push(slot)
-    return slot
+    for (const engine of this.#engines) engine.close()
   }
 
   #compress(): Promise<Buffer[]> {
-    const slot = this.#slot as Slot
-    const input = slot.input.subarray(0, this.#held)
-    this.#slot = undefined
+    const input = this.#input as Buffer
+    const plain = input.subarray(0, this.#held)
+    this.#input = undefined
     this.#held = 0
-    const plainBytes = input.length
-    this.#totals.bytes += plainBytes
+    this.#totals.bytes += plain.length
     this.#totals.frames += 1
     const before = this.#recorded
-    const output = slot.engine.compress(input)
+    const engine = this.#freeEngines.pop() ?? this.#newEngine()
+    const output = engine.compress(plain).then((frame) => {
+      this.#inputs.push(input)
+      return this.#detach(frame, engine)
+    })
     // Frames finish in any order, and the table is in stream order.
-    this.#recorded = output.then(async (frame) => {
-      this.#free.push(slot)
-      const { length } = frame
+    this.#recorded = output.then(async ({ length }) => {
       await before
-      this.#table.add(length, plainBytes)
+      this.#table.add(length, plain.length)
     })
     this.#recorded.catch(() => {})
     return output.then((frame) => [frame])
   }
 
+  get #engineLimit(): number {
+    return this.#options.lanes + (this.#options.lends ? LENT_FRAMES : 1)
+  }
+
+  #newEngine(): FrameEngine {
+    if (this.#engines.length >= this.#engineLimit) throw new Error('more frames under way than lanes')
+    const engine = this.#open()
+    this.#engines.push(engine)
+    return engine
+  }
+
+  /** Makes a frame one that may leave: lent, or a copy while as many are out as may be. */
+  #detach(frame: Buffer, engine: FrameEngine): Buffer {
+    if (this.#options.lends && this.#lent < LENT_FRAMES) {
+      this.#lent += 1
+      lend(frame, () => {
+        this.#lent -= 1
+        this.#freeEngines.push(engine)
+      })
+      return frame
+    }
+    const copy = Buffer.allocUnsafeSlow(frame.length)
+    frame.copy(copy)
+    this.#freeEngines.push(engine)
+    return copy
+  }
+
   /** Runs when every data frame has left. */
   async *#tail(): AsyncGenerator<Buffer> {
     await this.#recorded
-    const index = this.#index?.(this.#totals) ?? []
+    const index = this.#options.index?.(this.#totals) ?? []
     const indexBytes = sizeOf(index)
     if (indexBytes > MAX_INDEX_BYTES) {
       throw new TransformError(

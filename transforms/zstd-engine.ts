@@ -13,7 +13,7 @@ export type ZstdEngine = 'auto' | 'native' | 'simple-zstd'
 
 /** Compresses whole frames, one at a time. */
 export interface FrameEngine {
-  /** @returns one zstd frame with content size and checksum, in a buffer that is nobody else's. */
+  /** @returns one zstd frame with content size and checksum, in a buffer that is the caller's until the next call. */
   compress(input: Buffer): Promise<Buffer>
   close(): void
 }
@@ -107,7 +107,7 @@ class CommandEngine implements FrameEngine {
       child.destroy()
       this.#child = undefined
     }
-    return Buffer.from(frame.subarray(0, held))
+    return frame.subarray(0, held)
   }
 
   close(): void {

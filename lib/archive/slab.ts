@@ -1,13 +1,19 @@
+import { lend } from '../../transforms/lending.ts'
 import { HEADER_LIMIT_BYTES, type TarHeader, writeHeader } from './header.ts'
 
 /** The size of the chunks that come out, and of the reads of large files. */
 export const SLAB_BYTES = 512 * 1024
 
+/** Chunks that are kept to be filled again. */
+const KEPT_SLABS = 8
+
 /**
- * Gathers headers, small files and zeros into chunks of half a MiB. A chunk that was taken is never written to again.
+ * Gathers headers, small files and zeros into chunks of half a MiB. They are lent: a chunk that was taken is written to
+ * again only when it was given back.
  */
 export class SlabWriter {
-  #slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
+  readonly #kept: Buffer[] = []
+  #slab: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES)
   #used = 0
   #ready: Buffer[] = []
   #bytes = 0
@@ -64,8 +70,12 @@ export class SlabWriter {
   /** Makes what was written so far ready. */
   flush(): void {
     if (this.#used === 0) return
-    this.#ready.push(this.#slab.subarray(0, this.#used))
-    this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
+    const full = this.#slab
+    lend(full, () => {
+      if (this.#kept.length < KEPT_SLABS) this.#kept.push(full)
+    })
+    this.#ready.push(full.subarray(0, this.#used))
+    this.#slab = this.#kept.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES)
     this.#used = 0
   }
 }

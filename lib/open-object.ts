@@ -3,7 +3,6 @@ import { readParallel } from '../adapters/read-parallel.ts'
 import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import {
   createDecrypt,
-  createZstdDecompress,
   type IndexHead,
   openPlain,
   openSealed,
@@ -15,6 +14,7 @@ import {
   type Seekable,
   TransformError,
 } from '../transforms/index.ts'
+import { createLendingZstdDecompress } from '../transforms/zstd-decompress.ts'
 import type { Snapshot } from './catalog.ts'
 import { BackupError } from './errors.ts'
 import { freeChunk } from './pipe.ts'
@@ -45,7 +45,7 @@ export interface OpenObject {
   /** All bytes as stored, from the first. */
   createReadStream(): Readable
   /** The transforms from the stored bytes to layer 1. */
-  transforms(): ReturnType<typeof createZstdDecompress>[]
+  transforms(): ReturnType<typeof createLendingZstdDecompress>[]
   close(): void
 }
 
@@ -103,8 +103,11 @@ export async function openObject(
         // What comes straight from the store may be the store's own memory.
         const onStored = storage.ownedReads ? freeChunk : undefined
         return snapshot.encrypted
-          ? [createDecrypt(keys as ReadKeys, { onConsumed: onStored }), createZstdDecompress({ onConsumed: freeChunk })]
-          : [createZstdDecompress({ onConsumed: onStored })]
+          ? [
+              createDecrypt(keys as ReadKeys, { onConsumed: onStored }),
+              createLendingZstdDecompress({ onConsumed: freeChunk }),
+            ]
+          : [createLendingZstdDecompress({ onConsumed: onStored })]
       },
       close() {
         seekable?.close()

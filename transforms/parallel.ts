@@ -4,7 +4,7 @@ import { Duplex } from 'node:stream'
  * One piece of work, whose output leaves in the order in which the pieces were begun. A promise is under way already;
  * a function begins when all before it has left, and may give more than fits in memory.
  */
-export type Job = Promise<readonly Buffer[]> | (() => AsyncIterable<Buffer> | Promise<readonly Buffer[]>)
+export type Job = Promise<Iterable<Buffer>> | (() => AsyncIterable<Buffer> | Promise<Iterable<Buffer>>)
 
 /** What cuts a byte stream into jobs. */
 export interface Cutter {

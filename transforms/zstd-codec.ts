@@ -68,13 +68,15 @@ class FrameContext {
   }
 
   /**
-   * Lets node:zlib write the next frame where it wrote the last one, whose bytes nobody needs any more: with the whole buffer
-   * free, zstd works in one pass, without a window of its own. Where node:zlib has no such field, this does nothing
-   * and it allocates as it goes.
+   * Lets node:zlib write the next frame to the start of `output`, where nobody needs the last one any more: with a whole
+   * buffer free, zstd works in one pass, without a window of its own. Where node:zlib has no such fields, this does
+   * nothing and it allocates as it goes.
    */
-  protected reuseOutput(): void {
-    const stream = this.#stream as unknown as { _outOffset?: number }
-    if (stream._outOffset !== undefined) stream._outOffset = 0
+  protected writeInto(output: Buffer): void {
+    const stream = this.#stream as unknown as { _outBuffer?: Buffer; _outOffset?: number }
+    if (stream._outBuffer === undefined || stream._outOffset === undefined) return
+    stream._outBuffer = output
+    stream._outOffset = 0
   }
 
   close(): void {
@@ -87,52 +89,152 @@ function roomFor(chunkSize: number, options: ZstdOptions): ZstdOptions & { reada
   return { ...options, chunkSize, readableHighWaterMark: 4 * chunkSize }
 }
 
-/** Compresses whole frames: content size and checksum in each. */
-export class FrameCompressor extends FrameContext {
-  readonly #bound: number
+/** Compresses whole frames at one level: content size and checksum in each. */
+class LevelCompressor extends FrameContext {
+  readonly #output: Buffer
 
-  constructor(level: number, frameBytes: number) {
+  /** @param output what frames are written to, of the size that zstd may need for the largest. */
+  constructor(level: number, output: Buffer) {
     // With the end directive on the frame's only write, zstd knows the content size and writes it.
-    const chunkSize = Math.max(compressBound(frameBytes), 1024)
     super(
       createZstdCompress(
-        roomFor(chunkSize, {
+        roomFor(output.length, {
           flush: constants.ZSTD_e_end,
           finishFlush: constants.ZSTD_e_end,
           params: { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_checksumFlag]: 1 },
         }),
       ),
     )
-    this.#bound = chunkSize
+    this.#output = output
+  }
+
+  async compress(input: Uint8Array): Promise<Buffer> {
+    this.writeInto(this.#output)
+    const pieces = await this.run(input, this.#output.length)
+    return pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces)
+  }
+}
+
+/** A sample is so many slices, spread over the frame. */
+const SAMPLE_SLICES = 8
+const SAMPLE_SLICE_BYTES = 32 * 1024
+/** Frames below it are compressed as they are asked for. */
+const SAMPLED_FRAME_BYTES = 4 * SAMPLE_SLICES * SAMPLE_SLICE_BYTES
+/** A sample that shrinks to less than this profits from the level, and to more than that from none. */
+const SURELY_COMPRESSIBLE = 0.4
+const SURELY_NOT = 0.98
+/** What the level has to save over level 1, or it is not worth its time. */
+const LEAST_GAIN = 0.002
+
+/** Blocks of 512 bytes that are there twice: files begin at such steps in a tar, so a copy of one is seen in no sample. */
+const REPEATED_BLOCKS = 4
+const BLOCK_WORDS = 128
+/** Where in a block it is looked at: beyond what chunks and files of one kind have in common at their start. */
+const BLOCK_PROBE_WORD = 16
+const REPEAT_TABLE = new Int32Array(2 ** 14)
+
+/** Whether there are blocks in a frame that were there before: only the level's window finds them. */
+export function hasRepeats(input: Uint8Array): boolean {
+  if (input.byteOffset % 4 !== 0) return true
+  const words = new Int32Array(input.buffer, input.byteOffset, input.length >>> 2)
+  let repeats = 0
+  REPEAT_TABLE.fill(0)
+  for (let at = BLOCK_PROBE_WORD; at + 3 < words.length; at += BLOCK_WORDS) {
+    const [a, b, c, d] = [
+      words[at] as number,
+      words[at + 1] as number,
+      words[at + 2] as number,
+      words[at + 3] as number,
+    ]
+    // Padding, which any level sees.
+    if (a === b && b === c) continue
+    const mixed =
+      Math.imul(a, 0x9e3779b1) ^ Math.imul(b, 0x85ebca6b) ^ Math.imul(c, 0xc2b2ae35) ^ Math.imul(d, 0x27d4eb2f)
+    const hash = (mixed ^ (mixed >>> 15)) | 1
+    const slot = (hash >>> 1) & (REPEAT_TABLE.length - 1)
+    if (REPEAT_TABLE[slot] !== hash) REPEAT_TABLE[slot] = hash
+    else if (++repeats === REPEATED_BLOCKS) return true
+  }
+  return false
+}
+
+/**
+ * Compresses whole frames, at a level, or at level 1 where a sample says that the level gains nothing: chunks of a game
+ * are compressed already, and zstd's level 3 takes twice the time of level 1 to find nothing in them. What a frame
+ * becomes depends on its bytes alone.
+ */
+export class FrameCompressor {
+  readonly #full: LevelCompressor
+  readonly #fast: LevelCompressor | undefined
+  readonly #sample = Buffer.allocUnsafeSlow(SAMPLE_SLICES * SAMPLE_SLICE_BYTES)
+
+  /** @param isAdaptive false: each frame at the level. */
+  constructor(level: number, frameBytes: number, isAdaptive = true) {
+    const output = Buffer.allocUnsafeSlow(Math.max(compressBound(frameBytes), 1024))
+    this.#full = new LevelCompressor(level, output)
+    if (isAdaptive && level > 1 && frameBytes >= SAMPLED_FRAME_BYTES) this.#fast = new LevelCompressor(1, output)
   }
 
   /**
    * One call at a time, and the next one only when the frame of the one before is not looked at any more.
-   * @returns the frame, in one buffer: the context's own, which the next call fills again.
+   * @returns the frame, in one buffer, which the next call fills again.
    */
   async compress(input: Uint8Array): Promise<Buffer> {
-    this.reuseOutput()
-    const pieces = await this.run(input, this.#bound)
-    return pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces)
+    const fast = this.#fast
+    if (!fast || input.length < SAMPLED_FRAME_BYTES || hasRepeats(input)) return this.#full.compress(input)
+    this.#takeSample(input)
+    const { length: most } = this.#sample
+    const { length: fastBytes } = await fast.compress(this.#sample)
+    if (fastBytes > most * SURELY_NOT) return fast.compress(input)
+    if (fastBytes < most * SURELY_COMPRESSIBLE) return this.#full.compress(input)
+    const { length: fullBytes } = await this.#full.compress(this.#sample)
+    return (fullBytes < fastBytes * (1 - LEAST_GAIN) ? this.#full : fast).compress(input)
+  }
+
+  close(): void {
+    this.#full.close()
+    this.#fast?.close()
+  }
+
+  #takeSample(input: Uint8Array): void {
+    const distance = Math.floor((input.length - SAMPLE_SLICE_BYTES) / (SAMPLE_SLICES - 1))
+    for (let slice = 0; slice < SAMPLE_SLICES; slice++) {
+      const at = slice * distance
+      this.#sample.set(input.subarray(at, at + SAMPLE_SLICE_BYTES), slice * SAMPLE_SLICE_BYTES)
+    }
   }
 }
 
 /** Decompresses whole frames of at most `maxBytes` of content each. */
 export class FrameDecompressor extends FrameContext {
   readonly maxBytes: number
+  readonly #outputBytes: number
+  #output: Buffer | undefined
 
   constructor(maxBytes: number) {
-    const chunkSize = Math.max(maxBytes, 1024)
-    super(createZstdDecompress(roomFor(chunkSize, {})))
+    // One byte more than is needed: node:zlib allocates anew when all of a buffer is used.
+    const outputBytes = Math.max(maxBytes, 1024) + 1
+    super(createZstdDecompress(roomFor(outputBytes, {})))
     this.maxBytes = maxBytes
+    this.#outputBytes = outputBytes
   }
 
   /**
    * @param frame exactly one frame, to its last block and checksum (node:zlib takes less or more for success).
    * @param contentBytes the content size that the frame's header gives.
+   * @returns the content, in buffers that are nobody else's.
    * @throws TransformError CORRUPT.
    */
   async decompress(frame: Uint8Array, contentBytes: number): Promise<Buffer[]> {
+    const output = await this.decompressAgain(frame, contentBytes)
+    this.letGo()
+    return output
+  }
+
+  /** As `decompress`, into memory that the next call fills again, unless `letGo` is called before. */
+  async decompressAgain(frame: Uint8Array, contentBytes: number): Promise<Buffer[]> {
+    this.#output ??= Buffer.allocUnsafeSlow(this.#outputBytes)
+    this.writeInto(this.#output)
     let output: Buffer[]
     try {
       output = await this.run(frame, contentBytes)
@@ -144,6 +246,11 @@ export class FrameDecompressor extends FrameContext {
       throw new TransformError('CORRUPT', `A zstd frame says ${contentBytes} bytes and holds ${length}: it is damaged.`)
     }
     return output
+  }
+
+  /** Leaves what the last call gave to whoever has it. */
+  letGo(): void {
+    this.#output = undefined
   }
 }
 

@@ -24,8 +24,8 @@ export const MAX_ZSTD_FRAME_BYTES = 128 * 1024 * 1024
 /** The largest payload a skippable frame can say. */
 const MAX_INDEX_BYTES = 2 ** 32 - 1
 
-/** Frames that are still looked at downstream while all lanes are at work. */
-const LENT_FRAMES = 2
+/** Frames that are looked at downstream while all lanes are at work; each has a compressor of its own. */
+const LENT_AT_ONCE = 2
 
 /** What went into a compressed stream. */
 export interface CompressTotals {
@@ -149,7 +149,7 @@ class CompressCutter implements Cutter {
     for (const engine of this.#engines) engine.close()
   }
 
-  #compress(): Promise<Buffer[]> {
+  #compress(): Promise<Iterable<Buffer>> {
     const input = this.#input as Buffer
     const plain = input.subarray(0, this.#held)
     this.#input = undefined
@@ -158,21 +158,36 @@ class CompressCutter implements Cutter {
     this.#totals.frames += 1
     const before = this.#recorded
     const engine = this.#freeEngines.pop() ?? this.#newEngine()
-    const output = engine.compress(plain).then((frame) => {
-      this.#inputs.push(input)
-      return this.#detach(frame, engine)
-    })
+    const output = engine.compress(plain)
     // Frames finish in any order, and the table is in stream order.
     this.#recorded = output.then(async ({ length }) => {
+      this.#inputs.push(input)
       await before
       this.#table.add(length, plain.length)
     })
     this.#recorded.catch(() => {})
-    return output.then((frame) => [frame])
+    return output.then((frame) => this.#leave(frame, engine))
+  }
+
+  /** Asked when the frame's turn has come: it is lent, or a copy while as many are out as may be. */
+  *#leave(frame: Buffer, engine: FrameEngine): Generator<Buffer> {
+    if (this.#options.lends && this.#lent < LENT_AT_ONCE) {
+      this.#lent += 1
+      lend(frame, () => {
+        this.#lent -= 1
+        this.#freeEngines.push(engine)
+      })
+      yield frame
+    } else {
+      const copy = Buffer.allocUnsafeSlow(frame.length)
+      frame.copy(copy)
+      this.#freeEngines.push(engine)
+      yield copy
+    }
   }
 
   get #engineLimit(): number {
-    return this.#options.lanes + (this.#options.lends ? LENT_FRAMES : 1)
+    return this.#options.lanes + (this.#options.lends ? LENT_AT_ONCE : 1)
   }
 
   #newEngine(): FrameEngine {
@@ -180,22 +195,6 @@ class CompressCutter implements Cutter {
     const engine = this.#open()
     this.#engines.push(engine)
     return engine
-  }
-
-  /** Makes a frame one that may leave: lent, or a copy while as many are out as may be. */
-  #detach(frame: Buffer, engine: FrameEngine): Buffer {
-    if (this.#options.lends && this.#lent < LENT_FRAMES) {
-      this.#lent += 1
-      lend(frame, () => {
-        this.#lent -= 1
-        this.#freeEngines.push(engine)
-      })
-      return frame
-    }
-    const copy = Buffer.allocUnsafeSlow(frame.length)
-    frame.copy(copy)
-    this.#freeEngines.push(engine)
-    return copy
   }
 
   /** Runs when every data frame has left. */

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import { createZstdDecompress as createNativeDecompress, type ZstdDecompress } from 'node:zlib'
 import { TransformError } from './errors.ts'
+import { lend } from './lending.ts'
 import { type Cutter, type Job, ParallelDuplex } from './parallel.ts'
 import { type FrameRecord, SeekTableCheck } from './seek-table-check.ts'
 import { compressBound, corruptFrame, FrameDecompressor } from './zstd-codec.ts'
@@ -30,15 +31,25 @@ export interface DecompressOptions {
  * @throws TransformError BAD_OPTION.
  */
 export function createZstdDecompress(options: DecompressOptions = {}): Duplex {
-  const threads = checkRange('threads', options.threads ?? defaultThreads(), 1, 256)
-  return new ParallelDuplex(new DecompressCutter(), threads + 1, options.onConsumed)
+  return decompressStream(options, false)
 }
 
+/** As createZstdDecompress, with chunks that are lent: whoever is last to look at one passes it to `giveBack`. */
+export function createLendingZstdDecompress(options: DecompressOptions): Duplex {
+  return decompressStream(options, true)
+}
+
+function decompressStream(options: DecompressOptions, lends: boolean): Duplex {
+  const threads = checkRange('threads', options.threads ?? defaultThreads(), 1, 256)
+  return new ParallelDuplex(new DecompressCutter(lends), threads + 1, options.onConsumed)
+}
+
+/** A consumer may have several frames on their way; those that do not come back are allocated anew. */
+const LENT_AT_ONCE = 6
 const FIRST_INPUT_BYTES = 64 * 1024
 
-/** What one frame is gathered in and decompressed by, used again for the next. */
-class Slot {
-  #codec: FrameDecompressor | undefined
+/** What one frame is gathered in, used again for the next. */
+class Gathering {
   #input = Buffer.alloc(0)
   #held = 0
 
@@ -56,25 +67,11 @@ class Slot {
     this.#held = needed
   }
 
-  /** @returns a copy of what was gathered. */
-  drop(): Buffer {
-    const gathered = Buffer.from(this.#input.subarray(0, this.#held))
+  /** @returns what was gathered, until it gathers again. */
+  take(): Buffer {
+    const gathered = this.#input.subarray(0, this.#held)
     this.#held = 0
     return gathered
-  }
-
-  async decompress(contentBytes: number): Promise<Buffer[]> {
-    if (!this.#codec || this.#codec.maxBytes < contentBytes) {
-      this.#codec?.close()
-      this.#codec = new FrameDecompressor(contentBytes)
-    }
-    const frame = this.#input.subarray(0, this.#held)
-    this.#held = 0
-    return this.#codec.decompress(frame, contentBytes)
-  }
-
-  close(): void {
-    this.#codec?.close()
   }
 }
 
@@ -85,15 +82,22 @@ class DecompressCutter implements Cutter {
     end: (blockLimit) => this.#end(blockLimit),
   })
   readonly #table = new SeekTableCheck()
-  readonly #free: Slot[] = []
-  readonly #open = new Set<Slot | StreamedFrame>()
-  #slot: Slot | undefined
+  readonly #gatherings: Gathering[] = []
+  readonly #codecs: FrameDecompressor[] = []
+  readonly #open = new Set<FrameDecompressor | StreamedFrame>()
+  #gathering: Gathering | undefined
   #frame: DataFrame | SkippableFrame | undefined
   #pieces: Buffer[] = []
   #frameBytes = 0
   #frames = 0
   #streamed: StreamedFrame | undefined
   #job: Job | undefined
+  readonly #lends: boolean
+  #lent = 0
+
+  constructor(lends: boolean) {
+    this.#lends = lends
+  }
 
   take(chunk: Buffer, offset: number): { taken: number; job?: Job | undefined } {
     const taken = this.#walker.push(chunk, offset)
@@ -128,7 +132,7 @@ class DecompressCutter implements Cutter {
     this.#frameBytes = 0
     if (frame.kind === 'skippable') this.#table.beginSkippable(frame)
     else if (frame.contentBytes === null || frame.contentBytes > PARALLEL_FRAME_BYTES) this.#stream(frame)
-    else this.#slot = this.#free.pop() ?? this.#newSlot()
+    else this.#gathering = this.#gatherings.pop() ?? new Gathering()
   }
 
   #bytes(piece: Buffer): void {
@@ -138,17 +142,17 @@ class DecompressCutter implements Cutter {
       this.#table.skippableBytes(piece)
       return
     }
-    if (!this.#slot) {
+    if (!this.#gathering) {
       this.#pieces.push(Buffer.from(piece))
       return
     }
     const most = compressBound(frame.contentBytes as number) + FRAME_SLACK_BYTES
-    this.#slot.gather(piece, most)
+    this.#gathering.gather(piece, most)
     if (this.#frameBytes <= most) return
     // A frame that was flushed often can be longer than one written in one go: no reason to hold it.
-    this.#pieces.push(this.#slot.drop())
-    this.#free.push(this.#slot)
-    this.#slot = undefined
+    this.#pieces.push(Buffer.from(this.#gathering.take()))
+    this.#gatherings.push(this.#gathering)
+    this.#gathering = undefined
     this.#stream(frame)
   }
 
@@ -169,8 +173,8 @@ class DecompressCutter implements Cutter {
       this.#job = this.#streamed.feed(this.#takePieces(), (bytes) => this.#table.settle(record, bytes))
       this.#streamed = undefined
     } else {
-      this.#job = this.#decompress(this.#slot as Slot, frame.contentBytes as number, record)
-      this.#slot = undefined
+      this.#job = this.#decompress(this.#gathering as Gathering, frame.contentBytes as number, record)
+      this.#gathering = undefined
     }
   }
 
@@ -185,17 +189,38 @@ class DecompressCutter implements Cutter {
     this.#open.add(this.#streamed)
   }
 
-  #newSlot(): Slot {
-    const slot = new Slot()
-    this.#open.add(slot)
-    return slot
+  #takeCodec(contentBytes: number): FrameDecompressor {
+    const free = this.#codecs.pop()
+    if (free && free.maxBytes >= contentBytes) return free
+    free?.close()
+    if (free) this.#open.delete(free)
+    const codec = new FrameDecompressor(contentBytes)
+    this.#open.add(codec)
+    return codec
   }
 
-  async #decompress(slot: Slot, contentBytes: number, record: FrameRecord): Promise<Buffer[]> {
+  async #decompress(gathering: Gathering, contentBytes: number, record: FrameRecord): Promise<Iterable<Buffer>> {
     this.#table.settle(record, contentBytes)
-    const output = await slot.decompress(contentBytes)
-    this.#free.push(slot)
-    return output
+    const codec = this.#takeCodec(contentBytes)
+    const output = await codec.decompressAgain(gathering.take(), contentBytes)
+    this.#gatherings.push(gathering)
+    return this.#leave(output, codec)
+  }
+
+  /** Asked when the frame's turn has come: it is lent, unless as many are out as may be. */
+  *#leave(output: Buffer[], codec: FrameDecompressor): Generator<Buffer> {
+    const [chunk] = output
+    if (this.#lends && chunk && output.length === 1 && this.#lent < LENT_AT_ONCE) {
+      this.#lent += 1
+      lend(chunk, () => {
+        this.#lent -= 1
+        this.#codecs.push(codec)
+      })
+    } else {
+      codec.letGo()
+      this.#codecs.push(codec)
+    }
+    yield* output
   }
 }
 

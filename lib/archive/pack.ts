@@ -50,6 +50,8 @@ export interface PackOptions {
   onWarning?: (warning: ArchiveWarning) => void
   /** Called about once for each half MiB. */
   onProgress?: (progress: PackProgress) => void
+  /** Files after which small ones are read in batches, on a thread of their own; 4,096 when left out. */
+  threadAfter?: number
   signal?: AbortSignal
 }
 
@@ -89,8 +91,8 @@ type Pending = Map<string, ArchiveEntry>
 
 type NextItem = () => WalkItem | undefined | Promise<WalkItem | undefined>
 
-/** Small files that a pass meets one by one before it begins a thread that reads them in batches. */
-const FEW_FILES = 256
+/** Files that are read one by one before a thread is begun that reads them in batches, which takes some 20 MiB. */
+const FEW_FILES = 4096
 
 /** Files that are read one by one after a batch that was not worth it, before another one is tried. */
 const MORE_FILES = 1024
@@ -116,7 +118,7 @@ class FolderPacker {
   readonly #scratches: Buffer[] = []
   #smallFiles: SmallFiles | undefined
   /** Files to be read one by one before the next batch. */
-  #oneByOne = FEW_FILES
+  #oneByOne: number
   #pending: Pending = new Map()
   #again: Pending = new Map()
   #rereads = 0
@@ -130,6 +132,7 @@ class FolderPacker {
   constructor(walker: Walker, root: BigIntStats, options: PackOptions) {
     this.#walker = walker
     this.#options = options
+    this.#oneByOne = options.threadAfter ?? FEW_FILES
     this.#result = {
       files: 0,
       entries: 0,

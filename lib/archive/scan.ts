@@ -25,6 +25,8 @@ export interface ScanOptions {
   filter?: WalkFilter | undefined
   /** Called for what will be left out because it cannot be archived, as far as that shows without reading files. */
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
+  /** Entries after which it goes on on a thread of its own; 8,192 when left out. */
+  threadAfter?: number | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -34,7 +36,7 @@ const PARALLEL_STATS = 32
 export const LISTING = { encoding: 'latin1', bufferSize: DIRECTORY_BATCH } as const
 
 /** Entries that are looked at one by one before the whole scan is begun again on a thread of its own. */
-const FEW_ENTRIES = 512
+const FEW_ENTRIES = 8192
 
 /** mtime, uid, gid and size records together. */
 const PAX_BYTES = 120
@@ -118,7 +120,7 @@ function scanOnThread(root: string, signal: AbortSignal | undefined): Promise<Sc
  * @throws BackupError SOURCE when the root is missing, not a folder, or cannot be listed; AbortError
  */
 export async function scanFolder(root: string, options: ScanOptions = {}): Promise<ScanResult> {
-  const { signal, filter, onWarning } = options
+  const { signal, filter, onWarning, threadAfter = FEW_ENTRIES } = options
   const scan = new ScanSums(onWarning)
   const pending: string[] = ['']
   // A filter and a listener are of this thread.
@@ -145,7 +147,7 @@ export async function scanFolder(root: string, options: ScanOptions = {}): Promi
         batch.push(addPath(scan, join(root, path), path))
         if (batch.length === PARALLEL_STATS) {
           await Promise.all(batch.splice(0))
-          if (mayMove && scan.result.entries >= FEW_ENTRIES) {
+          if (mayMove && scan.result.entries >= threadAfter) {
             mayMove = false
             const whole = await scanOnThread(root, signal)
             if (whole) return whole

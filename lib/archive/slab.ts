@@ -5,7 +5,7 @@ import { HEADER_LIMIT_BYTES, type TarHeader, writeHeader } from './header.ts'
 export const SLAB_BYTES = 512 * 1024
 
 /** Chunks that are kept to be filled again. */
-const KEPT_SLABS = 8
+const KEPT_SLABS = 4
 
 /**
  * Gathers headers, small files and zeros into chunks of half a MiB. They are lent: a chunk that was taken is written to
@@ -70,11 +70,12 @@ export class SlabWriter {
   /** Makes what was written so far ready. */
   flush(): void {
     if (this.#used === 0) return
-    const full = this.#slab
-    lend(full, () => {
-      if (this.#kept.length < KEPT_SLABS) this.#kept.push(full)
+    const slab = this.#slab
+    const chunk = slab.subarray(0, this.#used)
+    lend(chunk, () => {
+      if (this.#kept.length < KEPT_SLABS) this.#kept.push(slab)
     })
-    this.#ready.push(full.subarray(0, this.#used))
+    this.#ready.push(chunk)
     this.#slab = this.#kept.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES)
     this.#used = 0
   }

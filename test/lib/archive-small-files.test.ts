@@ -39,6 +39,7 @@ test('many small files are archived as they are, with links, folders and large o
   const entries: ArchiveEntry[] = []
   const warnings: ArchiveWarning[] = []
   const { stream, result } = await packFolder(world, {
+    threadAfter: 100,
     onEntry: (entry) => void entries.push(entry),
     onWarning: (warning) => warnings.push(warning),
   })
@@ -53,7 +54,7 @@ test('many small files are archived as they are, with links, folders and large o
   const out = path.join(dir, 'out')
   await extractTar(Readable.from([tar]), out)
   assert.deepEqual(await diffTrees(world, out), [])
-  const second = await packFolder(world)
+  const second = await packFolder(world, { threadAfter: Infinity })
   const digest = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex')
   assert.equal(digest(await buffer(second.stream)), digest(tar))
 })
@@ -62,7 +63,7 @@ test('files that are being written are read when they have settled', async (t) =
   const world = tempFolder(t)
   for (let i = 0; i < 400; i++) fs.writeFileSync(path.join(world, `a${i}`), 'old')
   await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
-  const { stream, result } = await packFolder(world)
+  const { stream, result } = await packFolder(world, { threadAfter: 10 })
   // Those that come last, just before anything is read.
   for (let i = 390; i < 400; i++) fs.writeFileSync(path.join(world, `a${i}`), 'new')
   const text = (await buffer(stream)).toString('latin1')
@@ -74,7 +75,7 @@ test('files that are being written are read when they have settled', async (t) =
 test('an archive that is given up in the middle leaves no file open and no thread', async (t) => {
   const world = tempFolder(t)
   writeMany(world)
-  const { stream } = await packFolder(world)
+  const { stream } = await packFolder(world, { threadAfter: 100 })
   let chunks = 0
   stream.on('error', () => {})
   for await (const _ of stream) if (++chunks === 3) break
@@ -118,10 +119,10 @@ test('a large folder measures the same on a thread of its own', async (t) => {
   const world = tempFolder(t)
   writeMany(world)
   const alone = await scanFolder(world, { filter: () => true })
-  assert.deepEqual(await scanFolder(world), alone)
+  assert.deepEqual(await scanFolder(world, { threadAfter: 100 }), alone)
   assert.equal(alone.files, FILES + FILES / 50)
   const controller = new AbortController()
-  const scan = scanFolder(world, { signal: controller.signal })
+  const scan = scanFolder(world, { threadAfter: 100, signal: controller.signal })
   setTimeout(() => controller.abort(), 20)
   await scan.then(
     () => {},

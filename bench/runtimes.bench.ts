@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { formatBytes } from '../lib/cli/format.ts'
 import { barChart } from './chart.ts'
 import { Child, medianOf, RUNS, runsText, type Work, withRuns } from './child.ts'
-import { build, publish, ROOT, withFolder } from './support.ts'
+import { build, median, publish, ROOT, withFolder } from './support.ts'
 import { writeWorld } from './world.ts'
 
 const BYTES = Number(process.env.MILLRACE_BENCH_BYTES ?? 2 ** 30)
@@ -66,10 +66,7 @@ async function bench(folder: string): Promise<void> {
         label: STAGES[stage],
         bars: RUNTIMES.map((runtime) => ({
           label: named(runtime),
-          value: medianOf(
-            rates(stage, runtime).map((rate) => ({ rate })),
-            'rate',
-          ),
+          value: median(rates(stage, runtime)),
           runs: rates(stage, runtime),
         })),
       })),

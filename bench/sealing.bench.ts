@@ -88,7 +88,7 @@ async function bench(folder: string): Promise<void> {
     { runs, ratios, packages: PACKAGES },
     [
       `${versions}; each in a process of its own, whose start is not counted. One MiB of random bytes again and again, into nothing.`,
-      'AWS Encryption SDK: a raw AES keyring, its default commitment policy (keys derived by HKDF-SHA-512, with commitment), no signature, AES-256-GCM as millrace; its stream with frames of 1 MiB, which was its fastest, and with its default.',
+      'AWS Encryption SDK: a raw AES keyring, its default commitment policy (keys derived by HKDF-SHA-512, with commitment), no signature, AES-256-GCM as millrace; its stream, with frames as large as those of millrace, and with its default.',
       'age-encryption: one X25519 recipient, its stream; ChaCha20-Poly1305 in JavaScript, in frames of 64 KiB.',
       'millrace and SHA-256: sealed, then hashed, put together as a backup does it.',
     ],

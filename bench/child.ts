@@ -39,9 +39,9 @@ export class Child {
   async run<T = Work>(
     args: readonly string[],
     { node = process.execPath, env = {} }: { node?: string; env?: NodeJS.ProcessEnv } = {},
-  ): Promise<T & Measured> {
-    const measured = await measure(node, this.args(...args), env)
-    return { ...measured, ...(JSON.parse(measured.stdout) as T) }
+  ): Promise<T & Pick<Measured, 'peakBytes'>> {
+    const { peakBytes, stdout } = await measure(node, this.args(...args), env)
+    return { ...(JSON.parse(stdout) as T), peakBytes }
   }
 }
 

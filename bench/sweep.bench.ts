@@ -120,10 +120,11 @@ async function bench(folder: string): Promise<void> {
     found[name] = runs
   }
   client?.destroy()
+  const of = (name: string, index: number) => found[name]?.[index] ?? []
   const rate = ({ bytesIn, seconds }: Run) => bytesIn / MiB / seconds
   const rows = chosen.flatMap(([name, { title, values, standard, say }]) =>
     values.map((value, index) => {
-      const runs = found[name]?.[index] as Run[]
+      const runs = of(name, index)
       return [
         title,
         `${say(value)}${value === standard ? ' (default)' : ''}`,
@@ -156,7 +157,7 @@ async function bench(folder: string): Promise<void> {
       groups: chosen.map(([name, { title, values, standard, say }]) => ({
         label: title,
         bars: values.map((value, index) => {
-          const rates = (found[name]?.[index] as Run[]).map(rate)
+          const rates = of(name, index).map(rate)
           return {
             label: `${say(value)}${value === standard ? ' (default)' : ''}`,
             value: median(rates),

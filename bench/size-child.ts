@@ -7,48 +7,54 @@ import type { ObjectStat, Storage, WriteOptions } from '../adapters/storage.ts'
 
 const MiB = 2 ** 20
 const SLAB_BYTES = 512 * 1024
-/** Longer than a zstd frame, each of which is compressed by itself: that it comes again is seen by none. */
-const BLOCK_BYTES = 16 * MiB
+/** One zstd frame, each of which is compressed by itself: that it comes again is seen by none. */
+const BLOCK_BYTES = 4 * MiB
 /** In every frame the same bytes again and again: zstd makes them about 100 times smaller. */
 const PATTERN_BYTES = 40 * 1024
+const PIECE_BYTES = 8 * 1024
 const SAMPLE_MS = 250
 const PASSWORD = 'a bench'
 
 const [dist = '', what = '', bytesText = '', url = ''] = process.argv.slice(2)
 const bytes = Number(bytesText)
 const load = <T>(path: string): Promise<T> => import(join(dist, path))
-const { openBackups } = await load<typeof import('../lib/index.ts')>('lib/index.js')
+const { openBackups } = await load<typeof import('../lib/backups.ts')>('lib/backups.js')
 const { openMemory } = await load<typeof import('../adapters/memory.ts')>('adapters/memory.js')
 
 let doneBytes = 0
 
+/** Bytes that look random, made a few at a time: what their making takes must not be in the peak. */
+function fillRandom(block: Buffer): Buffer {
+  const cipher = createCipheriv('aes-128-ctr', Buffer.alloc(16, 1), Buffer.alloc(16))
+  const zeros = Buffer.alloc(PIECE_BYTES)
+  for (let at = 0; at < block.length; at += PIECE_BYTES) cipher.update(zeros).copy(block, at)
+  return block
+}
+
 /** Two thirds random, one third zeros in every 6 KiB: as a world's sectors are. */
 function worldlike(): Buffer {
-  const random = createCipheriv('aes-128-ctr', Buffer.alloc(16, 1), Buffer.alloc(16)).update(Buffer.alloc(BLOCK_BYTES))
-  for (let at = 4096; at < BLOCK_BYTES; at += 6144) random.fill(0, at, at + 2048)
-  return random
+  const block = fillRandom(Buffer.allocUnsafeSlow(BLOCK_BYTES))
+  for (let at = 4096; at < BLOCK_BYTES; at += 6144) block.fill(0, at, at + 2048)
+  return block
 }
 
 function compressible(): Buffer {
-  const random = createCipheriv('aes-128-ctr', Buffer.alloc(16, 2), Buffer.alloc(16))
-  const block = Buffer.allocUnsafeSlow(BLOCK_BYTES)
-  for (let at = 0; at < BLOCK_BYTES; at += 4 * MiB) {
-    block.fill(random.update(Buffer.alloc(PATTERN_BYTES)), at, at + 4 * MiB)
-  }
-  return block
+  return Buffer.allocUnsafeSlow(BLOCK_BYTES).fill(fillRandom(Buffer.allocUnsafeSlow(PATTERN_BYTES)))
 }
 
 /** The same memory over and over: nothing of what is measured is the source's, but the block itself. */
 function source(block: Buffer): Readable {
-  return new Readable({
-    highWaterMark: SLAB_BYTES,
-    read() {
+  async function* slabs(): AsyncGenerator<Buffer> {
+    while (doneBytes < bytes) {
       const at = doneBytes % BLOCK_BYTES
-      const length = Math.min(SLAB_BYTES, bytes - doneBytes)
-      doneBytes += length
-      this.push(length > 0 ? block.subarray(at, at + length) : null)
-    },
-  })
+      const slab = block.subarray(at, at + Math.min(SLAB_BYTES, bytes - doneBytes))
+      doneBytes += slab.length
+      yield slab
+    }
+  }
+  // Asynchronous, as what comes from a disk or a line is: of a stream that gives at once, whoever iterates over it is
+  // given two chunks in one, which is a copy.
+  return Readable.from(slabs(), { objectMode: false, highWaterMark: SLAB_BYTES })
 }
 
 /** A store that keeps small objects, and of a large one its size alone. */

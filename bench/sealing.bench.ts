@@ -17,7 +17,7 @@ const PACKAGES = { '@aws-crypto/client-node': '5.0.2', 'age-encryption': '0.3.1'
 const VARIANTS = {
   millrace: 'millrace, frames of 1 MiB',
   aws: 'AWS Encryption SDK, frames of 1 MiB',
-  'aws-default': 'AWS Encryption SDK, frames of 4 KiB (its default)',
+  'aws-default': 'AWS Encryption SDK, 4 KiB frames (default)',
   age: 'age-encryption',
   sha256: 'SHA-256 alone',
   'sealed-and-hashed': 'millrace and SHA-256',

@@ -146,8 +146,9 @@ export function publish(
   const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`
   const table = [line(header), line(header.map(() => '---')), ...rows.map(line)].join('\n')
   const text = `# ${name}\n\n${question}\n\n${date}. ${machine}.\n\n${table}\n\n${caveats.map((one) => `- ${one}`).join('\n')}\n`
-  mkdirSync(join(import.meta.dirname, 'results'), { recursive: true })
-  const base = join(import.meta.dirname, 'results', `${name}-${date}`)
+  const folder = process.env.MILLRACE_BENCH_RESULTS ?? join(import.meta.dirname, 'results')
+  mkdirSync(folder, { recursive: true })
+  const base = join(folder, `${name}-${date}`)
   writeFileSync(`${base}.md`, text)
   if (picture !== undefined) writeFileSync(`${base}.svg`, picture)
   writeFileSync(`${base}.json`, `${JSON.stringify({ name, question, date, machine, data, caveats }, null, 2)}\n`)

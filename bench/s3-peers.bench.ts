@@ -54,6 +54,7 @@ await tidily(async (folder, later) => {
       caveats: [
         'The bar of a restore is of the fastest of the others.',
         'S3 is Ceph radosgw on the same machine, over http, its store in memory. It takes its share of the same cores: wall time has it, CPU has not. Over http each program hashes what it sends.',
+        'millrace and rclone are told that the store is Ceph (`profile=ceph`, `provider = Ceph`). One that is not known to honour conditional writes costs a backup of millrace 2 s more, which its lease waits.',
         'Requests cost no way here. Over a real line, how many a program has in flight counts for more.',
       ],
     })

@@ -121,7 +121,7 @@ export function s3Peers(bytes: number): Peer[] {
   const aws = 'aws --endpoint-url "$ENDPOINT" s3 cp'
   const expected = bytes > AWS_EXPECTS_BYTES ? ` --expected-size ${bytes}` : ''
   return [
-    millrace('s3://$BUCKET/backups?endpoint=$ENDPOINT&region=$AWS_REGION'),
+    millrace('s3://$BUCKET/backups?endpoint=$ENDPOINT&region=$AWS_REGION&profile=ceph'),
     restic('s3:$ENDPOINT/$BUCKET'),
     rclone(`printf '${s3}${sealed}' "$ENDPOINT" "$AWS_REGION" "$BUCKET" ${OBSCURED}`),
     {

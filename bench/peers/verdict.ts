@@ -100,7 +100,7 @@ export function losses(laps: Laps): string[] {
     const self = all.find(({ name }) => name === SELF)
     if (!self) return []
     const worse = (what: string, value: (one: Standing) => number, format: (value: number) => string) => {
-      const better = all.filter((one) => value(one) < value(self))
+      const better = all.filter((one) => value(one) < value(self) && format(value(one)) !== format(value(self)))
       if (better.length === 0) return []
       const others = better.map((one) => `${one.name} (${format(value(one))})`).join(', ')
       return [`${what} than ${others} with ${format(value(self))}`]

@@ -218,7 +218,7 @@ function report(runs: Runs, start: Spent[], bytes: number, stored: Partial<Recor
       title: `${titles.many}, and the same bytes in few`,
       unit: 's',
       groups: SHAPES.map((shape) => ({ label: titles[shape], bars: NAMES.map((way) => bar(shape, way)) })),
-      note: `Wall time, medians of ${RUNS}; thin lines are the runs. Marks: ${BAR} of tar's, of the faster where there are two.`,
+      note: `Each is ${BAR} of tar's time, of the faster where there are two. Wall time, medians of ${RUNS}; thin lines are the runs.`,
     }),
   )
 }

@@ -46,7 +46,7 @@ export function reportRace({ name, where, peers, laps, limits, written, rounds, 
       title: `Backup of ${size} ${where}, and whole restore`,
       unit: 's',
       groups: groupsOf(laps, limits),
-      note: `Wall time, medians of ${rounds}; thin lines are the runs. The mark is what millrace has to keep below: the strictest of its bars.`,
+      note: `Each is the strictest of millrace's bars. Wall time, medians of ${rounds}; thin lines are the runs.`,
     }),
   )
 }

@@ -34,6 +34,18 @@ export interface Cost {
   stdout: string
 }
 
+/** The process groups of lines that are running. */
+const lines = new Set<number>()
+
+/** Ends every line of bash that is running, with all that it started; `measureShell` then throws. */
+export function endLines(): void {
+  for (const group of lines) {
+    try {
+      process.kill(-group, 'SIGKILL')
+    } catch {}
+  }
+}
+
 const TIMES = /^MILLRACE_TIMES (\S+) (\S+) (\S+)$/m
 
 /**
@@ -51,6 +63,7 @@ export async function measureShell(
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
+  if (child.pid !== undefined) lines.add(child.pid)
   let peakBytes = 0
   const poll = setInterval(() => {
     peakBytes = Math.max(peakBytes, residentBytes(child.pid as number))
@@ -64,6 +77,7 @@ export async function measureShell(
     stderr += text
   })
   const code = await new Promise<number | null>((resolve, reject) => child.on('error', reject).on('close', resolve))
+  lines.delete(child.pid as number)
   clearInterval(poll)
   const times = TIMES.exec(stderr)
   if (code !== 0 || !times) throw new Error(`${line} ended with ${code}: ${stderr.slice(-2000)}`)
@@ -130,7 +144,10 @@ export function build(): void {
   execFileSync('npm', ['run', '-s', 'build'], { cwd: ROOT, stdio: 'inherit' })
 }
 
-/** Prints a bench's table and writes it with its data and its picture (SVG), dated, into bench/results. */
+/**
+ * Prints a bench's table and writes it with its data and its picture (SVG), dated, into bench/results, or
+ * MILLRACE_BENCH_RESULTS.
+ */
 export function publish(
   name: string,
   question: string,
@@ -143,7 +160,7 @@ export function publish(
   const date = new Date().toISOString().slice(0, 10)
   const machine = `${cpus().length} x ${cpus()[0]?.model.trim()}, ${formatBytes(totalmem())}, Node ${process.versions.node}, zstd ${process.versions.zstd}, Linux`
   console.log(`\n${question}\n${machine}\n\n${formatTable(header, rows)}\n`)
-  const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`
+  const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`
   const table = [line(header), line(header.map(() => '---')), ...rows.map(line)].join('\n')
   const text = `# ${name}\n\n${question}\n\n${date}. ${machine}.\n\n${table}\n\n${caveats.map((one) => `- ${one}`).join('\n')}\n`
   const folder = process.env.MILLRACE_BENCH_RESULTS ?? join(import.meta.dirname, 'results')

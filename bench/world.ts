@@ -37,7 +37,8 @@ function region(random: (bytes: number) => Buffer, bytes: number): Buffer {
   return file
 }
 
-function smallFile(random: (bytes: number) => Buffer, i: number): Buffer {
+/** A player's statistics as JSON, some 700 bytes. */
+export function smallFile(random: (bytes: number) => Buffer, i: number): Buffer {
   const id = random(16).toString('hex')
   const stats = Array.from(random(24), (value, stat) => `"minecraft:stat_${stat}":${value * 7}`)
   return Buffer.from(`{"uuid":"${id}","player":"player_${i}","stats":{${stats.join(',')}},"DataVersion":3955}\n`)

@@ -51,7 +51,9 @@ export async function measureStore(store: BenchStore, options: StoreOptions): Pr
   try {
     const rate = await bench.trials(budget * TRIAL_SHARE)
     const left = budget - bench.sentBytes
-    const { passes, notCompared } = planPasses(store.parts, { budget: left, rate, seconds })
+    // What the first object of each further connection takes.
+    const reserve = Math.min(left / 16, 4 * FIRST_BYTES)
+    const { passes, notCompared } = planPasses(store.parts, { budget: left - reserve, rate, seconds })
     const now = store.parts && partsOf(store.parts)
     const uploads: UploadFact[] = []
     let download: Rate | null = null

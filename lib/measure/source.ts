@@ -1,5 +1,6 @@
 import { createReadStream } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
 import { packFolder } from '../archive/pack.ts'
 import type { WalkFilter } from '../archive/walk.ts'
 import { openSelection, type SelectionOptions } from '../exclude.ts'
@@ -90,8 +91,15 @@ async function diskBytes(): Promise<number | null> {
   }
 }
 
-/** Whether two paths are on one device, as far as the system says. */
+/** Whether two paths are on one device, as far as the system says; of one that is not there yet, its folder. */
 export async function onOneDevice(one: string, other: string): Promise<boolean> {
-  const [a, b] = await Promise.all([one, other].map((path) => stat(path).catch(() => undefined)))
-  return a !== undefined && b !== undefined && a.dev === b.dev
+  const [a, b] = await Promise.all([deviceOf(one), deviceOf(other)])
+  return a !== undefined && a === b
+}
+
+async function deviceOf(path: string): Promise<number | undefined> {
+  for (let at = resolve(path); ; at = dirname(at)) {
+    const found = await stat(at).catch(() => undefined)
+    if (found || at === dirname(at)) return found?.dev
+  }
 }

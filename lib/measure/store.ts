@@ -28,6 +28,8 @@ export interface BenchStore {
   /** undefined: it has no parts. */
   parts: PartsNow | undefined
   bandwidth: number | undefined
+  /** The folder on this machine, where it is one. */
+  root: string | undefined
   /** What scratch keys begin with: nothing, or a server's name and a slash. */
   prefix: string
 }

@@ -37,6 +37,7 @@ export async function benchStore(config: StorageConfig, options: TargetOptions):
     kind: isLocal ? 'folder' : 'remote',
     parts: rules && { rules, wanted, expectedSize },
     bandwidth,
+    root: config.provider === 'filesystem' ? config.root : undefined,
     prefix: server === undefined || KEEP_FOLDERS.includes(config.provider) ? '' : `${server}/`,
   }
 }

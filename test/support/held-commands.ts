@@ -119,6 +119,13 @@ export const HELD: Record<string, Held> = {
     args: ({ url }) => ['check', '--to', url],
     hold: { fault: SWALLOW, at: ({ method, url }) => method === 'GET' && url.includes('canary') },
   },
+  bench: {
+    args: ({ world, url }) => ['bench', world, '--to', url, '--server', 'world', '--size', '8MiB', '--seconds', '0.05'],
+    hold: {
+      fault: SWALLOW,
+      at: ({ headers }) => String(headers['x-bz-file-name']).startsWith('world/.millrace-bench-'),
+    },
+  },
   encrypt: {
     args: () => ['encrypt', '--key-file', 'key', '-o', 'sealed'],
     input: sample(3_000_000),

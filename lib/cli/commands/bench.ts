@@ -1,5 +1,4 @@
 import type { Command } from 'commander'
-import { StorageError } from '../../../adapters/errors.ts'
 import { parseStorageUrl, type StorageConfig } from '../../../adapters/open.ts'
 import { ZSTD_LEVEL } from '../../../transforms/index.ts'
 import type { LoadedConfig } from '../../config/load.ts'
@@ -80,7 +79,10 @@ export async function benchCommand(
   noteSource(chosen, source, output)
   const stores: BenchStore[] = []
   for (const store of chosen.stores) stores.push(await storeOf(loaded, store, chosen.server, source))
-  for (const [at, { kind }] of stores.entries()) warnOfBytes(chosen.stores[at] as string, kind, limits.bytes, output)
+  for (const [at, store] of stores.entries()) {
+    warnOfBytes(chosen.stores[at] as string, store.kind, limits.bytes, output)
+    await noteDisk(source, store, output)
+  }
   const level = options.level ?? chosen.level ?? ZSTD_LEVEL
   const onProgress = progressOf(output)
   const measured = await measure(source, stores, { ...limits, level, signal, onProgress })
@@ -141,17 +143,18 @@ function chooseBench(word: string | undefined, options: BenchOptions, loaded: Lo
   return { ...plain, path: source, selection: settings, level, stores }
 }
 
-/** @throws StorageError with what does not work. */
+/** @throws BackupError DESTINATIONS with what does not work. */
 async function checkWorks(loaded: LoadedConfig | undefined, store: string, signal: AbortSignal): Promise<void> {
   const storage = await openStore(loaded, store)
   try {
     const { steps } = await storage.probe({ signal })
     const bad = steps.find(({ ok }) => !ok)
     if (bad === undefined) return
-    const { code = 'UNAVAILABLE', message } = (bad.error ?? new Error('no reason was given.')) as Partial<StorageError>
-    throw new StorageError(
-      `${storage.location} does not work as a destination, and nothing was measured: ${bad.step} fails. ${message} \`millrace check\` shows each step.`,
-      { code, adapter: storage.adapter, operation: 'probe', cause: bad.error },
+    const reason = bad.error?.message ?? 'No reason was given.'
+    throw new BackupError(
+      'DESTINATIONS',
+      `${storage.location} does not work as a destination, and nothing was measured: ${bad.step} fails. ${reason} \`millrace check\` shows each step.`,
+      { cause: bad.error },
     )
   } finally {
     await storage.close()
@@ -187,6 +190,15 @@ function warnOfBytes(store: string, kind: BenchStore['kind'], bytes: number, out
   const message = `Up to ${formatBytes(bytes)} will be ${kind === 'folder' ? 'written' : 'sent'} to ${store}, some of it read back, and all of it removed; --size bounds it.`
   if (kind === 'folder') output.notice(message)
   else output.warning({ kind: 'bench', path: store, message })
+}
+
+async function noteDisk(source: BenchSource | undefined, { root }: BenchStore, output: Output): Promise<void> {
+  if (source === undefined || root === undefined) return
+  const { onOneDevice } = await import('../../measure/source.ts')
+  if (!(await onOneDevice(source.path, root))) return
+  output.notice(
+    `${source.path} and ${root} are on one file system: a backup reads and writes its disk at once, and each is slower then; and what takes that disk takes both.`,
+  )
 }
 
 function progressOf(output: Output): (progress: MeasureProgress) => void {

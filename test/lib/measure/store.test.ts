@@ -110,6 +110,7 @@ async function watched(change: (storage: Storage) => Partial<Storage> = () => ({
     kind: 'remote',
     parts: undefined,
     bandwidth: undefined,
+    root: undefined,
     prefix: 'world/',
   }
   return { store, seen, left: async () => (await Array.fromAsync(storage.list(''))).map(({ key }) => key) }

@@ -123,7 +123,7 @@ function storeRows(store: StoreFacts, row: (name: string, rate: Rate, note: stri
   const rows = sizes.map((size) => {
     const passes = uploads.filter((one) => one.partBytes === size)
     const { inFlight } = passes[0] as UploadFact
-    const parts = size === null ? '' : `, ${inFlight} x ${formatBytes(size)}`
+    const parts = size === null ? '' : `, ${inFlight} x ${partSize(size)}`
     const isNow = size !== null && size === partBytes ? ', as now' : ''
     return row(`${verb}${parts}`, together(passes), `${printable(destination)}${isNow}`)
   })
@@ -165,6 +165,11 @@ function limitLines(measured: Measured, { now, estimate, advice }: Recommendatio
   return lines
 }
 
+/** `8 MiB`, not `8.00 MiB`. */
+function partSize(bytes: number): string {
+  return formatBytes(bytes).replace(/\.0+ /, ' ')
+}
+
 function boundWords({ by, destination }: Bound): string {
   const where = destination === undefined ? '' : printable(destination)
   const words: Record<Bound['by'], string> = {
@@ -178,7 +183,7 @@ function boundWords({ by, destination }: Bound): string {
 }
 
 function adviceLine({ setting, destination, from, to, change, reason }: Advice): string {
-  const show = (value: number) => (setting === 'partBytes' ? `${formatBytes(value).replace(/\.0+ /, ' ')}` : `${value}`)
+  const show = (value: number) => (setting === 'partBytes' ? partSize(value) : `${value}`)
   const name = setting === 'partBytes' ? `partBytes of ${printable(destination ?? '')}` : setting
   if (!change) return `Keep ${name} at ${show(from)}: ${printable(reason)}`
   const how = {

@@ -77,7 +77,11 @@ export function planPasses(
   const target = Math.min(rate * seconds, budget / (PASSES * sizes.length))
   const wanted = rounds.map((round) => round * Math.max(1, Math.floor(target / round)))
   const lengths = PASSES * wanted.reduce((sum, bytes) => sum + bytes, 0) <= budget ? wanted : rounds
-  const there = sizes.map(({ bytes: partBytes }, at) => ({ partBytes, bytes: lengths[at] as number }))
+  // As they are now, the first, on the connections that are there already.
+  const there = sizes.map(({ bytes: size }, at) => ({
+    partBytes: at === 0 ? undefined : size,
+    bytes: lengths[at] as number,
+  }))
   return { passes: [...there, ...there.toReversed()], notCompared: null }
 }
 

@@ -40,7 +40,7 @@ const SHARE_LEAST = 0.1
 
 /**
  * Puts the pieces together: a backup goes as fast as the slowest of reading, each store, and the CPU that all stages
- * share. What the whole chain made of its pieces, when it was measured, is taken off.
+ * share. How the whole chain compared with its pieces, when it was measured, goes into it.
  * @throws Error for a level or a size of parts that was not measured.
  */
 export function predict(measured: Measured, settings: Settings): Prediction {
@@ -115,10 +115,14 @@ function cpuOf({ bytes, cpuSeconds }: Rate): number {
   return bytes > 0 ? cpuSeconds / bytes : 0
 }
 
-/** What of its pieces' speed the chain has kept, where CPU was what limited it. */
+/**
+ * What of its pieces' speed the chain has kept, where CPU was what limited it; above 1 where other programs left it more
+ * than its pieces had.
+ */
 function efficiencyOf(measured: Measured): number {
   const { chain, read } = measured
   const promised = cpuBound(measured, levelFact(measured, measured.level), [])
   const isCpu = !read || promised < speedOf(read)
-  return isCpu ? Math.max(EFFICIENCY_LEAST, Math.min(1, speedOf(chain) / promised)) : 1
+  const most = 1 / cpuShare(measured)
+  return isCpu ? Math.max(EFFICIENCY_LEAST, Math.min(most, speedOf(chain) / promised)) : 1
 }

@@ -137,12 +137,16 @@ describe('what limits a backup', () => {
   })
 
   it('knows what other programs have had of the machine', () => {
-    const measured = machine({})
-    for (const one of measured.compression) {
-      one.seconds *= 2
+    const disturbed = (chain: number) => {
+      const measured = machine({ chain })
+      for (const one of measured.compression) one.seconds *= 2
+      return measured
     }
-    near(cpuShare(measured), 0.5)
-    near(predict(measured, { level: 3 }).bytesPerSecond, 300 * MIB)
+    near(cpuShare(disturbed(300)), 0.5)
+    near(predict(disturbed(300), { level: 3 }).bytesPerSecond, 300 * MIB)
+    // They have let the chain have more, but no more than all.
+    near(predict(disturbed(400), { level: 3 }).bytesPerSecond, 400 * MIB)
+    near(predict(disturbed(4000), { level: 3 }).bytesPerSecond, 600 * MIB)
     assert.equal(cpuShare(machine({})), 1)
   })
 

@@ -1,4 +1,12 @@
-import { type Measured, type Rate, type StoreFacts, speedOf, together, type UploadFact } from '../measure/facts.ts'
+import {
+  type Measured,
+  type Rate,
+  type ReadFact,
+  type StoreFacts,
+  speedOf,
+  together,
+  type UploadFact,
+} from '../measure/facts.ts'
 import { type Bound, cpuShare, ratioOf } from '../measure/predict.ts'
 import type { Advice, Recommendation } from '../measure/recommend.ts'
 import type { EventFields } from './events.ts'
@@ -98,7 +106,7 @@ function rowsOf(measured: Measured): string[][] {
     note,
   ]
   return [
-    ...(read ? [row('reading', read, 1, readNote(read.diskShare))] : []),
+    ...(read ? [row('reading', read, 1, readNote(read))] : []),
     ...compression.map((one) => {
       const isNow = one.level === level ? ', as now' : ''
       return row(`zstd, level ${one.level}`, one, 1, `ratio ${ratioOf(one).toFixed(2)}${isNow}`)
@@ -110,10 +118,13 @@ function rowsOf(measured: Measured): string[][] {
   ]
 }
 
-function readNote(diskShare: number | null): string {
-  if (diskShare === null) return ''
-  if (diskShare >= FROM_DISK) return 'from the disk'
-  return 'mostly from memory: the disk may be slower'
+function isFromMemory(read: ReadFact | null): boolean {
+  return read !== null && read.diskShare !== null && read.diskShare < FROM_DISK
+}
+
+function readNote(read: ReadFact): string {
+  if (read.diskShare === null) return ''
+  return isFromMemory(read) ? 'mostly from memory: the disk may be slower' : 'from the disk'
 }
 
 function storeRows(store: StoreFacts, row: (name: string, rate: Rate, note: string) => string[]): string[][] {
@@ -134,16 +145,16 @@ function storeRows(store: StoreFacts, row: (name: string, rate: Rate, note: stri
 function limitLines(measured: Measured, { now, estimate, advice }: Recommendation): string[] {
   const { read, stores, threads } = measured
   const { limit, next } = now
-  const head = `What limits: ${boundWords(limit)}, at ${formatRate(limit.bytesPerSecond)} of your data.`
+  const head = `What limits: ${boundWords(limit, measured)}, at ${formatRate(limit.bytesPerSecond)} of your data.`
   const after =
     next === null
       ? ''
-      : ` Next is ${boundWords(next)}, at ${(next.bytesPerSecond / limit.bytesPerSecond).toFixed(1)} times that.`
+      : ` Next is ${boundWords(next, measured)}, at ${(next.bytesPerSecond / limit.bytesPerSecond).toFixed(1)} times that.`
   const lines = [style('strong', head) + after]
   if (stores.some(({ kind }) => kind === 'remote') && limit.by === 'upload') {
     lines.push('From here a slow line and a slow store look the same; another store on this line tells them apart.')
   }
-  if (read?.diskShare != null && read.diskShare < FROM_DISK) {
+  if (isFromMemory(read)) {
     lines.push('The source was mostly in memory: a backup that finds it on the disk alone may be limited by that.')
   }
   const share = cpuShare(measured)
@@ -170,10 +181,10 @@ function partSize(bytes: number): string {
   return formatBytes(bytes).replace(/\.0+ /, ' ')
 }
 
-function boundWords({ by, destination }: Bound): string {
+function boundWords({ by, destination }: Bound, { read }: Measured): string {
   const where = destination === undefined ? '' : printable(destination)
   const words: Record<Bound['by'], string> = {
-    reading: 'reading the source (the disk)',
+    reading: `reading the source (${isFromMemory(read) ? 'from memory' : 'the disk'})`,
     cpu: 'the CPU',
     writing: `writing to ${where} (the disk)`,
     upload: `the upload to ${where} (the line, or the store)`,

@@ -35,7 +35,7 @@ export interface Settings {
 /** A configured bandwidth counts as what holds an upload back when the upload comes that close to it. */
 const AT_LIMIT = 0.85
 /** What the whole chain may have been slower than its parts promise, before something else must have disturbed it. */
-const EFFICIENCY_LEAST = 0.5
+const EFFICIENCY_LEAST = 0.2
 const SHARE_LEAST = 0.1
 
 /**
@@ -100,10 +100,10 @@ function cpuBound(measured: Measured, level: LevelFact, uploads: readonly { rate
   return cpuShare(measured) * Math.min(cores / all, threads / cpuOf(level), 1 / mainThread)
 }
 
-/** The share of the cores that compression wanted and got; what it did not get, other programs had. */
+/** The share of its threads' cores that compression got, at the level where that was most; other programs had the rest. */
 export function cpuShare({ compression, threads }: Measured): number {
-  const { cpuSeconds, seconds } = together(compression)
-  return Math.max(SHARE_LEAST, Math.min(1, cpuSeconds / seconds / threads))
+  const most = Math.max(...compression.map(({ cpuSeconds, seconds }) => cpuSeconds / seconds / threads))
+  return Math.max(SHARE_LEAST, Math.min(1, most))
 }
 
 /** Seconds of CPU for a byte of the source, without those of the stores. */

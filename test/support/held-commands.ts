@@ -121,10 +121,8 @@ export const HELD: Record<string, Held> = {
   },
   bench: {
     args: ({ world, url }) => ['bench', world, '--to', url, '--server', 'world', '--size', '8MiB', '--seconds', '0.05'],
-    hold: {
-      fault: SWALLOW,
-      at: ({ headers }) => String(headers['x-bz-file-name']).startsWith('world/.millrace-bench-'),
-    },
+    // Its scratch object is there by then.
+    hold: { fault: SWALLOW, at: isContentRead },
   },
   encrypt: {
     args: () => ['encrypt', '--key-file', 'key', '-o', 'sealed'],

@@ -91,7 +91,7 @@ export function benchText(measured: Measured, found: Recommendation): string {
     ...limitLines(measured, found),
     ...(stores.length === 0 ? ['No destination was measured: name one with --to.'] : []),
     '',
-    ...found.advice.map(adviceLine),
+    ...found.advice.map((one) => adviceLine(one, stores.length > 1)),
   ].join('\n')
 }
 
@@ -114,7 +114,10 @@ function rowsOf(measured: Measured): string[][] {
     row('AES-256-GCM', encryption, ratio),
     row('SHA-256', hashing, ratio),
     row(`all of it, level ${level}`, chain, 1, 'thrown away at the end'),
-    ...stores.flatMap((store) => storeRows(store, (name, rate, note) => row(name, rate, ratio, note))),
+    ...stores.flatMap((store) => {
+      const named = stores.length > 1 ? printable(store.destination) : ''
+      return storeRows(store, named, (name, rate, note) => row(name, rate, ratio, note))
+    }),
   ]
 }
 
@@ -127,19 +130,31 @@ function readNote(read: ReadFact): string {
   return isFromMemory(read) ? 'mostly from memory: the disk may be slower' : 'from the disk'
 }
 
-function storeRows(store: StoreFacts, row: (name: string, rate: Rate, note: string) => string[]): string[][] {
-  const { destination, kind, uploads, download, partBytes } = store
+function storeRows(
+  store: StoreFacts,
+  named: string,
+  row: (name: string, rate: Rate, note: string) => string[],
+): string[][] {
+  const { kind, uploads, download, partBytes } = store
   const verb = kind === 'folder' ? 'write' : 'upload'
   const sizes = [...new Set(uploads.map((one) => one.partBytes))]
   const rows = sizes.map((size) => {
     const passes = uploads.filter((one) => one.partBytes === size)
     const { inFlight } = passes[0] as UploadFact
     const parts = size === null ? '' : `, ${inFlight} x ${partSize(size)}`
-    const isNow = size !== null && size === partBytes ? ', as now' : ''
-    return row(`${verb}${parts}`, together(passes), `${printable(destination)}${isNow}`)
+    const isNow = size !== null && size === partBytes
+    return row(`${verb}${parts}`, together(passes), notes(named, isNow ? 'as now' : ''))
   })
-  const how = kind === 'folder' ? ['read back', 'from memory, if it fits'] : ['download', printable(destination)]
-  return download ? [...rows, row(how[0] as string, download, how[1] as string)] : rows
+  if (!download) return rows
+  const last =
+    kind === 'folder'
+      ? row('read back', download, notes(named, 'from memory, if it fits there'))
+      : row('download', download, named)
+  return [...rows, last]
+}
+
+function notes(...parts: readonly string[]): string {
+  return parts.filter((part) => part !== '').join(', ')
 }
 
 function limitLines(measured: Measured, { now, estimate, advice }: Recommendation): string[] {
@@ -193,9 +208,9 @@ function boundWords({ by, destination }: Bound, { read }: Measured): string {
   return words[by]
 }
 
-function adviceLine({ setting, destination, from, to, change, reason }: Advice): string {
+function adviceLine({ setting, destination, from, to, change, reason }: Advice, isNamed: boolean): string {
   const show = (value: number) => (setting === 'partBytes' ? partSize(value) : `${value}`)
-  const name = setting === 'partBytes' ? `partBytes of ${printable(destination ?? '')}` : setting
+  const name = isNamed && destination !== undefined ? `${setting} of ${printable(destination)}` : setting
   if (!change) return `Keep ${name} at ${show(from)}: ${printable(reason)}`
   const how = {
     level: `--level ${to}, or level: ${to} of the server in the config`,

@@ -8,6 +8,8 @@ export interface Rate {
   seconds: number
   /** User and system time of this process, all its threads together. */
   cpuSeconds: number
+  /** How long the one thread on which JavaScript runs was at work. */
+  mainSeconds: number
 }
 
 /** Reading the source. */
@@ -91,11 +93,12 @@ export function speedOf({ bytes, seconds }: Pick<Rate, 'bytes' | 'seconds'>): nu
 
 /** Several passes as one. */
 export function together(rates: readonly Rate[]): Rate {
-  const sum = { bytes: 0, seconds: 0, cpuSeconds: 0 }
-  for (const { bytes, seconds, cpuSeconds } of rates) {
+  const sum = { bytes: 0, seconds: 0, cpuSeconds: 0, mainSeconds: 0 }
+  for (const { bytes, seconds, cpuSeconds, mainSeconds } of rates) {
     sum.bytes += bytes
     sum.seconds += seconds
     sum.cpuSeconds += cpuSeconds
+    sum.mainSeconds += mainSeconds
   }
   return sum
 }

@@ -88,16 +88,17 @@ function storeBound(store: StoreFacts, rate: Rate, ratio: number): Bound {
 }
 
 /**
- * Of all cores, of the threads that compress, and of the one thread on which everything else runs. It goes by CPU time,
- * which other programs disturb least, and by how much of the machine they have left.
+ * Of all cores, of the threads that compress, and of the one thread on which JavaScript runs. It goes by CPU time, which
+ * other programs disturb least, and by how much of the machine they have left.
  */
 function cpuBound(measured: Measured, level: LevelFact, uploads: readonly { rate: Rate }[]): number {
   const { cores, threads, read, encryption, hashing } = measured
-  const ratio = ratioOf(level)
-  const uploadCpu = uploads.reduce((sum, { rate }) => sum + cpuOf(rate), 0) / ratio
-  const mainThread = (read ? cpuOf(read) : 0) + (cpuOf(encryption) + cpuOf(hashing)) / ratio + uploadCpu
-  const all = chainCpu(measured, level) + uploadCpu
-  return cpuShare(measured) * Math.min(cores / all, threads / cpuOf(level), 1 / mainThread)
+  const stored = [encryption, hashing, ...uploads.map(({ rate }) => rate)]
+  const plain = read ? [read, level] : [level]
+  const perByte = (of: (rate: Rate) => number) =>
+    plain.reduce((sum, rate) => sum + of(rate), 0) + stored.reduce((sum, rate) => sum + of(rate), 0) / ratioOf(level)
+  const parallel = Math.min(cores / perByte(cpuOf), threads / cpuOf(level))
+  return Math.min(cpuShare(measured) * parallel, 1 / perByte(mainOf))
 }
 
 /** The share of its threads' cores that compression got, at the level where that was most; other programs had the rest. */
@@ -109,6 +110,10 @@ export function cpuShare({ compression, threads }: Measured): number {
 /** Seconds of CPU for a byte of the source, without those of the stores. */
 function chainCpu({ read, encryption, hashing }: Measured, level: LevelFact): number {
   return (read ? cpuOf(read) : 0) + cpuOf(level) + (cpuOf(encryption) + cpuOf(hashing)) / ratioOf(level)
+}
+
+function mainOf({ bytes, mainSeconds }: Rate): number {
+  return bytes > 0 ? mainSeconds / bytes : 0
 }
 
 function cpuOf({ bytes, cpuSeconds }: Rate): number {

@@ -151,7 +151,9 @@ function adviseParts(measured: Measured, store: StoreFacts, now: Prediction): Ad
     ]
   }
   if (!isSurelyFaster(store.uploads, best.size, from)) {
-    return [keep(`${named} sent ${percent(faster)} faster on average, which the ups and downs of this line explain.`)]
+    return [
+      keep(`${named} sent ${percent(faster)} faster on average, which the ups and downs of this line may explain.`),
+    ]
   }
   const then = predict(measured, { level: measured.level, parts: new Map([[destination, best.size]]) })
   const gain = then.bytesPerSecond / now.bytesPerSecond - 1
@@ -164,10 +166,10 @@ function adviseParts(measured: Measured, store: StoreFacts, now: Prediction): Ad
   return [{ setting: 'partBytes', destination, from, to: best.size, change: true, reason }]
 }
 
-/** Whether each upload with the one size was faster than each with the other. */
+/** Whether each upload with the one size was faster than each with the other, and by what a change has to bring. */
 function isSurelyFaster(uploads: readonly UploadFact[], size: number, than: number): boolean {
   const speeds = (bytes: number) => uploads.filter((one) => one.partBytes === bytes).map(speedOf)
-  return Math.min(...speeds(size)) > Math.max(...speeds(than))
+  return Math.min(...speeds(size)) >= (1 + GAIN) * Math.max(...speeds(than))
 }
 
 function adviseThreads({ threads, cores }: Measured, { limit }: Prediction): Advice {

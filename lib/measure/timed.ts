@@ -4,15 +4,22 @@ import type { PackedRate, Rate } from './facts.ts'
 
 const CHUNK_BYTES = 512 * 1024
 
-/** Wall time and the process's CPU from now on. */
+/** Wall time, the process's CPU and the work of its main thread from now on. */
 export class Stopwatch {
   readonly #at = performance.now()
   readonly #cpu = process.cpuUsage()
+  readonly #loop = performance.eventLoopUtilization()
 
   /** @param bytes that went by since. */
   read(bytes: number): Rate {
     const { user, system } = process.cpuUsage(this.#cpu)
-    return { bytes, seconds: (performance.now() - this.#at) / 1000, cpuSeconds: (user + system) / 1e6 }
+    const { active } = performance.eventLoopUtilization(this.#loop)
+    return {
+      bytes,
+      seconds: (performance.now() - this.#at) / 1000,
+      cpuSeconds: (user + system) / 1e6,
+      mainSeconds: active / 1000,
+    }
   }
 }
 

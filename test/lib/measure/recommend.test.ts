@@ -8,9 +8,9 @@ import { GAIN, recommend } from '../../../lib/measure/recommend.ts'
 const MIB = 1024 * 1024
 const GIB = 1024 * MIB
 
-/** One second at so many MiB/s, with so many cores busy. */
-function rate(mibPerSecond: number, cores = 0): Rate {
-  return { bytes: mibPerSecond * MIB, seconds: 1, cpuSeconds: cores }
+/** One second at so many MiB/s, with so many cores busy, and the main thread for so long. */
+function rate(mibPerSecond: number, cores = 0, mainSeconds = 0): Rate {
+  return { bytes: mibPerSecond * MIB, seconds: 1, cpuSeconds: cores, mainSeconds }
 }
 
 interface Machine {
@@ -118,11 +118,14 @@ describe('what limits a backup', () => {
     const costly = machine({ stores: [bucket({ 8: [1e5] })] })
     costly.stores[0]!.uploads[0]!.cpuSeconds = 1e5 / 300
     near(predict(free, { level: 3 }).bytesPerSecond, 600 * MIB)
-    // 4 / (4 / 600 + 1 / 450) MiB/s of all cores; 450 of the one thread.
+    near(predict(costly, { level: 3 }).bytesPerSecond, (4 / (4 / 600 + 1 / 450)) * MIB)
+    costly.stores[0]!.uploads[0]!.mainSeconds = 1e5 / 300
     near(predict(costly, { level: 3 }).bytesPerSecond, 450 * MIB)
     const hashing = machine({})
-    hashing.hashing = rate(200, 1)
+    hashing.hashing = rate(200, 1, 1)
     near(predict(hashing, { level: 3 }).bytesPerSecond, 300 * MIB)
+    hashing.read = { ...rate(600, 1, 1), diskShare: 1 }
+    near(predict(hashing, { level: 3 }).bytesPerSecond, 200 * MIB)
   })
 
   it('takes off what the whole chain was slower than its pieces, where the CPU limited it', () => {
@@ -221,9 +224,15 @@ describe('the size of parts that is advised', () => {
   it('stays where nothing brings enough, or the line was too restless to tell', () => {
     assert.match(parts({ 8: [10, 10], 16: [10.5, 10.5] }).reason, /the next best, 16 MiB, is 5 % faster/)
     assert.match(parts({ 8: [10, 10], 16: [8, 8] }).reason, /the next best, 16 MiB, is 20 % slower/)
-    const restless = parts({ 8: [5, 12], 16: [11, 13] })
-    assert.equal(restless.change, false)
-    assert.match(restless.reason, /sent 41 % faster on average, which the ups and downs of this line explain/)
+    for (const [now, then, faster] of [
+      [[5, 12], [11, 13], 41],
+      [[10, 12], [12.5, 16], 30],
+    ] as const) {
+      const restless = parts({ 8: [...now], 16: [...then] })
+      assert.equal(restless.change, false)
+      const said = `sent ${faster} % faster on average, which the ups and downs of this line may explain`
+      assert.match(restless.reason, new RegExp(said))
+    }
   })
 
   it('stays where a backup would gain nothing of it', () => {

@@ -73,6 +73,11 @@ export function uploadRate(store: StoreFacts, parts: ReadonlyMap<string, number>
   return together(passes)
 }
 
+/** Whether it is the configured bandwidth that an upload's speed comes of. */
+export function isHeldBack(bytesPerSecond: number, bandwidth: number | null | undefined): boolean {
+  return bandwidth != null && bytesPerSecond >= AT_LIMIT * bandwidth
+}
+
 function levelFact({ compression }: Measured, level: number): LevelFact {
   const found = compression.find((one) => one.level === level)
   if (!found) throw new Error(`Level ${level} was not measured`)
@@ -82,7 +87,7 @@ function levelFact({ compression }: Measured, level: number): LevelFact {
 function storeBound(store: StoreFacts, rate: Rate, ratio: number): Bound {
   const { destination, kind, bandwidth } = store
   const speed = speedOf(rate)
-  const isHeld = bandwidth !== null && speed >= AT_LIMIT * bandwidth
+  const isHeld = isHeldBack(speed, bandwidth)
   const by = isHeld ? 'bandwidth' : kind === 'folder' ? 'writing' : 'upload'
   return { by, destination, bytesPerSecond: speed * ratio }
 }

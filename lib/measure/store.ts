@@ -6,6 +6,7 @@ import { readWhole } from '../open-object.ts'
 import { run } from '../pipe.ts'
 import { type Rate, type StoreFacts, speedOf, type UploadFact } from './facts.ts'
 import { type PartsNow, type Pass, partsOf, planPasses } from './parts.ts'
+import { isHeldBack } from './predict.ts'
 import { Noise } from './sample.ts'
 import type { StageOptions } from './stages.ts'
 import { after, Stopwatch, timed } from './timed.ts'
@@ -55,7 +56,11 @@ export async function measureStore(store: BenchStore, options: StoreOptions): Pr
     const left = budget - bench.sentBytes
     // What the first object of each further connection takes.
     const reserve = Math.min(left / 16, 4 * FIRST_BYTES)
-    const { passes, notCompared } = planPasses(store.parts, { budget: left - reserve, rate, seconds })
+    const isHeld = isHeldBack(rate, store.bandwidth)
+    const plan = planPasses(isHeld ? undefined : store.parts, { budget: left - reserve, rate, seconds })
+    const { passes } = plan
+    const notCompared =
+      isHeld && store.parts ? 'the bandwidth of the config holds it back at any size.' : plan.notCompared
     const now = store.parts && partsOf(store.parts)
     const uploads: UploadFact[] = []
     let download: Rate | null = null

@@ -183,6 +183,16 @@ describe('a store that is measured', () => {
     assert.deepEqual(await left(), [])
   })
 
+  it('is not sent more than it takes to see that the bandwidth of the config holds it back', async () => {
+    const { store, left } = await watched()
+    const parts = { rules: RULES, wanted: undefined, expectedSize: undefined }
+    const facts = await measureStore({ ...store, parts, bandwidth: 1000 }, { bytes: 256 * MIB, seconds: 0.01 })
+    assert.equal(facts.uploads.length, 1)
+    assert.match(facts.notCompared ?? '', /bandwidth of the config holds it back/)
+    assert.deepEqual([facts.partBytes, facts.bandwidth], [8 * MIB, 1000])
+    assert.deepEqual(await left(), [])
+  })
+
   it('has nothing left when an upload fails, or when it is interrupted', async () => {
     for (const ending of ['fails', 'aborted']) {
       const stop = new AbortController()

@@ -30,7 +30,7 @@ const STORED_SHARE = 1.01
 
 /** Adds `millrace bench`. */
 export function addBench(program: Command, run: Runner): void {
-  withServer(withStores(program.command('bench'), '--to'))
+  withServer(withStores(program.command('bench'), '--to', 'measure several'))
     .description(
       'Measure what limits a backup here: disk, CPU or line; how long one takes; and which level and size of parts suit. Nothing is backed up, and no password is used.',
     )

@@ -1,7 +1,7 @@
 import type { files } from 'dropbox'
 import type { DropboxConnection, Send } from './dropbox-client.ts'
 import { asRetryable, senseless, tagsOf } from './dropbox-errors.ts'
-import { blockDigests, contentHash } from './dropbox-hash.ts'
+import { BLOCK_BYTES, blockDigests, contentHash } from './dropbox-hash.ts'
 import { ADAPTER } from './dropbox-paths.ts'
 import { type PartReceipt, UploadSession } from './dropbox-session.ts'
 import { StorageError } from './errors.ts'
@@ -14,6 +14,24 @@ const REQUEST_MAX_BYTES = 150 * 1024 * 1024
 export const FILE_MAX_BYTES = 2 ** 41 - 2 ** 22
 /** More than RING_BYTES allows. */
 const APPENDS_AT_ONCE = 8
+
+/** What Dropbox allows of an upload in parts. */
+export function dropboxRules({
+  blockBytes = BLOCK_BYTES,
+  session,
+}: {
+  blockBytes?: number | undefined
+  session?: 'concurrent' | 'sequential' | undefined
+}): MultipartRules {
+  return {
+    minPartBytes: blockBytes,
+    maxPartBytes: REQUEST_MAX_BYTES,
+    alignBytes: blockBytes,
+    maxParts: Number.POSITIVE_INFINITY,
+    maxObjectBytes: FILE_MAX_BYTES,
+    concurrency: session === 'sequential' ? 1 : APPENDS_AT_ONCE,
+  }
+}
 
 /**
  * One write to one key.
@@ -47,14 +65,7 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
 
   constructor(connection: DropboxConnection, key: string, { ifAbsent = false, onNotice }: WriteOptions) {
     const { blockBytes, config } = connection
-    this.rules = {
-      minPartBytes: blockBytes,
-      maxPartBytes: REQUEST_MAX_BYTES,
-      alignBytes: blockBytes,
-      maxParts: Infinity,
-      maxObjectBytes: FILE_MAX_BYTES,
-      concurrency: config.session === 'sequential' ? 1 : APPENDS_AT_ONCE,
-    }
+    this.rules = dropboxRules({ blockBytes, session: config.session })
     this.#connection = connection
     this.#key = key
     this.#path = connection.paths.pathOf(key, 'createWriteStream')

@@ -60,14 +60,17 @@ export class S3Probe {
     return found
   }
 
-  /** Removes every version that this probe wrote, where a plain delete would leave them behind a marker. */
-  async remove(key: string): Promise<void> {
+  /**
+   * Removes every version that this probe wrote, where a plain delete would leave them behind a marker.
+   * @returns whether nothing is left; else a plain delete is all that is left to try.
+   */
+  async remove(key: string): Promise<boolean> {
     for (let version = 0; version < VERSIONS_MAX; version++) {
       try {
         const head = await this.#send('delete', key, (client, options) =>
           client.send(new this.#connection.sdk.HeadObjectCommand(this.#target(key)), options),
         )
-        if (!head.VersionId || head.VersionId === 'null') return
+        if (!head.VersionId || head.VersionId === 'null') return false
         await this.#send('delete', key, (client, options) =>
           client.send(
             new this.#connection.sdk.DeleteObjectCommand({ ...this.#target(key), VersionId: head.VersionId }),
@@ -75,11 +78,12 @@ export class S3Probe {
           ),
         )
       } catch (error) {
-        // Refused: a plain delete is all that is left to try.
-        if (error instanceof StorageError && ['NOT_FOUND', 'ACCESS_DENIED'].includes(error.code)) return
+        if (error instanceof StorageError && error.code === 'NOT_FOUND') return true
+        if (error instanceof StorageError && error.code === 'ACCESS_DENIED') return false
         throw error
       }
     }
+    return false
   }
 
   /** Over the canary, so that one object is to be removed, also where that is refused. */

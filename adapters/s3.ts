@@ -139,6 +139,11 @@ class S3Storage implements Storage {
     else await this.#deleteObject(key, fullKey, undefined, options)
   }
 
+  async erase(key: string, options: CallOptions = {}): Promise<void> {
+    // A plain delete of what is gone would put a marker there.
+    if (!(await new S3Probe(this.#connection, options.signal).remove(key))) await this.delete(key, options)
+  }
+
   probe(options: CallOptions = {}): Promise<ProbeReport> {
     const signIn = async () => {
       for await (const _ of this.list('', options)) break
@@ -153,7 +158,9 @@ class S3Storage implements Storage {
     const probe = new S3Probe(this.#connection, options.signal)
     return probeStorage(this, judged, options, {
       further: (attempt, canary) => probe.further(attempt, canary),
-      remove: (canary) => probe.remove(canary),
+      remove: async (canary) => {
+        await probe.remove(canary)
+      },
     })
   }
 

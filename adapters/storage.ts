@@ -138,6 +138,11 @@ export interface Storage {
   /** Removes an object. An absent one is success. */
   delete(key: string, options?: CallOptions): Promise<void>
   /**
+   * Removes an object of few versions for good, in a store that may keep those that `delete` hides; for what was only to
+   * try something. Absent: `delete` leaves nothing. A layer does not have it.
+   */
+  erase?(key: string, options?: CallOptions): Promise<void>
+  /**
    * Tests the credentials and rights without a backup: signs in, lists, writes, reads, ranges and deletes one small
    * canary object of its own. It never throws for a refusal: the report says which step failed and why.
    */

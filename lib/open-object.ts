@@ -121,7 +121,12 @@ export async function openObject(
   }
 }
 
-function readWhole(storage: Storage, { key, size, version }: ObjectStat, signal: AbortSignal | undefined): Readable {
+/** All bytes of an object as stored, by as many requests as the adapter advises. */
+export function readWhole(
+  storage: Storage,
+  { key, size, version }: ObjectStat,
+  signal: AbortSignal | undefined,
+): Readable {
   const pinned = { ...(signal ? { signal } : {}), ...(version === undefined ? {} : { version }) }
   const connections = Math.min(storage.parallelReads ?? 1, MAX_CONNECTIONS)
   if (connections === 1) return storage.createReadStream(key, pinned)

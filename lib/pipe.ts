@@ -14,12 +14,12 @@ export async function run(
   sink: Writable,
   signal?: AbortSignal,
 ): Promise<void> {
-  const middle = composeBytes(transforms)
+  const middle = transforms.length > 0 ? [composeBytes(transforms)] : []
   try {
-    await pipeline(source, middle, sink, { signal })
+    await pipeline([source, ...middle, sink], { signal })
   } catch (error) {
     source.destroy()
-    await Promise.all([middle, ...transforms, sink].map(closed))
+    await Promise.all([...middle, ...transforms, sink].map(closed))
     throw error
   }
 }

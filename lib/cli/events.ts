@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { serverSchema } from '../config/schema.ts'
+import { BENCH_EVENTS } from './bench-events.ts'
 import { OVERVIEW_EVENTS } from './overview-events.ts'
 import { SCHEDULE_EVENTS } from './schedule-events.ts'
 
@@ -168,6 +169,7 @@ export const EVENTS = {
   progress: z.strictObject({
     event: z.literal('progress'),
     ...progressFields,
+    stage: z.string().optional(),
     storedBytes: bytes.optional(),
     destinations: z.array(destinationProgress).optional(),
     snapshots: z.strictObject({ done: count, of: count }).optional(),
@@ -346,6 +348,7 @@ export const EVENTS = {
     refreshToken: z.string().optional(),
     scopes: z.array(z.string()).optional(),
   }),
+  ...BENCH_EVENTS,
   ...OVERVIEW_EVENTS,
   ...SCHEDULE_EVENTS,
 }

@@ -2,6 +2,7 @@ import { Command, CommanderError } from 'commander'
 import { VERSION } from '../version.ts'
 import { addAdopt } from './commands/adopt.ts'
 import { addBackup } from './commands/backup.ts'
+import { addBench } from './commands/bench.ts'
 import { addCat } from './commands/cat.ts'
 import { addCheck } from './commands/check.ts'
 import { addCompletion } from './commands/completion.ts'
@@ -33,6 +34,7 @@ const COMMANDS = [
   addInit,
   addBackup,
   addCheck,
+  addBench,
   addConfig,
   addList,
   addDoctor,

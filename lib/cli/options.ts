@@ -20,14 +20,17 @@ export function withStore(command: Command, flag: '--to' | '--from'): Command {
     .option('--json', 'one JSON object a line on stdout')
 }
 
-/** Adds the store of a command that can do with several. */
-export function withStores(command: Command, flag: '--to' | '--from'): Command {
+/**
+ * Adds the store of a command that can do with several.
+ * @param several what becomes of several.
+ */
+export function withStores(
+  command: Command,
+  flag: '--to' | '--from',
+  several: string = flag === '--to' ? 'write to several in one pass' : 'fall back to others',
+): Command {
   return withConfig(command)
-    .option(
-      `${flag} <store>`,
-      `${STORE_HELP}; repeat it to ${flag === '--to' ? 'write to several in one pass' : 'fall back to others'} (default: what the config says)`,
-      oneMore,
-    )
+    .option(`${flag} <store>`, `${STORE_HELP}; repeat it to ${several} (default: what the config says)`, oneMore)
     .option('--json', 'one JSON object a line on stdout')
 }
 

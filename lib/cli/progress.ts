@@ -5,6 +5,8 @@ import { formatBytes, formatDuration, formatRate, formatRatio } from './format.t
 
 /** How far a command is. */
 export interface Shown extends Progress {
+  /** What is at work, of a command that does one thing after the other; reading when left out. */
+  stage?: string | undefined
   /** Bytes that have gone towards the stores, and what became of them at each. */
   storedBytes?: number | undefined
   destinations?: DestinationProgress[] | undefined
@@ -33,7 +35,7 @@ const SHOW_CURSOR = '\x1b[?25h\x1b[?7h'
  */
 export function progressLines(shown: Shown, width: number): string[] {
   const room = Math.max(1, Math.min(width, WIDTH_MOST))
-  const { bytes, totalBytes, storedBytes, destinations = [], snapshots } = shown
+  const { stage = 'read', bytes, totalBytes, storedBytes, destinations = [], snapshots } = shown
   const lines: string[] = []
   if (totalBytes !== undefined) {
     // An estimate that was too low must not pass 100 %.
@@ -45,7 +47,7 @@ export function progressLines(shown: Shown, width: number): string[] {
   }
   const of = totalBytes === undefined ? '' : ` of ${formatBytes(totalBytes)}`
   const count = snapshots ? [`${snapshots.done} of ${snapshots.of}`] : []
-  lines.push(fit([`read    ${formatBytes(bytes)}${of}`, rateOf(shown), ...count], ', ', room))
+  lines.push(fit([`${stage.padEnd(7)} ${formatBytes(bytes)}${of}`, rateOf(shown), ...count], ', ', room))
   if (storedBytes !== undefined) {
     lines.push(fit([`stored  ${formatBytes(storedBytes)}`, `ratio ${formatRatio(bytes, storedBytes)}`], ', ', room))
   }
@@ -98,10 +100,10 @@ function bar(share: number, cells: number): string {
 
 /** How far it is, in one sentence for a log. */
 export function progressSentence(shown: Shown): string {
-  const { bytes, totalBytes, storedBytes, destinations = [], snapshots } = shown
+  const { stage, bytes, totalBytes, storedBytes, destinations = [], snapshots } = shown
   const share = totalBytes ? ` (${Math.floor(Math.min(1, bytes / totalBytes) * 100)} %)` : ''
   const parts = [
-    `${formatBytes(bytes)}${totalBytes === undefined ? '' : ` of ${formatBytes(totalBytes)}`}${share}`,
+    `${stage === undefined ? '' : `${stage}: `}${formatBytes(bytes)}${totalBytes === undefined ? '' : ` of ${formatBytes(totalBytes)}`}${share}`,
     ...(snapshots ? [`${snapshots.done} of ${snapshots.of} snapshots`] : []),
     rateOf(shown),
     ...(storedBytes === undefined ? [] : [`ratio ${formatRatio(bytes, storedBytes)}`]),

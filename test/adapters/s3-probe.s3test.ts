@@ -85,6 +85,27 @@ describe('S3: what a store can do, and what objects are stored with', () => {
     }
   })
 
+  it('erase leaves neither versions nor markers behind, and is no error for what is not there', async () => {
+    for (const isVersioned of [true, false]) {
+      const own = await openTestBucket()
+      try {
+        if (isVersioned) {
+          const VersioningConfiguration = { Status: 'Enabled' } as const
+          await bucket.client.send(new PutBucketVersioningCommand({ Bucket: own.bucket, VersioningConfiguration }))
+        }
+        const storage = await openS3(settings({ bucket: own.bucket }))
+        for (const text of ['one', 'two'])
+          await pipeline([Buffer.from(text)], storage.createWriteStream('server/.scratch'))
+        await storage.erase?.('server/.scratch')
+        await storage.erase?.('server/.never-there')
+        assert.deepEqual(await versionsOf(own.bucket), [], `versioned: ${isVersioned}`)
+        await storage.close()
+      } finally {
+        await own.remove()
+      }
+    }
+  })
+
   it('storage class, encryption and tags go with every object, whole or in parts', async () => {
     const partBytes = 5 * 1024 * 1024
     const tags = { world: 'survival island', 'a/b': 'c+d=ü' }

@@ -69,6 +69,7 @@ test('each line of --json, of every command, is an event of its type, and jq rea
   await mkdir(odd)
   await writeFile(join(odd, 'level.dat'), 'x')
   await writeFile(Buffer.concat([Buffer.from(`${odd}/`), Buffer.from([0xff, 0xfe])]), 'a name that is not UTF-8')
+  await writeFile(join(folder, 'world.zip'), sample(1_100_000))
   const key = randomBytes(32)
   await writeFile(join(folder, 'key'), key)
   const url = `file://${folder}/store`
@@ -138,6 +139,7 @@ servers:
     ],
     [1, ['backup', ...to, '--server', 'db', ...keyed, '--from-command', '--', 'false']],
     [0, ['check', ...to, '--json']],
+    [0, ['bench', join(folder, 'world.zip'), ...to, '--size', '1MiB', '--seconds', '0.05', '--json']],
     [0, ['list', '--from', url, '--json']],
     [0, ['list', '--from', url, '--long', ...keyed]],
     [0, ['status', ...from, '--max-age', '1h', '--json']],

@@ -119,6 +119,11 @@ export const HELD: Record<string, Held> = {
     args: ({ url }) => ['check', '--to', url],
     hold: { fault: SWALLOW, at: ({ method, url }) => method === 'GET' && url.includes('canary') },
   },
+  bench: {
+    args: ({ world, url }) => ['bench', world, '--to', url, '--server', 'world', '--size', '8MiB', '--seconds', '0.05'],
+    // Its scratch object is there by then.
+    hold: { fault: SWALLOW, at: isContentRead },
+  },
   encrypt: {
     args: () => ['encrypt', '--key-file', 'key', '-o', 'sealed'],
     input: sample(3_000_000),

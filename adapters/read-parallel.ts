@@ -1,6 +1,7 @@
 import { constants } from 'node:buffer'
 import { addAbortSignal, Readable } from 'node:stream'
 import { StorageError, type StorageErrorCode } from './errors.ts'
+import { freeMemory } from './free.ts'
 import { checkKey, quoteKey } from './keys.ts'
 import { checkRange } from './read.ts'
 import type { ReadOptions, Storage } from './storage.ts'
@@ -204,6 +205,7 @@ class ParallelReadable extends Readable {
     }
     range.buffer ??= this.#free.pop() ?? Buffer.allocUnsafeSlow(this.#bufferBytes(range))
     range.filled += chunk.copy(range.buffer, range.filled)
+    if (this.#storage.ownedReads) freeMemory(chunk)
     if (isFirst) this.#deliver()
   }
 

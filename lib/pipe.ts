@@ -1,5 +1,6 @@
 import type { Duplex, Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { freeMemory } from '../adapters/free.ts'
 import { composeBytes } from '../transforms/index.ts'
 import { giveBack } from '../transforms/lending.ts'
 
@@ -31,15 +32,10 @@ function closed(stream: Writable | Duplex): Promise<void> | undefined {
   return close
 }
 
-const FREE_BYTES = 16 * 1024
-
 /**
- * Gives a chunk's memory back at once, to the stage that lent it or to the system, instead of when the garbage collector comes by: left to it, buffers that are
- * long done with take 60 MiB more. Only for chunks that this process's own stages made and nobody else holds; one that
- * shares its memory with others is left alone.
+ * Gives a chunk's memory back at once, to the stage that lent it or to the system; see `freeMemory` for why, and for
+ * which chunks.
  */
 export function freeChunk(chunk: Buffer): void {
-  if (giveBack(chunk)) return
-  const memory = chunk.buffer as ArrayBuffer
-  if (chunk.byteLength === memory.byteLength && chunk.byteLength >= FREE_BYTES) memory.transfer(0)
+  if (!giveBack(chunk)) freeMemory(chunk)
 }

@@ -40,7 +40,7 @@ export async function initCommand({ config, force = false }: InitOptions, invoca
     await Promise.all([
       import('../init/wizard.ts'),
       import('../init/ask.ts'),
-      import('./login.ts'),
+      import('../work/login.ts'),
       import('@clack/prompts'),
     ])
   const ask = terminalAsker(signal)

@@ -5,8 +5,8 @@ import {
   type OAuthCredentials,
   type OAuthStore,
 } from '../../../adapters/credentials.ts'
-import { appHelp, type OAuthAppKeys } from '../commands/login.ts'
 import { printable } from '../format.ts'
+import { appHelp, type OAuthAppKeys } from '../work/login.ts'
 import { needed } from './ask.ts'
 import type { DestinationContext } from './destination.ts'
 import { keeperOf } from './keeper.ts'

@@ -37,8 +37,10 @@ export interface CompressTotals {
 
 /** How a stream is compressed. */
 export interface CompressOptions {
-  /** 1 to 22; 3 when left out. */
+  /** 1 to 22; 3 when left out. Frames in which it gains nothing over level 1 are compressed at that. */
   level?: number | undefined
+  /** Every frame at `level`, whatever it gains. */
+  fixedLevel?: boolean | undefined
   /** Plaintext bytes a frame, 64 KiB to 128 MiB; 4 MiB when left out, 128 MiB with the engine simple-zstd. */
   frameBytes?: number | undefined
   /**
@@ -83,7 +85,7 @@ export function createLendingZstdCompress(options: CompressOptions): Duplex {
 }
 
 function compressStream(options: CompressOptions, lends: boolean): Duplex {
-  const { long, index, onConsumed } = options
+  const { long, index, onConsumed, fixedLevel = false } = options
   const level = checkRange('level', options.level ?? ZSTD_LEVEL, 1, 22)
   const threads = checkRange('threads', options.threads ?? defaultThreads(), 1, 256)
   if (long !== undefined) checkRange('long', long, MIN_LONG_LOG, MAX_LONG_LOG)
@@ -95,7 +97,7 @@ function compressStream(options: CompressOptions, lends: boolean): Duplex {
     MAX_ZSTD_FRAME_BYTES,
   )
   const lanes = engine === 'native' ? threads + 1 : 2
-  const open = () => openEngine(engine, { level, frameBytes, long, threads })
+  const open = () => openEngine(engine, { level, fixedLevel, frameBytes, long, threads })
   const cutter = new CompressCutter(open, { frameBytes, lanes, index, lends: lends && engine === 'native' })
   return new ParallelDuplex(cutter, lanes, onConsumed)
 }

@@ -20,6 +20,8 @@ export interface FrameEngine {
 
 export interface EngineOptions {
   level: number
+  /** Each frame at the level, whatever it gains. */
+  fixedLevel: boolean
   frameBytes: number
   /** log2 of the window for long-distance matching. */
   long: number | undefined
@@ -57,7 +59,9 @@ export function chooseEngine(engine: ZstdEngine, long: number | undefined): 'nat
 }
 
 export function openEngine(engine: 'native' | 'simple-zstd', options: EngineOptions): FrameEngine {
-  return engine === 'native' ? new FrameCompressor(options.level, options.frameBytes) : new CommandEngine(options)
+  return engine === 'native'
+    ? new FrameCompressor(options.level, options.frameBytes, !options.fixedLevel)
+    : new CommandEngine(options)
 }
 
 function findCommand(name: string): string | undefined {

@@ -27,6 +27,7 @@ export {
   type PrimitiveRequest,
 } from './multipart.ts'
 export { PART_BYTES, RING_BYTES } from './multipart-plan.ts'
+export type { TakenUp, TakingUpStore } from './multipart-taking-up.ts'
 export { openStorage, parseStorageUrl, type StorageConfig } from './open.ts'
 export { probeStorage } from './probe.ts'
 export {

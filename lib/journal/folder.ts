@@ -1,8 +1,8 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupError } from '../errors.ts'
-import { readJournal } from './journal.ts'
-import { type OwnerState, ownerState } from './owner.ts'
+import { isOpen, readJournal } from './journal.ts'
+import { isThisProcess, type OwnerState, ownerState } from './owner.ts'
 import type { JournalContents } from './records.ts'
 
 // One file an upload: <folder>/<server>/<id>.journal.
@@ -19,6 +19,11 @@ export interface FoundJournal {
   problem: string | undefined
   /** Of the process that wrote it last. */
   owner: OwnerState
+}
+
+/** Where journals are kept where nothing else is said. */
+export function journalFolder(stateFolder: string): string {
+  return join(stateFolder, 'journals')
 }
 
 /** Where the journal of an upload is. */
@@ -50,7 +55,9 @@ async function lookAt(folder: string, server: string, id: string): Promise<Found
       const problem = `It is of ${head.server} ${head.id}, and its name says another.`
       return { file, server, id, contents: undefined, problem, owner: 'unknown' }
     }
-    return { file, server, id, contents, problem: undefined, owner: await ownerState(run) }
+    // One that this process has closed is as one of a process that ended.
+    const owner = !(await isThisProcess(run)) ? await ownerState(run) : isOpen(file) ? 'alive' : 'dead'
+    return { file, server, id, contents, problem: undefined, owner }
   } catch (error) {
     if (!(error instanceof BackupError)) throw error
     return { file, server, id, contents: undefined, problem: error.message, owner: 'unknown' }

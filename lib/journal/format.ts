@@ -1,6 +1,6 @@
 import { crc32 } from 'node:zlib'
 import { BackupError } from '../errors.ts'
-import type { JournalContents, JournalHead, JournalRun, UploadRecord } from './records.ts'
+import type { CommittedObject, JournalContents, JournalHead, JournalRun, UploadRecord } from './records.ts'
 
 /*
  * A journal is a file of blocks, each on the disk before the next is written:
@@ -27,7 +27,7 @@ const OBJECT_HEADER_BYTES = 64
 /** How far a block's number may be ahead for it to count as one that follows. */
 const NUMBERS_AHEAD = 1 << 20
 
-const TYPE = { head: 1, run: 2, header: 3, seals: 4, upload: 5, part: 6 } as const
+const TYPE = { head: 1, run: 2, header: 3, seals: 4, upload: 5, part: 6, done: 7 } as const
 
 export type JournalRecord =
   | { type: 'head'; head: JournalHead }
@@ -39,6 +39,8 @@ export type JournalRecord =
   | { type: 'upload'; upload: UploadRecord }
   /** The store has acknowledged these bytes. */
   | { type: 'part'; number: number; bytes: number; checksum: string }
+  /** The store has committed the object. */
+  | { type: 'done'; done: CommittedObject }
 
 /** @returns a new journal's first bytes. @param id 16 random bytes. */
 export function encodeJournalHeader(id: Buffer): Buffer {
@@ -140,6 +142,8 @@ function bodyOf(record: JournalRecord): Buffer {
       const { number, bytes, checksum } = record
       return Buffer.from(JSON.stringify({ number, bytes, checksum }))
     }
+    case 'done':
+      return Buffer.from(JSON.stringify(record.done))
   }
 }
 
@@ -170,6 +174,8 @@ function decodeRecord(type: number, body: Buffer): JournalRecord {
       return { type: 'upload', upload: parse(body) as UploadRecord }
     case TYPE.part:
       return { type: 'part', ...(parse(body) as { number: number; bytes: number; checksum: string }) }
+    case TYPE.done:
+      return { type: 'done', done: parse(body) as CommittedObject }
     default:
       // Written by a later release: what it means for what may be sent cannot be known.
       throw noJournal(`it has a record of type ${type}, which this release does not know`)
@@ -189,6 +195,7 @@ class ContentsBuilder {
   #run: JournalRun | undefined
   #header: Buffer | undefined
   #upload: UploadRecord | undefined
+  #done: CommittedObject | undefined
   readonly #seals: Buffer[] = []
   readonly #parts = new Map<number, number>()
   #frames = 0
@@ -223,6 +230,9 @@ class ContentsBuilder {
         return
       case 'part':
         this.#parts.set(record.number, record.bytes)
+        return
+      case 'done':
+        this.#done = record.done
     }
   }
 
@@ -235,6 +245,7 @@ class ContentsBuilder {
       seals: Buffer.concat(this.#seals),
       frames: this.#frames,
       upload: this.#upload,
+      done: this.#done,
       storedBytes: [...this.#parts.values()].reduce((sum, bytes) => sum + bytes, 0),
     }
   }

@@ -1,14 +1,22 @@
 import { randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, readFile, rm } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { syncFolder } from '../../adapters/filesystem-paths.ts'
 import { type FrameLedger, SEAL_BYTES } from '../../transforms/index.ts'
 import { BackupError } from '../errors.ts'
 import { decodeJournal, encodeBlock, encodeJournalHeader, JOURNAL_HEADER_BYTES, type JournalRecord } from './format.ts'
-import type { JournalContents, JournalHead, JournalRun, UploadRecord } from './records.ts'
+import type { CommittedObject, JournalContents, JournalHead, JournalRun, UploadRecord } from './records.ts'
 
 const FILE_MODE = 0o600
 const FOLDER_MODE = 0o700
+
+/** Those that this process has open. */
+const active = new Set<string>()
+
+/** Whether this process is at work on a journal. */
+export function isOpen(file: string): boolean {
+  return active.has(resolve(file))
+}
 
 /** Reads a journal and changes nothing. @throws BackupError JOURNAL. */
 export async function readJournal(file: string): Promise<JournalContents> {
@@ -55,6 +63,7 @@ export class Journal implements FrameLedger {
     this.#blocks = at.blocks
     this.#frames = before?.frames ?? 0
     this.#header = before?.header
+    active.add(resolve(file))
   }
 
   /** Makes a journal; it and its name are on the disk then. @throws BackupError JOURNAL. */
@@ -73,6 +82,7 @@ export class Journal implements FrameLedger {
         await syncFolder(dirname(dirname(file)))
         return journal
       } catch (error) {
+        active.delete(resolve(file))
         await handle.close()
         throw error
       }
@@ -92,6 +102,7 @@ export class Journal implements FrameLedger {
         await journal.flush()
         return journal
       } catch (error) {
+        active.delete(resolve(file))
         await handle.close()
         throw error
       }
@@ -129,6 +140,11 @@ export class Journal implements FrameLedger {
     this.#put({ type: 'part', number, bytes, checksum })
   }
 
+  /** Puts down that the store has committed the object: only its companion is missing. */
+  done(done: CommittedObject): void {
+    this.#put({ type: 'done', done })
+  }
+
   /** Resolves when all that was put down is on the disk. @throws BackupError JOURNAL; nothing may be sent then. */
   flush(): Promise<void> {
     if (this.#failure) return Promise.reject(this.#failure.error)
@@ -146,6 +162,7 @@ export class Journal implements FrameLedger {
   /** Puts down what is left, where it can be, and closes the file. */
   async close(): Promise<void> {
     await this.flush().catch(() => {})
+    active.delete(resolve(this.file))
     await this.#handle.close()
   }
 

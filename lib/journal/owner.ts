@@ -29,6 +29,13 @@ export async function ownerState(run: JournalRun): Promise<OwnerState> {
   return now === run.born ? 'alive' : 'dead'
 }
 
+/** Whether it is the process that asks. */
+export async function isThisProcess(run: JournalRun): Promise<boolean> {
+  const { pid, born, space, host, machine } = await thisRun(null)
+  const isSame = run.pid === pid && run.host === host && run.machine === machine
+  return isSame && born !== null && run.born === born && run.space === space
+}
+
 async function isThere(pid: number): Promise<boolean> {
   try {
     process.kill(pid, 0)

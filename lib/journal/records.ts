@@ -50,6 +50,13 @@ export interface UploadRecord {
   upload: string
 }
 
+/** An object that the store has committed. */
+export interface CommittedObject {
+  key: string
+  bytes: number
+  sha256: string
+}
+
 /** All that a journal says. */
 export interface JournalContents {
   head: JournalHead
@@ -61,6 +68,7 @@ export interface JournalContents {
   seals: Buffer
   frames: number
   upload: UploadRecord | undefined
+  done: CommittedObject | undefined
   /** Bytes that the store has acknowledged of that upload. */
   storedBytes: number
 }

@@ -155,9 +155,9 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     } catch (error) {
       if (!(error instanceof StorageError)) throw error
       if (error.code === 'NOT_FOUND' && s3CodeOf(error) !== 'NoSuchBucket') return undefined
-      // A key that may not list parts can send them again.
-      if (error.code !== 'ACCESS_DENIED') throw error
-      held.clear()
+      // For a key that may not list parts, whether there is still such an upload cannot be told.
+      if (error.code === 'ACCESS_DENIED') return undefined
+      throw error
     }
     this.#id = write
     this.#uploads.add(id)

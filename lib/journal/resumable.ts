@@ -109,7 +109,8 @@ export class Resumable {
       } catch (error) {
         if (!isAnother(error)) throw error
         await this.#another(left.file, left.head.id, error.message)
-        await this.#discard(left.file, left.before)
+        // With a mistyped password it may yet be wanted: it goes when the new snapshot is there.
+        if (error.code === 'DIFFERS') await this.#discard(left.file, left.before)
       }
     }
     return this.#attempt(await this.#begin(), make)

@@ -212,8 +212,11 @@ class FolderParts implements MultipartPrimitives<string, { number: number; sha25
 
   #see(offset: number, bytes: Buffer, sent: boolean): void {
     const head = Buffer.from(`${JSON.stringify({ key: this.#key, offset, run: this.#run, sent })}\n`)
-    const file = join(this.#root, 'seen', `${this.#run}-${String(this.#pieces++).padStart(6, '0')}`)
-    writeFileSync(file, Buffer.concat([head, bytes]))
+    const name = `${this.#run}-${String(this.#pieces++).padStart(6, '0')}`
+    // In one step, whenever the process is killed; what is not there has not left it.
+    const temporary = join(this.#root, name)
+    writeFileSync(temporary, Buffer.concat([head, bytes]))
+    renameSync(temporary, join(this.#root, 'seen', name))
   }
 }
 

@@ -82,6 +82,7 @@ export function optionsOver(given: CreateOptions, options: JobOptions): CreateOp
         ? false
         : { waitMs: ms(options.wait) ?? lease.waitMs, steal: options.steal },
     stallMs: ms(options.stallTimeout) ?? given.stallMs,
+    journal: given.journal,
     hooks: {
       before: before ?? hooks.before,
       after: after ?? hooks.after,
@@ -103,6 +104,18 @@ function journalOf({ journal, resume }: JobOptions, stateFolder: string): Create
   return { folder: resolve(journal ?? journalFolder(stateFolder)), resume: resume as boolean | 'strict' | undefined }
 }
 
+/** What the config says of journals, where it can be: another store is no reason to make no backup. */
+function usable(
+  journal: CreateOptions['journal'],
+  storages: Backups['storages'],
+  output: Invocation['output'],
+): CreateOptions['journal'] {
+  if (!journal || (storages.length === 1 && storages[0]?.discardUpload)) return journal
+  const why = storages.length > 1 ? 'several destinations' : (storages[0]?.location ?? '')
+  output.notice(`The config says resume, and an upload to ${why} cannot be taken up; it is made without a journal.`)
+  return undefined
+}
+
 /** Backs one server up, and prunes it. @returns the exit code. */
 export async function backUp(job: BackupJob, options: JobOptions, invocation: Invocation): Promise<number> {
   const { source, server, stateFolder } = job
@@ -113,12 +126,13 @@ export async function backUp(job: BackupJob, options: JobOptions, invocation: In
 async function createOne(job: BackupJob, options: JobOptions, invocation: RecordedInvocation): Promise<number> {
   const { output, signal, note } = invocation
   const { source, server, policy, stateFolder } = job
-  const journal = journalOf(options, stateFolder)
+  const asked = journalOf(options, stateFolder)
   const create = await job.create()
   await resumeLeft(job.rcon, server, stateFolder, output)
   const keys = await keysFor(job, options, 'write')
   const backups = await openChosen(job, { ...keys, stateFolder })
   const { storages } = backups
+  const journal = asked ?? usable(create.journal, storages, output)
   const report = (values: (destination: string) => MetricValues) =>
     reportMetrics(options.metricsFile ?? job.metricsFile, server, storages, output, values)
   try {

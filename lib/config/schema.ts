@@ -92,6 +92,10 @@ const shared = {
     .boolean()
     .meta({ description: 'Prune after each backup. Default: true where retention is given.' })
     .optional(),
+  resume: z
+    .boolean()
+    .meta({ description: 'Go on with uploads that were cut off; with one destination, on S3 or Backblaze B2.' })
+    .optional(),
   level: whole(1, 22).meta({ description: 'zstd level. Default: 3.' }).optional(),
   defaultExcludes: z
     .boolean()

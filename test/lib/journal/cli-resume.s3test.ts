@@ -118,3 +118,25 @@ test('backup --resume: to a store whose uploads cannot be taken up it is a wrong
   const unknown = await run(2, ['backup', join(folder, 'world'), '--to', url, '--resume=never'])
   assert.match(unknown.stderr, /--resume=strict/)
 })
+
+test('resume: true in the config: the next backup of the server goes on, without an option', async (t) => {
+  const folder = await scratch(t)
+  await mkdir(join(folder, 'world'))
+  writeFileSync(join(folder, 'world', 'region.mca'), seededBytes(WORLD_BYTES, 10))
+  writeFileSync(
+    join(folder, 'millrace.yaml'),
+    `destinations:
+  s3: { provider: s3, bucket: ${bucket.bucket}, endpoint: '${proxy.endpoint}', region: ${bucket.region} }
+stateFolder: state
+servers: { configured: { source: world, resume: true } }
+`,
+  )
+  const config = ['--config', join(folder, 'millrace.yaml')]
+  await killed(['backup', 'configured', ...config], 3)
+  const list = (await run(0, ['list', ...config])).stdout.toString()
+  assert.match(list, /unfinished upload of configured/)
+  const made = (await run(0, ['backup', 'configured', ...config, '--json'])).events()
+  const { takenUp } = made.find(({ event }) => event === 'snapshot') as { takenUp: { heldBytes: number } }
+  assert.ok(takenUp.heldBytes >= 3 * PART_BYTES)
+  await run(0, ['verify', '--server', 'configured', ...config])
+})

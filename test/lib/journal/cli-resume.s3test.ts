@@ -35,8 +35,8 @@ async function run(code: number, args: readonly string[]) {
   return result
 }
 
-/** Kills a backup when so many parts of it have been answered. */
-async function killed(args: readonly string[], parts: number): Promise<void> {
+/** Ends a backup when so many parts of it have been answered. */
+async function killed(args: readonly string[], parts: number, signal: NodeJS.Signals = 'SIGKILL') {
   let asked = 0
   proxy.follow(({ method, url: path }) => {
     if (method !== 'PUT' || !path.includes('partNumber=')) return undefined
@@ -50,10 +50,11 @@ async function killed(args: readonly string[], parts: number): Promise<void> {
   }
   // Acknowledged parts are noted with the next block of the journal.
   await new Promise((resolve) => setTimeout(resolve, 200))
-  child.kill('SIGKILL')
-  await result
+  child.kill(signal)
+  const ended = await result
   proxy.follow(undefined)
   await proxy.idle()
+  return ended
 }
 
 function isAnsweredPart({ method, url: path, serverStatus }: FaultProxy['seen'][number]): boolean {
@@ -90,6 +91,22 @@ test('backup --resume: a killed upload to S3 is shown by list, goes on at once u
   await run(0, ['verify', '--from', url, '--server', 'world'])
   await run(0, ['restore', 'latest', '--from', url, '--server', 'world', '--target', join(folder, 'out')])
   assert.deepEqual(diffTrees(world, join(folder, 'out')), [])
+})
+
+test('backup --resume: Ctrl-C leaves the upload, and says so', async (t) => {
+  const folder = await scratch(t)
+  const world = join(folder, 'interrupted')
+  await mkdir(world)
+  writeFileSync(join(world, 'region.mca'), seededBytes(WORLD_BYTES, 11))
+  const backup = ['backup', world, '--to', url, '--journal', join(folder, 'journals'), '--resume']
+  const { code, stderr } = await killed(backup, 3, 'SIGINT')
+  assert.equal(code, 130, stderr)
+  assert.match(stderr, /stay in the store\. The same command with --resume goes on with them/)
+  assert.equal((await bucket.pendingUploads()).length, 1)
+  const again = await run(0, backup)
+  assert.match(again.stdout.toString() + again.stderr, /taken up: begun .*were in the store/)
+  assert.deepEqual(await bucket.pendingUploads(), [])
+  await run(0, ['verify', '--from', url, '--server', 'interrupted'])
 })
 
 test('backup --resume: where the world has changed it says so and begins anew; --resume=strict stops with exit code 5', async (t) => {

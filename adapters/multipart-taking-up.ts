@@ -16,8 +16,12 @@ export interface TakingUpStore<Upload, Receipt> {
   nameOf(upload: Upload): string
   /** What the store said of a part. */
   checksumOf(receipt: Receipt): string
-  /** Asks the store what it holds of an upload. @returns undefined when it has it no more. */
-  takeUp(name: string, request: PrimitiveRequest): Promise<TakenUp<Upload, Receipt> | undefined>
+  /**
+   * Asks the store what it holds of an upload.
+   * @param sureBytes see `UploadJournal`.
+   * @returns undefined when it has it no more, or it cannot be gone on with.
+   */
+  takeUp(name: string, request: PrimitiveRequest, sureBytes: number): Promise<TakenUp<Upload, Receipt> | undefined>
 }
 
 /** @throws StorageError INVALID for a journal, at a store whose uploads cannot be taken up. */
@@ -68,10 +72,10 @@ export class PartJournal<Upload, Receipt> {
     begin: () => Promise<Upload>,
     ask: <T>(call: (request: PrimitiveRequest) => Promise<T>) => Promise<T>,
   ): Promise<Upload> {
-    const { earlier } = this.#journal
+    const { earlier, sureBytes } = this.#journal
     const recorded = earlier === undefined ? undefined : parseUpload(earlier)
     if (recorded?.partBytes === this.#partBytes) {
-      this.#taken = await ask((request) => this.#store.takeUp(recorded.name, request))
+      this.#taken = await ask((request) => this.#store.takeUp(recorded.name, request, sureBytes))
       if (this.#taken) return this.#taken.upload
     }
     const upload = await begin()

@@ -29,6 +29,11 @@ export interface StoredPart {
 export interface UploadJournal {
   /** What `begun` was given by the stream whose upload is taken up; undefined to begin one. */
   readonly earlier: string | undefined
+  /**
+   * How many of the object's first bytes are certain to be given again as they were. A store that cannot compare what
+   * it holds goes on only where it holds no more than these.
+   */
+  readonly sureBytes: number
   /** Takes down what names the upload. Awaited before its first byte is sent. */
   begun(upload: string): Promise<void>
   /** Awaited before bytes are sent: when it resolves, all that the stream had been given by then may leave. */

@@ -94,7 +94,7 @@ const shared = {
     .optional(),
   resume: z
     .boolean()
-    .meta({ description: 'Go on with uploads that were cut off; with one destination, on S3 or Backblaze B2.' })
+    .meta({ description: 'Go on with uploads that were cut off; with one destination: S3, Backblaze B2 or Google Drive.' })
     .optional(),
   level: whole(1, 22).meta({ description: 'zstd level. Default: 3.' }).optional(),
   defaultExcludes: z

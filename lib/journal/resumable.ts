@@ -2,7 +2,7 @@ import { rm } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { StorageError } from '../../adapters/errors.ts'
 import type { Storage, StoredPart, UploadJournal } from '../../adapters/storage.ts'
-import { type FrameLedger, TransformError } from '../../transforms/index.ts'
+import { type FrameLedger, HEADER_BYTES, parseHeader, SEAL_BYTES, TransformError } from '../../transforms/index.ts'
 import { readCompanion, writeCompanion } from '../companion.ts'
 import { BackupError } from '../errors.ts'
 import type { SelectionOptions } from '../exclude.ts'
@@ -281,6 +281,7 @@ class JournaledAttempt implements Attempt {
     const before = this.#journal.before?.upload
     return {
       earlier: before?.key === key ? before.upload : undefined,
+      sureBytes: this.#sureBytes,
       begun: async (upload) => {
         this.#journal.begun({ key, upload })
         await this.#journal.flush()
@@ -311,6 +312,13 @@ class JournaledAttempt implements Attempt {
     if (!this.#journal.before) return null
     const since = (idTime(this.id) as Date).getTime()
     return { since, heldBytes: this.#heldBytes, sentBytes: this.#sentBytes }
+  }
+
+  /** The frames that are compared before they leave. Without encryption nothing is certain. */
+  get #sureBytes(): number {
+    const { header, frames } = this.#journal.before ?? {}
+    if (!header || frames === undefined) return 0
+    return HEADER_BYTES + frames * (parseHeader(header).frameBytes + SEAL_BYTES)
   }
 
   #stored({ number, bytes, checksum, sent }: StoredPart): void {

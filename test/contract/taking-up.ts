@@ -155,6 +155,8 @@ export function takingUpTests(run: ContractRun): void {
       const notes = new UploadNotes(left)
       await write(run.storage, key, bytes, { journal: notes })
       await run.assertHolds(key, bytes)
+      // Where a store has no way to cancel one, it is there yet.
+      if (!run.contract.pendingUploads) return
       assert.deepEqual([notes.numbers(false), notes.numbers(true)], [[], all])
       assert.ok(notes.upload && notes.upload !== left.upload)
     })

@@ -40,7 +40,7 @@ export function addBackup(program: Command, run: Runner): void {
     .option('--steal', 'take the lease of another run, which is known to have died')
     .option(
       '--resume [how]',
-      'keep a journal, and go on with what an earlier such run has uploaded; where it is not the same any more, begin anew, or stop with --resume=strict (to one store: S3, B2 or Google Drive)',
+      'keep a journal, and go on with what an earlier such run has uploaded; where it is not the same any more, begin anew, or stop with --resume=strict (to one store: S3, B2, Google Drive or Dropbox)',
     )
     .option('--journal <dir>', 'where the journals are (default: journals in the state folder)')
     .option('--stall-timeout <time>', 'drop a store that takes nothing for so long (with several: 5m)')

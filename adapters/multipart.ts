@@ -17,9 +17,7 @@ const FIRST_BUFFER_BYTES = 64 * 1024
  * retries. Errors are StorageErrors, and `retryable` decides. Once a call has settled, aborted or not, no socket may
  * still read from the body that it was given.
  */
-export interface MultipartPrimitives<Upload, Receipt>
-  extends PartStore<Upload, Receipt>,
-    Partial<TakingUpStore<Upload, Receipt>> {
+export interface MultipartPrimitives<Upload, Receipt> extends PartStore<Upload, Receipt> {
   readonly rules: MultipartRules
   /** Stores a whole object in one request. The body can be empty. */
   putWhole(body: Buffer, request: PrimitiveRequest): Promise<void>
@@ -42,6 +40,12 @@ export interface MultipartPrimitives<Upload, Receipt>
   secure?(request: PrimitiveRequest): Promise<void>
   /** Cancels uploads whose `begin` was carried out and not answered, where there is none to call `abort` for. */
   clear?(request: PrimitiveRequest): Promise<void>
+  /** Names an upload, for `takeUp`. With this and the two below, uploads can be taken up; see `TakingUpStore`. */
+  nameOf?(upload: Upload): string
+  /** What the store said of a part. */
+  checksumOf?(receipt: Receipt): string
+  /** Asks the store what it holds of an upload. */
+  takeUp?: TakingUpStore<Upload, Receipt>['takeUp']
 }
 
 /** What a MultipartWritable is told of the object that it writes. */

@@ -17,7 +17,7 @@ import { type DestinationProgress, type DestinationResult, Destinations, describ
 import { BackupError } from './errors.ts'
 import type { LeftOut, SelectionOptions } from './exclude.ts'
 import { type HookOptions, Hooks } from './hooks.ts'
-import { type Attempt, Resumable, type ResumeOptions, type TakenUpload } from './journal/resumable.ts'
+import { type Attempt, Resumable, type ResumableOptions, type TakenUpload } from './journal/resumable.ts'
 import type { LeaseOptions } from './lease.ts'
 import { idTime, newId } from './names.ts'
 import { freeChunk, run } from './pipe.ts'
@@ -70,7 +70,7 @@ export interface CreateOptions extends SelectionOptions {
   /** A destination that takes nothing for so long fails; 5 minutes when left out and there are several. */
   stallMs?: number | undefined
   /** Keeps a journal, so that an upload that is cut off can be taken up. Of one destination that can do it. */
-  journal?: ResumeOptions | undefined
+  journal?: ResumableOptions | undefined
   /** Commands around the backup. */
   hooks?: HookOptions | undefined
   signal?: AbortSignal | undefined

@@ -95,7 +95,8 @@ const shared = {
   resume: z
     .boolean()
     .meta({
-      description: 'Go on with uploads that were cut off; with one destination: S3, Backblaze B2, Google Drive or Dropbox.',
+      description:
+        'Go on with uploads that were cut off; with one destination: S3, Backblaze B2, Google Drive or Dropbox.',
     })
     .optional(),
   level: whole(1, 22).meta({ description: 'zstd level. Default: 3.' }).optional(),

@@ -8,7 +8,7 @@ export interface JournalHead {
   tool: string
   /** Of the zstd that compresses: another one may give other bytes. */
   zstd: string
-  /** The folder or file, or the program with its arguments as JSON. */
+  /** The folder or file, or the program, without its arguments. */
   source: string
   /** The store's location: a URL without credentials. */
   location: string

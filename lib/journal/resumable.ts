@@ -13,8 +13,11 @@ import { Journal } from './journal.ts'
 import { thisRun } from './owner.ts'
 import type { JournalContents, JournalHead, JournalOptions } from './records.ts'
 
+/** After so long an upload that another source was uploaded by is given up: no store keeps it for much longer. */
+const ABANDONED_MS = 7 * 86_400_000
+
 /** Where the journals of uploads are kept, and what is done with one that is there. */
-export interface ResumeOptions {
+export interface ResumableOptions {
   /** The folder of journals; it is made. */
   folder: string
   /**
@@ -67,12 +70,12 @@ export interface ResumableContext {
 /** The uploads of one server to one store that can be taken up, and the one that is made now. */
 export class Resumable {
   readonly #context: ResumableContext
-  readonly #how: ResumeOptions
+  readonly #how: ResumableOptions
   readonly #source: string
   #lease: string | null = null
 
   /** @throws BackupError USAGE for a stream, which cannot be read a second time, and where the store cannot do it. */
-  constructor(how: ResumeOptions, context: ResumableContext) {
+  constructor(how: ResumableOptions, context: ResumableContext) {
     const { storage, source } = context
     if (typeof source !== 'string' && !('command' in source)) {
       throw new BackupError('USAGE', 'A stream cannot be read a second time, so its upload cannot have a journal.')
@@ -85,7 +88,8 @@ export class Resumable {
     }
     this.#how = how
     this.#context = context
-    this.#source = typeof source === 'string' ? resolve(source) : JSON.stringify(source.command)
+    // Not its arguments, which may hold a secret: should they be others, so are the bytes.
+    this.#source = typeof source === 'string' ? resolve(source) : `program ${source.command[0]}`
   }
 
   /** The leases of runs that are known to have died. */
@@ -130,7 +134,7 @@ export class Resumable {
     await attempt.discardUnused()
     await journal.remove()
     // Whatever an earlier run has left is of no use beside a newer snapshot.
-    for (const { owner, file, contents } of await this.#ours()) {
+    for (const { owner, file, contents } of await this.#left()) {
       const isLeft = owner === 'dead' || (owner === 'unknown' && this.#lease !== null)
       if (isLeft) await this.#discard(file, contents)
     }
@@ -209,10 +213,21 @@ export class Resumable {
 
   /** Those of this source and store; and those that cannot be read. */
   async #ours(): Promise<FoundJournal[]> {
+    return (await this.#atStore()).filter(({ contents }) => !contents || contents.head.source === this.#source)
+  }
+
+  /** Those, and any that nobody has gone on with for a week: its source may be somewhere else by now. */
+  async #left(): Promise<FoundJournal[]> {
+    const limit = Date.now() - ABANDONED_MS
+    return (await this.#atStore()).filter(
+      ({ contents }) => !contents || contents.head.source === this.#source || contents.run.since < limit,
+    )
+  }
+
+  async #atStore(): Promise<FoundJournal[]> {
     const { server, storage } = this.#context
     return (await listJournals(this.#how.folder, server)).filter(
-      ({ contents }) =>
-        !contents || (contents.head.location === storage.location && contents.head.source === this.#source),
+      ({ contents }) => !contents || contents.head.location === storage.location,
     )
   }
 

@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import { type TestContext, test } from 'node:test'
 import { openB2 } from '../../../adapters/backblaze-b2.ts'
 import { openDropbox } from '../../../adapters/dropbox.ts'
 import { openGoogleDrive } from '../../../adapters/google-drive.ts'
 import type { Storage, WriteOptions } from '../../../adapters/storage.ts'
 import { type CreateOptions, openBackups } from '../../../lib/index.ts'
+import { listJournals } from '../../../lib/journal/folder.ts'
 import { FakeB2 } from '../../fakes/b2.ts'
 import { startDriveFake } from '../../fakes/drive.ts'
 import { FakeDropbox } from '../../fakes/dropbox.ts'
@@ -122,3 +124,48 @@ for (const [name, open] of Object.entries(STORES)) {
     })
   }
 }
+
+test('the output of a program goes on as well, and its arguments are not in the journal', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-test-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const { storage, partBytes } = await (STORES['backblaze-b2'] as (typeof STORES)[string])(t)
+  t.after(() => storage.close())
+  writeFileSync(join(folder, 'dump'), seededBytes(PARTS * partBytes, 1))
+  const command = ['sh', '-c', `cat ${folder}/dump`, 'not-for-a-journal'] as const
+  const journals = join(folder, 'journals')
+  const options = { journal: { folder: journals, resume: true }, lease: false } as const
+  const ending = new AbortController()
+  let left = 5
+  const keys = { server: 'survival', key: Buffer.alloc(32, 1) }
+  const cut = await openBackups({ storage: telling(storage, () => --left === 0 && ending.abort()), ...keys })
+  await assert.rejects(cut.create({ command }, { ...options, signal: ending.signal }), { name: 'AbortError' })
+  const [name] = readdirSync(join(journals, 'survival'))
+  assert.ok(!readFileSync(join(journals, 'survival', name as string)).includes('not-for-a-journal'))
+  const backups = await openBackups({ storage, ...keys })
+  const { id, takenUp } = await backups.create({ command }, options)
+  assert.ok((takenUp?.heldBytes ?? 0) >= 4 * partBytes)
+  assert.equal((await backups.verify(id)).status, 'ok')
+  await assert.rejects(backups.create(Readable.from([Buffer.alloc(10)]), options), { code: 'USAGE' })
+})
+
+test('an upload of another source is given up after a week, and not before', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-test-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const { storage, partBytes, pending } = await (STORES['backblaze-b2'] as (typeof STORES)[string])(t)
+  t.after(() => storage.close())
+  for (const world of ['old', 'new']) mkdirSync(join(folder, world))
+  writeFileSync(join(folder, 'old', 'r.mca'), seededBytes(PARTS * partBytes, 1))
+  writeFileSync(join(folder, 'new', 'r.mca'), seededBytes(1000, 2))
+  const journals = join(folder, 'journals')
+  const options = { journal: { folder: journals, resume: true }, lease: false } as const
+  const ending = new AbortController()
+  const keys = { server: 'survival', key: Buffer.alloc(32, 1) }
+  const cut = await openBackups({ storage: telling(storage, () => ending.abort()), ...keys })
+  await assert.rejects(cut.create(join(folder, 'old'), { ...options, signal: ending.signal }), { name: 'AbortError' })
+  const backups = await openBackups({ storage, ...keys })
+  await backups.create(join(folder, 'new'), options)
+  assert.deepEqual([pending?.(), (await listJournals(journals)).length], [1, 1])
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 8 * 86_400_000 })
+  await backups.create(join(folder, 'new'), options)
+  assert.deepEqual([pending?.(), (await listJournals(journals)).length], [0, 0])
+})

@@ -19,6 +19,9 @@ import { TransformError } from './errors.ts'
 /** What a ledger keeps of a frame: its nonce, then its tag. */
 export const SEAL_BYTES = FRAME_OVERHEAD_BYTES
 
+/** Smaller ones share their memory, or are not worth it. */
+const FREE_BYTES = 16 * 1024
+
 /** What was sealed of an object, and what is sealed of it now. */
 export interface FrameLedger {
   /** The header of an object that is sealed again; undefined for a new one. */
@@ -126,6 +129,9 @@ export class LedgerSealer {
   #take(ciphertext: Buffer): void {
     ciphertext.copy(this.#sealed as Buffer, NONCE_BYTES + this.#inFrame)
     this.#inFrame += ciphertext.length
+    // It is copied, and nobody else has it: left to the collector, as much again would gather as is sent.
+    const memory = ciphertext.buffer as ArrayBuffer
+    if (ciphertext.length === memory.byteLength && ciphertext.length >= FREE_BYTES) memory.transfer(0)
   }
 
   /** @returns the frame. @throws TransformError DIFFERS when the ledger has another one in its place. */

@@ -1,6 +1,6 @@
 import type { B2CallOptions, B2Connection, Run } from './backblaze-b2-client.ts'
 import { ADAPTER } from './backblaze-b2-errors.ts'
-import type { FileVersion, UnfinishedFiles } from './backblaze-b2-sdk.ts'
+import type { FileVersion, UnfinishedFiles, UploadedPart } from './backblaze-b2-sdk.ts'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 
@@ -8,6 +8,8 @@ import { quoteKey } from './keys.ts'
 const VERSIONS_PAGE = 10
 /** https://www.backblaze.com/apidocs/b2-list-unfinished-large-files */
 const UNFINISHED_PAGE_MAX = 100
+/** The most that one request gives: https://www.backblaze.com/apidocs/b2-list-parts. */
+const PARTS_PAGE = 1000
 
 /** What a listing said that cannot be. */
 export function listFault(bucket: string, what: string): StorageError {
@@ -99,6 +101,26 @@ export async function* unfinishedFiles(
     if (page.nextFileId === startFileId) throw listFault(connection.config.bucket, 'of unfinished uploads does not end')
     startFileId = page.nextFileId ?? undefined
   } while (startFileId !== undefined)
+}
+
+/** The parts that B2 has of a large file. NOT_FOUND when it is not open: cancelled, finished, or never there. */
+export async function* partsOf(run: Run, fileId: string, options: B2CallOptions): AsyncGenerator<UploadedPart> {
+  let startPartNumber: number | null = 1
+  while (startPartNumber !== null) {
+    const from: number = startPartNumber
+    const { data } = await run(
+      'takeUp',
+      ({ b2, override }) =>
+        b2.listParts({ fileId, startPartNumber: from, maxPartCount: PARTS_PAGE, axiosOverride: override() }),
+      options,
+    )
+    yield* data.parts
+    if (data.nextPartNumber !== null && !(data.nextPartNumber > from)) {
+      const message = 'B2 gave a listing of parts that does not go on.'
+      throw new StorageError(message, { code: 'CORRUPT', adapter: ADAPTER, operation: 'takeUp' })
+    }
+    startPartNumber = data.nextPartNumber
+  }
 }
 
 /**

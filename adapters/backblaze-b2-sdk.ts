@@ -92,6 +92,11 @@ export interface UploadedPart {
   contentSha1: string
 }
 
+export interface UploadedParts {
+  parts: UploadedPart[]
+  nextPartNumber: number | null
+}
+
 export interface FileNames {
   files: FileVersion[]
   nextFileName: string | null
@@ -137,6 +142,9 @@ export interface B2Sdk {
       hash: string
     },
   ): Promise<Reply<UploadedPart>>
+  listParts(
+    args: Override & { fileId: string; startPartNumber: number; maxPartCount: number },
+  ): Promise<Reply<UploadedParts>>
   finishLargeFile(args: Override & { fileId: string; partSha1Array: string[] }): Promise<Reply<FileVersion>>
   cancelLargeFile(args: Override & { fileId: string }): Promise<Reply<unknown>>
   listFileNames(

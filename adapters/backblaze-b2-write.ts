@@ -1,11 +1,19 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { type B2Connection, UploadUrls } from './backblaze-b2-client.ts'
 import { ADAPTER, isUploadGone } from './backblaze-b2-errors.ts'
-import { cancelUpload, deleteVersion, unfinishedFiles, versionsOf } from './backblaze-b2-files.ts'
-import type { FileVersion } from './backblaze-b2-sdk.ts'
+import { cancelUpload, deleteVersion, partsOf, unfinishedFiles, versionsOf } from './backblaze-b2-files.ts'
+import type { FileVersion, UploadedPart } from './backblaze-b2-sdk.ts'
 import { StorageError, type StorageErrorCode } from './errors.ts'
 import { quoteKey } from './keys.ts'
-import type { FoundObject, MultipartPrimitives, MultipartRules, PartBody, PrimitiveRequest } from './multipart.ts'
+import type {
+  FoundObject,
+  MultipartPrimitives,
+  MultipartRules,
+  PartBody,
+  PrimitiveRequest,
+  TakenUp,
+} from './multipart.ts'
+import { parseUpload } from './multipart-taking-up.ts'
 import { isAbort, throwIfAborted } from './retry.ts'
 import type { WriteOptions } from './storage.ts'
 
@@ -44,6 +52,33 @@ interface LargeFile {
   begunAnew: { lostId: string; done: Promise<void> } | undefined
 }
 
+/** What names a large file for another process: with the id of the write that the file's info has. */
+interface FileName {
+  id: string
+  write: string
+}
+
+function parseName(name: string): FileName | undefined {
+  try {
+    const { id, write } = Object(JSON.parse(name)) as Partial<Record<keyof FileName, unknown>>
+    if (typeof id === 'string' && typeof write === 'string') return { id, write }
+  } catch {}
+  return undefined
+}
+
+/** @returns the id of the large file that a stream's record is of; undefined when it is no such record. */
+export function fileIdOf(record: string): string | undefined {
+  const upload = parseUpload(record)
+  return upload && parseName(upload.name)?.id
+}
+
+/** B2 has made the SHA-1 of each part itself. */
+function receiptOf({ body }: PartBody, held: UploadedPart | undefined): string | undefined {
+  if (held?.contentLength !== body.length) return undefined
+  const hash = createHash('sha1').update(body).digest('hex')
+  return hash === held.contentSha1 ? hash : undefined
+}
+
 /** One write to one key of a bucket. */
 export class B2Write implements MultipartPrimitives<LargeFile, string> {
   readonly rules: MultipartRules
@@ -51,7 +86,8 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
   readonly #key: string
   readonly #onNotice: WriteOptions['onNotice']
   readonly #fullName: string
-  readonly #id = randomUUID()
+  /** Of the write whose large file was taken up, where one was. */
+  #id: string = randomUUID()
   /** Of a file that was sent whole; B2 has none of a large one. */
   #sha1: string | undefined
   /** What there was under the name when `find` was asked last. */
@@ -96,6 +132,32 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
 
   async begin({ signal }: PrimitiveRequest): Promise<LargeFile> {
     return { fileId: await this.#start(signal), urls: new UploadUrls(), accepted: 0, begunAnew: undefined }
+  }
+
+  nameOf({ fileId }: LargeFile): string {
+    return JSON.stringify({ id: fileId, write: this.#id } satisfies FileName)
+  }
+
+  checksumOf(hash: string): string {
+    return hash
+  }
+
+  async takeUp(name: string, { signal }: PrimitiveRequest): Promise<TakenUp<LargeFile, string> | undefined> {
+    const named = parseName(name)
+    if (!named) return undefined
+    const { id: fileId, write } = named
+    const held = new Map<number, UploadedPart>()
+    try {
+      const parts = partsOf(this.#connection.once, fileId, this.#options(signal))
+      for await (const part of parts) held.set(part.partNumber, part)
+    } catch (error) {
+      // Of an id that is none, and of a file that is not open: there are several texts for it.
+      if (error instanceof StorageError && (error.code === 'NOT_FOUND' || error.code === 'INVALID')) return undefined
+      throw error
+    }
+    this.#id = write
+    const upload = { fileId, urls: new UploadUrls(), accepted: held.size, begunAnew: undefined }
+    return { upload, receiptOf: (part) => receiptOf(part, held.get(part.number)) }
   }
 
   async putPart(file: LargeFile, part: PartBody, { signal }: PrimitiveRequest): Promise<string> {

@@ -3,7 +3,7 @@ import { type B2Config, B2Connection, checkConfig } from './backblaze-b2-client.
 import { ADAPTER, b2CauseOf } from './backblaze-b2-errors.ts'
 import { cancelUpload, deleteVersion, listFault, liveFile, unfinishedFiles, versionsOf } from './backblaze-b2-files.ts'
 import { type FileVersion, loadSdk } from './backblaze-b2-sdk.ts'
-import { B2Write } from './backblaze-b2-write.ts'
+import { B2Write, fileIdOf } from './backblaze-b2-write.ts'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import { MultipartWritable } from './multipart.ts'
@@ -122,6 +122,16 @@ class B2Storage implements Storage {
       if (await cancelUpload(call, file.fileId, { signal })) purged++
     }
     return purged
+  }
+
+  async discardUpload(key: string, upload: string, { signal }: CallOptions = {}): Promise<void> {
+    this.#connection.fullKey(key, 'discardUpload')
+    const fileId = fileIdOf(upload)
+    if (fileId === undefined) {
+      const message = `What was given for the upload of ${quoteKey(key)} names none.`
+      throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation: 'discardUpload', key })
+    }
+    await cancelUpload(this.#connection.call, fileId, { signal, key })
   }
 
   async close(): Promise<void> {

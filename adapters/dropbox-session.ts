@@ -10,6 +10,11 @@ import { abortError } from './retry.ts'
 
 const EMPTY = Buffer.alloc(0)
 
+interface SessionOptions {
+  signal: AbortSignal
+  onNotice?: ((message: string) => void) | undefined
+}
+
 /** What is left of a part once Dropbox has it. */
 export interface PartReceipt {
   bytes: number
@@ -54,11 +59,42 @@ export class UploadSession {
   static async begin(
     connection: DropboxConnection,
     key: string,
-    { signal, onNotice }: { signal: AbortSignal; onNotice?: ((message: string) => void) | undefined },
+    { signal, type, onNotice }: SessionOptions & { type: 'concurrent' | 'sequential' },
   ): Promise<UploadSession> {
-    const type = connection.config.session ?? 'concurrent'
     const id = await startSession(connection, key, type, signal)
     return new UploadSession(connection, key, { type, id, onNotice })
+  }
+
+  /**
+   * Goes on with a sequential session of another process: one attempt at asking Dropbox what it has. Only an append at
+   * the wrong place tells.
+   * @returns the session and the bytes it has; undefined when it is gone, over, or has none.
+   */
+  static async takeUp(
+    connection: DropboxConnection,
+    key: string,
+    id: string,
+    { signal, onNotice }: SessionOptions,
+  ): Promise<{ session: UploadSession; held: number } | undefined> {
+    const session = new UploadSession(connection, key, { type: 'sequential', id, onNotice })
+    try {
+      await session.#send(id, 0, EMPTY, contentHash([]), false, signal)
+      return undefined
+    } catch (error) {
+      const held = causeOf(error)?.correctOffset
+      if (held === undefined) {
+        if (tagsOf(error).includes('not_found') || tagsOf(error).includes('closed')) return undefined
+        throw error
+      }
+      // What it has is in nobody's buffer any more.
+      session.#accepted = 1
+      return { session, held }
+    }
+  }
+
+  /** Names it for another process. */
+  get id(): string {
+    return this.#id
   }
 
   /**
@@ -68,7 +104,7 @@ export class UploadSession {
   async append(part: PartBody, signal: AbortSignal): Promise<PartReceipt> {
     const digests = blockDigests(part.body, this.#connection.blockBytes)
     // Closing ends a concurrent session for every other part.
-    if (part.last) await this.#othersAccepted(part.number - 1, signal)
+    if (part.last && this.#type === 'concurrent') await this.#othersAccepted(part.number - 1, signal)
     for (;;) {
       const id = this.#id
       try {

@@ -6,7 +6,14 @@ import { ADAPTER } from './dropbox-paths.ts'
 import { type PartReceipt, UploadSession } from './dropbox-session.ts'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
-import type { FoundObject, MultipartPrimitives, MultipartRules, PartBody, PrimitiveRequest } from './multipart.ts'
+import type {
+  FoundObject,
+  MultipartPrimitives,
+  MultipartRules,
+  PartBody,
+  PrimitiveRequest,
+  TakenUp,
+} from './multipart.ts'
 import type { WriteOptions } from './storage.ts'
 
 /** https://www.dropbox.com/developers/documentation/http/documentation#files-upload_session-append */
@@ -50,6 +57,7 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
   readonly #key: string
   readonly #path: string
   readonly #ifAbsent: boolean
+  readonly #sessionType: 'concurrent' | 'sequential'
   readonly #onNotice: WriteOptions['onNotice']
   #expected = { bytes: 0, hash: '' }
   #clientModified: string | undefined
@@ -63,9 +71,11 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
   /** What `find` called ours. */
   #found: { rev: string; isNew: boolean } | undefined
 
-  constructor(connection: DropboxConnection, key: string, { ifAbsent = false, onNotice }: WriteOptions) {
+  constructor(connection: DropboxConnection, key: string, { ifAbsent = false, journal, onNotice }: WriteOptions) {
     const { blockBytes, config } = connection
-    this.rules = dropboxRules({ blockBytes, session: config.session })
+    // A concurrent session does not say what it has.
+    this.#sessionType = journal ? 'sequential' : (config.session ?? 'concurrent')
+    this.rules = dropboxRules({ blockBytes, session: this.#sessionType })
     this.#connection = connection
     this.#key = key
     this.#path = connection.paths.pathOf(key, 'createWriteStream')
@@ -82,7 +92,35 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
   }
 
   begin({ signal }: PrimitiveRequest): Promise<UploadSession> {
-    return UploadSession.begin(this.#connection, this.#key, { signal, onNotice: this.#onNotice })
+    const options = { type: this.#sessionType, signal, onNotice: this.#onNotice }
+    return UploadSession.begin(this.#connection, this.#key, options)
+  }
+
+  nameOf(session: UploadSession): string {
+    return session.id
+  }
+
+  /** Dropbox gives none for a part. */
+  checksumOf({ digests }: PartReceipt): string {
+    return contentHash([digests])
+  }
+
+  /** Dropbox says how many bytes it has, and no sum of them: the file's own is compared in the end. */
+  async takeUp(
+    name: string,
+    { signal }: PrimitiveRequest,
+    sureBytes: number,
+  ): Promise<TakenUp<UploadSession, PartReceipt> | undefined> {
+    const options = { signal, onNotice: this.#onNotice }
+    const taken = await UploadSession.takeUp(this.#connection, this.#key, name, options)
+    if (!taken || taken.held > sureBytes) return undefined
+    const { session, held } = taken
+    return { upload: session, receiptOf: (part) => this.#receiptOf(part, held) }
+  }
+
+  #receiptOf({ body, offset }: PartBody, held: number): PartReceipt | undefined {
+    if (offset + body.length > held) return undefined
+    return { bytes: body.length, digests: blockDigests(body, this.#connection.blockBytes) }
   }
 
   putPart(session: UploadSession, part: PartBody, { signal }: PrimitiveRequest): Promise<PartReceipt> {

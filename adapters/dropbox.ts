@@ -57,6 +57,12 @@ class DropboxStorage implements Storage {
     return new MultipartWritable(write, { ...options, adapter: ADAPTER, key, partBytes, callRetry, partRetry })
   }
 
+  /** There is nothing to ask Dropbox for: what is never finished is seen nowhere, and gone after seven days. */
+  async discardUpload(key: string, _upload: string, { signal }: CallOptions = {}): Promise<void> {
+    this.#connection.paths.pathOf(key, 'discardUpload')
+    throwIfAborted(signal)
+  }
+
   createReadStream(key: string, options: ReadOptions = {}): Readable {
     const path = this.#connection.paths.pathOf(key, 'createReadStream')
     let isOpened = false

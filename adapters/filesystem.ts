@@ -9,6 +9,7 @@ import { type FoundFile, walk } from './filesystem-walk.ts'
 import { FileWritable } from './filesystem-write.ts'
 import { quoteKey } from './keys.ts'
 import { checkSizes } from './multipart-plan.ts'
+import { refuseJournal } from './multipart-taking-up.ts'
 import { probeStorage } from './probe.ts'
 import { checkRange, readRangeByStream } from './read.ts'
 import { throwIfAborted } from './retry.ts'
@@ -52,6 +53,7 @@ class FilesystemStorage implements Storage {
 
   createWriteStream(key: string, options: WriteOptions = {}): FileWritable {
     checkFileKey(key, 'createWriteStream')
+    refuseJournal(options, { adapter: ADAPTER, key })
     // How large a file may be is for the system to say.
     checkSizes({ maxBytes: Number.MAX_SAFE_INTEGER }, options, { adapter: ADAPTER, key })
     return new FileWritable(this.#folders, this.#sweeper, key, options)

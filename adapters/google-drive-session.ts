@@ -64,6 +64,35 @@ export class UploadSession {
     this.#onNotice = onNotice
   }
 
+  /** What another process needs to go on with it. A secret, as the URI is. */
+  get uri(): string | undefined {
+    return this.#uri
+  }
+
+  /**
+   * Goes on with a session of another process: one attempt at asking Drive what it has.
+   * @returns bytes that it has; undefined when the session is gone, or over.
+   */
+  async takeUp(uri: string, call: DriveCall): Promise<number | undefined> {
+    if (!this.#mayAsk(uri)) return undefined
+    this.#uri = uri
+    try {
+      const file = await this.#send(Buffer.alloc(0), 'bytes */*', 'takeUp', call)
+      return file ? undefined : this.#persisted
+    } catch (error) {
+      const status = statusOf(error)
+      if (status === 404 || status === 410) return undefined
+      throw error
+    }
+  }
+
+  /** One attempt at cancelling a session of another process. */
+  async cancelOther(uri: string, call: DriveCall): Promise<void> {
+    if (!this.#mayAsk(uri)) return
+    this.#uri = uri
+    await this.cancel(call)
+  }
+
   /** One attempt at beginning the upload. @throws StorageError, AbortError */
   async begin({ signal }: DriveCall): Promise<void> {
     const answer = await this.#connection.raw(

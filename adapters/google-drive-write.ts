@@ -6,7 +6,15 @@ import { dailyLimitError, driveError, isDailyLimit, statusOf } from './google-dr
 import { CHUNK_STEP_BYTES, metadataOf, type NewFile, UploadSession, uploadUrl } from './google-drive-session.ts'
 import { readText } from './http.ts'
 import { quoteKey } from './keys.ts'
-import type { FoundObject, MultipartPrimitives, MultipartRules, PartBody, PrimitiveRequest } from './multipart.ts'
+import type {
+  FoundObject,
+  MultipartPrimitives,
+  MultipartRules,
+  PartBody,
+  PrimitiveRequest,
+  TakenUp,
+} from './multipart.ts'
+import { parseUpload } from './multipart-taking-up.ts'
 import { CALL_RETRY, PART_RETRY, type RetryPolicy } from './retry.ts'
 import type { WriteOptions } from './storage.ts'
 
@@ -29,8 +37,31 @@ const ONE_REQUEST_BYTES = MiB
 /** How often in a row Drive says that the uploads of the day are used up, before it is believed. */
 const DAILY_LIMIT_TRIES = 5
 
+/** Drive gives none for a part. */
+const NO_SUM = 'none'
+
+/** What names a session for another process. */
+interface SessionName {
+  id: string
+  uri: string
+}
+
+function parseName(name: string): SessionName | undefined {
+  try {
+    const { id, uri } = Object(JSON.parse(name)) as Partial<Record<keyof SessionName, unknown>>
+    if (typeof id === 'string' && typeof uri === 'string') return { id, uri }
+  } catch {}
+  return undefined
+}
+
+/** @returns the URI of the session that a stream's record is of; undefined when it is no such record. */
+export function sessionUriOf(record: string): string | undefined {
+  const upload = parseUpload(record)
+  return upload && parseName(upload.name)?.uri
+}
+
 /** One write to one key. Its file has an id from before, so that no lost answer makes a second one. */
-export class DriveWrite implements MultipartPrimitives<UploadSession, void> {
+export class DriveWrite implements MultipartPrimitives<UploadSession, string> {
   readonly rules = DRIVE_RULES
   readonly #connection: DriveConnection
   readonly #catalog: DriveCatalog
@@ -77,16 +108,50 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, void> {
     })
   }
 
-  async putPart(session: UploadSession, part: PartBody, { signal }: PrimitiveRequest): Promise<void> {
+  nameOf(session: UploadSession): string {
+    return JSON.stringify({ id: this.#id as string, uri: session.uri as string } satisfies SessionName)
+  }
+
+  checksumOf(receipt: string): string {
+    return receipt
+  }
+
+  /** Drive says how many bytes it has, and no sum of them: the file's own is compared in the end. */
+  async takeUp(
+    name: string,
+    { signal }: PrimitiveRequest,
+    sureBytes: number,
+  ): Promise<TakenUp<UploadSession, string> | undefined> {
+    const named = parseName(name)
+    if (!named) return undefined
+    const call = { signal, key: this.#key }
+    const { path, name: base } = this.#catalog.folders.placeOf(this.#key)
+    const file = { id: named.id, name: base, parent: await this.#catalog.folders.ensure(path, call) }
+    const session = new UploadSession(this.#connection, file, this.#key, this.#onNotice)
+    const persisted = await session.takeUp(named.uri, { signal })
+    if (persisted === undefined || persisted > sureBytes) return undefined
+    this.#id = named.id
+    return { upload: session, receiptOf: (part) => this.#receiptOf(part, persisted) }
+  }
+
+  /** The last part is held back in part, whatever Drive has of it. */
+  #receiptOf({ body, offset, last }: PartBody, persisted: number): string | undefined {
+    if (last || offset + body.length > persisted) return undefined
+    this.#hash(body, offset)
+    return NO_SUM
+  }
+
+  async putPart(session: UploadSession, part: PartBody, { signal }: PrimitiveRequest): Promise<string> {
     const { body, offset, last } = part
     this.#hash(body, offset)
     const held = last ? body.length % CHUNK_STEP_BYTES || Math.min(CHUNK_STEP_BYTES, body.length) : 0
     const sent = body.length - held
     if (last) this.#tail = { body: Buffer.from(body.subarray(sent)), offset: offset + sent }
-    if (sent === 0) return
+    if (sent === 0) return NO_SUM
     await this.#limited(this.#connection.config.partRetry ?? PART_RETRY, () =>
       session.put({ body: body.subarray(0, sent), offset }, 'putPart', { signal }),
     )
+    return NO_SUM
   }
 
   async commit(session: UploadSession, _receipts: unknown, { signal }: PrimitiveRequest): Promise<void> {

@@ -11,9 +11,10 @@ import {
 import { ADAPTER, driveError, statusOf } from './google-drive-errors.ts'
 import { type DriveFile, parseVersion } from './google-drive-files.ts'
 import { checkRoot } from './google-drive-root.ts'
-import { DRIVE_PART_BYTES, DriveWrite } from './google-drive-write.ts'
+import { UploadSession } from './google-drive-session.ts'
+import { DRIVE_PART_BYTES, DriveWrite, sessionUriOf } from './google-drive-write.ts'
 import type { HttpResponse } from './http.ts'
-import { checkKey } from './keys.ts'
+import { checkKey, quoteKey } from './keys.ts'
 import { MultipartWritable } from './multipart.ts'
 import { probeStorage } from './probe.ts'
 import { readByRanges } from './ranged-read.ts'
@@ -49,7 +50,7 @@ class GoogleDriveStorage implements Storage {
     this.#catalog = new DriveCatalog(connection)
   }
 
-  createWriteStream(key: string, options: WriteOptions = {}): MultipartWritable<unknown, void> {
+  createWriteStream(key: string, options: WriteOptions = {}): MultipartWritable<unknown, string> {
     checkKey(key, ADAPTER, 'createWriteStream')
     if (options.ifAbsent) {
       const message = 'ifAbsent was asked for, and Google Drive cannot honour it: its names are not unique.'
@@ -98,6 +99,17 @@ class GoogleDriveStorage implements Storage {
       await checkRoot(this.#connection, { signal })
     }
     return probeStorage(this, signIn, signal ? { signal } : {})
+  }
+
+  async discardUpload(key: string, upload: string, { signal }: CallOptions = {}): Promise<void> {
+    checkKey(key, ADAPTER, 'discardUpload')
+    const uri = sessionUriOf(upload)
+    if (uri === undefined) {
+      const message = `What was given for the upload of ${quoteKey(key)} names none.`
+      throw driveError('INVALID', 'discardUpload', message, { key })
+    }
+    const session = new UploadSession(this.#connection, { id: '', name: '', parent: '' }, key)
+    await this.#connection.again(() => session.cancelOther(uri, { signal, key }), signal)
   }
 
   async close(): Promise<void> {

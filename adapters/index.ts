@@ -27,6 +27,7 @@ export {
   type PrimitiveRequest,
 } from './multipart.ts'
 export { PART_BYTES, RING_BYTES } from './multipart-plan.ts'
+export { refuseJournal, type TakenUp, type TakingUpStore } from './multipart-taking-up.ts'
 export { openStorage, parseStorageUrl, type StorageConfig } from './open.ts'
 export { probeStorage } from './probe.ts'
 export {
@@ -70,5 +71,7 @@ export {
   type ProbeStep,
   type ReadOptions,
   type Storage,
+  type StoredPart,
+  type UploadJournal,
   type WriteOptions,
 } from './storage.ts'

@@ -4,6 +4,7 @@ import { addAbortSignal, Readable, Writable } from 'node:stream'
 import { StorageError, type StorageErrorCode } from './errors.ts'
 import { checkKey, quoteKey } from './keys.ts'
 import { checkSizes } from './multipart-plan.ts'
+import { refuseJournal } from './multipart-taking-up.ts'
 import { probeStorage } from './probe.ts'
 import { checkExtent, checkRange, rangePastEnd } from './read.ts'
 import { throwIfAborted } from './retry.ts'
@@ -33,6 +34,7 @@ class MemoryStorage implements Storage {
 
   createWriteStream(key: string, options: WriteOptions = {}): Writable {
     checkKey(key, ADAPTER, 'createWriteStream')
+    refuseJournal(options, { adapter: ADAPTER, key })
     checkSizes({ maxBytes: constants.MAX_LENGTH }, options, { adapter: ADAPTER, key })
     return new MemoryWritable(this.#objects, key, options)
   }

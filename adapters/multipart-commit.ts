@@ -44,6 +44,8 @@ export class Commitment {
   readonly #settle = new AbortController()
   readonly #stopping = new AbortController()
   #outcome: 'none' | 'unknown' | 'stored' = 'none'
+  /** What was stored is ours, and not what was to be stored. */
+  #isWrong = false
 
   constructor(store: CommitStore, options: CommitOptions) {
     this.#store = store
@@ -99,6 +101,7 @@ export class Commitment {
     if (!found) throw this.#error('CORRUPT', 'was reported as stored, but the store does not have it')
     if (!found.ours)
       throw this.#error('CONFLICT', 'was stored, but another object is under the key: someone else wrote it')
+    this.#isWrong = found.size !== bytes || found.damage !== undefined
     if (found.size !== bytes) {
       throw this.#error('CORRUPT', `has ${found.size} bytes at the store, and ${bytes} were sent`)
     }
@@ -125,6 +128,23 @@ export class Commitment {
       await this.#cleanUp(cancel)
       // The store may have been at work on the commit until just now.
       if (this.#outcome === 'unknown') await this.#removeOurs()
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  /**
+   * Ends every request of the write and leaves what the store has of it, but for an object that is wrong.
+   * @param stop as for `undo`.
+   */
+  async leave(stop: () => Promise<((request: PrimitiveRequest) => Promise<void>) | undefined>): Promise<void> {
+    this.#stopping.abort()
+    const timer = setTimeout(() => this.#settle.abort(), this.#options.settleMs ?? SETTLE_MS)
+    try {
+      const cancel = await stop()
+      if (cancel) await this.#cleanUp(cancel)
+      else await this.#cleanUp(async (request) => this.#store.clear?.(request))
+      if (this.#isWrong) await this.#removeOurs()
     } finally {
       clearTimeout(timer)
     }

@@ -1,4 +1,5 @@
 import type { PartPlan } from './multipart-plan.ts'
+import type { PartJournal } from './multipart-taking-up.ts'
 import { CALL_RETRY, PART_RETRY, type RetryClock, type RetryPolicy, retry, throwIfAborted } from './retry.ts'
 
 /** What every step of an upload is given. */
@@ -26,8 +27,10 @@ export interface PartStore<Upload, Receipt> {
   putPart(upload: Upload, part: PartBody, request: PrimitiveRequest): Promise<Receipt>
 }
 
-export interface SenderOptions {
+export interface SenderOptions<Upload = unknown, Receipt = unknown> {
   plan: PartPlan
+  /** Where the upload is one that another process can take up. */
+  journal?: PartJournal<Upload, Receipt> | undefined
   /** Cuts off `begin` too, where a stop alone would leave an upload behind that nobody knows of. */
   settleSignal: AbortSignal
   /** Called once, when a part has failed for good. */
@@ -40,7 +43,7 @@ export interface SenderOptions {
 /** Sends full buffers as numbered parts, a fixed number at a time, and owns the ring that they come from. */
 export class PartSender<Upload, Receipt> {
   readonly #store: PartStore<Upload, Receipt>
-  readonly #options: SenderOptions
+  readonly #options: SenderOptions<Upload, Receipt>
   readonly #stopping = new AbortController()
   readonly #inFlight = new Set<Promise<void>>()
   readonly #free: Buffer[] = []
@@ -49,7 +52,7 @@ export class PartSender<Upload, Receipt> {
   #parts = 0
   #failure: { error: unknown } | undefined
 
-  constructor(store: PartStore<Upload, Receipt>, options: SenderOptions) {
+  constructor(store: PartStore<Upload, Receipt>, options: SenderOptions<Upload, Receipt>) {
     this.#store = store
     this.#options = options
   }
@@ -114,22 +117,30 @@ export class PartSender<Upload, Receipt> {
   }
 
   #begin(): Promise<Upload> {
-    const { settleSignal: signal, callRetry = CALL_RETRY, clock } = this.#options
+    const { settleSignal: signal, callRetry = CALL_RETRY, clock, journal } = this.#options
+    const ask = <T>(call: (request: PrimitiveRequest) => Promise<T>, until: AbortSignal) =>
+      retry(() => call({ signal: until }), callRetry, { signal: this.stopSignal, clock })
     // Not signalled by stop(): the store may have begun already, and only the answer says what to abort.
-    const upload = retry(() => this.#store.begin({ signal }), callRetry, { signal: this.stopSignal, clock })
+    const begin = () => ask((request) => this.#store.begin(request), signal)
+    const upload = journal ? journal.open(begin, (call) => ask(call, this.stopSignal)) : begin()
     upload.catch(() => {})
     return upload
   }
 
   async #put(begun: Promise<Upload>, part: PartBody): Promise<void> {
-    const { partRetry = PART_RETRY, clock, onFailure } = this.#options
+    const { partRetry = PART_RETRY, clock, onFailure, journal } = this.#options
     const signal = this.stopSignal
     try {
       const upload = await begun
-      this.#receipts[part.number - 1] = await retry(() => this.#store.putPart(upload, part, { signal }), partRetry, {
-        signal,
-        clock,
-      })
+      const held = journal?.held(part)
+      if (held === undefined) {
+        await journal?.ready()
+        throwIfAborted(signal)
+      }
+      const receipt =
+        held ?? (await retry(() => this.#store.putPart(upload, part, { signal }), partRetry, { signal, clock }))
+      this.#receipts[part.number - 1] = receipt
+      if (held === undefined) journal?.stored(part, receipt)
     } catch (error) {
       if (this.#failure) return
       this.#failure = { error }

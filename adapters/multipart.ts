@@ -4,10 +4,11 @@ import { quoteKey } from './keys.ts'
 import { Commitment, type FoundObject } from './multipart-commit.ts'
 import { checkSizes, type MultipartRules, type PartPlan, planParts } from './multipart-plan.ts'
 import { type PartBody, PartSender, type PartStore, type PrimitiveRequest } from './multipart-sender.ts'
+import { PartJournal, refuseJournal, type TakenUp, type TakingUpStore } from './multipart-taking-up.ts'
 import { CALL_RETRY, PART_RETRY, type RetryClock, type RetryPolicy } from './retry.ts'
 import type { WriteOptions } from './storage.ts'
 
-export type { FoundObject, MultipartRules, PartBody, PartStore, PrimitiveRequest }
+export type { FoundObject, MultipartRules, PartBody, PartStore, PrimitiveRequest, TakenUp }
 
 const FIRST_BUFFER_BYTES = 64 * 1024
 
@@ -39,6 +40,12 @@ export interface MultipartPrimitives<Upload, Receipt> extends PartStore<Upload, 
   secure?(request: PrimitiveRequest): Promise<void>
   /** Cancels uploads whose `begin` was carried out and not answered, where there is none to call `abort` for. */
   clear?(request: PrimitiveRequest): Promise<void>
+  /** Names an upload, for `takeUp`. With this and the two below, uploads can be taken up; see `TakingUpStore`. */
+  nameOf?(upload: Upload): string
+  /** What the store said of a part. */
+  checksumOf?(receipt: Receipt): string
+  /** Asks the store what it holds of an upload. */
+  takeUp?: TakingUpStore<Upload, Receipt>['takeUp']
 }
 
 /** What a MultipartWritable is told of the object that it writes. */
@@ -66,12 +73,16 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
   readonly #plan: PartPlan
   readonly #sender: PartSender<Upload, Receipt>
   readonly #commitment: Commitment
+  readonly #journal: PartJournal<Upload, Receipt> | undefined
   #buffer: Buffer
   #used = 0
   #bytes = 0
   #finishing: Promise<void> | undefined
 
-  /** @throws StorageError INVALID when `size` is more than the store takes, or no count of bytes. */
+  /**
+   * @throws StorageError INVALID when `size` is more than the store takes, or no count of bytes, and for a journal where
+   * the store's uploads cannot be taken up.
+   */
   constructor(store: MultipartPrimitives<Upload, Receipt>, options: MultipartOptions) {
     super({ highWaterMark: 256 * 1024, decodeStrings: true })
     const { size, expectedSize, adapter, key, signal, partRetry, callRetry, clock } = options
@@ -82,8 +93,13 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
     const first = Math.min(size ?? expectedSize ?? FIRST_BUFFER_BYTES, this.#plan.partBytes)
     this.#buffer = Buffer.allocUnsafeSlow(first)
     this.#commitment = new Commitment(store, options)
+    if (options.journal) {
+      if (!canTakeUp(store)) refuseJournal(options, { adapter, key })
+      else this.#journal = new PartJournal(store, options.journal, this.#plan.partBytes)
+    }
     this.#sender = new PartSender(store, {
       plan: this.#plan,
+      journal: this.#journal,
       settleSignal: this.#commitment.settleSignal,
       onFailure: (error) => this.destroy(error as Error),
       partRetry,
@@ -122,13 +138,15 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
       callback(error)
       return
     }
+    const stays = () => this.#journal !== undefined && !this.#journal.isUnknown
     const stop = async () => {
       const upload = await this.#sender.stop()
       await this.#finishing?.catch(() => {})
-      return upload === undefined ? undefined : (request: PrimitiveRequest) => this.#store.abort(upload, request)
+      if (upload === undefined || stays()) return undefined
+      return (request: PrimitiveRequest) => this.#store.abort(upload, request)
     }
-    this.#commitment
-      .undo(stop)
+    const end = this.#journal ? this.#commitment.leave(stop) : this.#commitment.undo(stop)
+    end
       .finally(() => {
         this.#buffer = Buffer.alloc(0)
       })
@@ -216,6 +234,7 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
       await this.#commitment.commit((request) => this.#store.commit(upload, receipts, request), partRetry)
     } else {
       const body = this.#buffer.subarray(0, this.#used)
+      await this.#journal?.ready()
       await this.#commitment.commit((request) => this.#store.putWhole(body, request), callRetry)
     }
     await this.#commitment.verify(this.#bytes)
@@ -225,4 +244,10 @@ export class MultipartWritable<Upload, Receipt> extends Writable {
     const { adapter, key } = this.#options
     return new StorageError(`The object ${quoteKey(key)} ${what}.`, { code, adapter, operation, key })
   }
+}
+
+function canTakeUp<Upload, Receipt>(
+  store: MultipartPrimitives<Upload, Receipt>,
+): store is MultipartPrimitives<Upload, Receipt> & TakingUpStore<Upload, Receipt> {
+  return store.takeUp !== undefined && store.nameOf !== undefined && store.checksumOf !== undefined
 }

@@ -1,4 +1,4 @@
-import type { MultipartUpload } from '@aws-sdk/client-s3'
+import type { MultipartUpload, Part } from '@aws-sdk/client-s3'
 import { StorageError } from './errors.ts'
 import { CALL_RETRY, retry } from './retry.ts'
 import type { S3Connection } from './s3-client.ts'
@@ -69,6 +69,35 @@ export async function* pendingUploads(
     if (page.IsTruncated && !page.NextKeyMarker) throw connection.listFault('says there is more, and not where')
     marker = page.IsTruncated ? { KeyMarker: page.NextKeyMarker!, UploadIdMarker: page.NextUploadIdMarker! } : undefined
   }
+}
+
+/**
+ * Lists the parts that the store holds of an upload.
+ * @param ask makes one request of the listing; NOT_FOUND when there is no such upload.
+ */
+export async function* listParts(
+  connection: S3Connection,
+  fullKey: string,
+  UploadId: string,
+  ask: <T>(send: Parameters<typeof connection.once<T>>[1]) => Promise<T>,
+): AsyncGenerator<Part> {
+  const { sdk, config } = connection
+  const target = { Bucket: config.bucket, Key: fullKey, UploadId }
+  let marker: string | undefined
+  do {
+    const input = {
+      ...target,
+      ...(marker === undefined ? {} : { PartNumberMarker: marker }),
+      ...(config.pageSize === undefined ? {} : { MaxParts: config.pageSize }),
+    }
+    const page: import('@aws-sdk/client-s3').ListPartsCommandOutput = await ask((client, options) =>
+      client.send(new sdk.ListPartsCommand(input), options),
+    )
+    yield* page.Parts ?? []
+    const next = page.IsTruncated ? page.NextPartNumberMarker : undefined
+    if (page.IsTruncated && (!next || next === marker)) throw connection.listFault('says there is more, and not where')
+    marker = next
+  } while (marker !== undefined)
 }
 
 /**

@@ -9,12 +9,20 @@ import type {
 } from '@aws-sdk/client-s3'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
-import type { FoundObject, MultipartPrimitives, MultipartRules, PartBody, PrimitiveRequest } from './multipart.ts'
+import type {
+  FoundObject,
+  MultipartPrimitives,
+  MultipartRules,
+  PartBody,
+  PrimitiveRequest,
+  TakenUp,
+} from './multipart.ts'
 import { mayHaveHappened } from './multipart-commit.ts'
+import { parseUpload } from './multipart-taking-up.ts'
 import type { S3Connection, Send } from './s3-client.ts'
 import type { S3Config } from './s3-config.ts'
-import { ADAPTER } from './s3-errors.ts'
-import { abortUpload, LostUploads } from './s3-uploads.ts'
+import { ADAPTER, s3CodeOf } from './s3-errors.ts'
+import { abortUpload, LostUploads, listParts } from './s3-uploads.ts'
 import { KEY_MAX_BYTES } from './storage.ts'
 
 /**
@@ -34,6 +42,26 @@ export interface Receipt {
   digest: Digest
 }
 
+/** What names an upload for another process: with the id of the write that the object's metadata has. */
+interface UploadName {
+  id: string
+  write: string
+}
+
+function parseName(name: string): UploadName | undefined {
+  try {
+    const { id, write } = Object(JSON.parse(name)) as Partial<Record<keyof UploadName, unknown>>
+    if (typeof id === 'string' && typeof write === 'string') return { id, write }
+  } catch {}
+  return undefined
+}
+
+/** @returns the id of the upload that a stream's record is of; undefined when it is no such record. */
+export function uploadIdOf(record: string): string | undefined {
+  const upload = parseUpload(record)
+  return upload && parseName(upload.name)?.id
+}
+
 /** One write to one key of a bucket. */
 export class S3Write implements MultipartPrimitives<string, Receipt> {
   readonly rules: MultipartRules
@@ -41,7 +69,8 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   readonly #key: string
   readonly #fullKey: string
   readonly #ifAbsent: boolean
-  readonly #id = randomUUID()
+  /** Of the write whose upload was taken up, where one was. */
+  #id: string = randomUUID()
   /** What the store's own digest of the object must be. */
   #expected: { etag?: string; crc32?: string } = {}
   #versionId: string | undefined
@@ -105,6 +134,43 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     return reply.UploadId
   }
 
+  nameOf(uploadId: string): string {
+    return JSON.stringify({ id: uploadId, write: this.#id } satisfies UploadName)
+  }
+
+  checksumOf({ part }: Receipt): string {
+    return bare(part.ETag) ?? ''
+  }
+
+  async takeUp(name: string, { signal }: PrimitiveRequest): Promise<TakenUp<string, Receipt> | undefined> {
+    const named = parseName(name)
+    if (!named) return undefined
+    const { id, write } = named
+    const held = new Map<number, { etag: string; size: number }>()
+    try {
+      const parts = listParts(this.#connection, this.#fullKey, id, (send) => this.#once('takeUp', signal, send))
+      for await (const { PartNumber, ETag, Size } of parts) {
+        if (PartNumber !== undefined && ETag && Size !== undefined) held.set(PartNumber, { etag: ETag, size: Size })
+      }
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error
+      if (error.code === 'NOT_FOUND' && s3CodeOf(error) !== 'NoSuchBucket') return undefined
+      // For a key that may not list parts, whether there is still such an upload cannot be told.
+      if (error.code === 'ACCESS_DENIED') return undefined
+      throw error
+    }
+    this.#id = write
+    this.#uploads.add(id)
+    return { upload: id, receiptOf: (part) => this.#receiptOf(part, held.get(part.number)) }
+  }
+
+  /** Where the store's ETag of a part is no MD5, as under SSE-KMS, it never fits, and the part is sent again. */
+  #receiptOf({ number, body }: PartBody, held: { etag: string; size: number } | undefined): Receipt | undefined {
+    if (held?.size !== body.length) return undefined
+    if (createHash('md5').update(body).digest('hex') !== bare(held.etag)) return undefined
+    return this.#receipt(number, held.etag, this.#digest(body))
+  }
+
   async putPart(uploadId: string, { number, body }: PartBody, { signal }: PrimitiveRequest): Promise<Receipt> {
     const digest = this.#digest(body)
     const reply = await this.#once('putPart', signal, (client, options) =>
@@ -125,6 +191,10 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     if (digest.md5 && this.#trusts(etag, reply) && bare(etag) !== digest.md5.toString('hex')) {
       throw this.#error('CORRUPT', 'putPart', `had part ${number} damaged on its way: the store has other bytes`)
     }
+    return this.#receipt(number, etag, digest)
+  }
+
+  #receipt(number: number, etag: string, digest: Digest): Receipt {
     const checksum = digest.crc32 ? { ChecksumCRC32: digest.crc32.toString('base64') } : {}
     return { part: { PartNumber: number, ETag: etag, ...checksum }, digest }
   }

@@ -4,6 +4,7 @@ import type { Upload } from '@aws-sdk/lib-storage'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import { MultipartWritable } from './multipart.ts'
+import { refuseJournal } from './multipart-taking-up.ts'
 import { probeStorage } from './probe.ts'
 import { openPastEnd, readByRanges } from './ranged-read.ts'
 import { type OpenedRange, promisedLength, type RangeRequest, readRangeByStream } from './read.ts'
@@ -15,7 +16,7 @@ import { ADAPTER, s3CodeOf } from './s3-errors.ts'
 import { LibStorageWritable } from './s3-lib-storage.ts'
 import { S3Probe } from './s3-probe.ts'
 import { abortUpload, pendingUploads } from './s3-uploads.ts'
-import { bare, isPassing, S3Write } from './s3-write.ts'
+import { bare, isPassing, S3Write, uploadIdOf } from './s3-write.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
 
 export type { S3Config }
@@ -42,6 +43,8 @@ class S3Storage implements Storage {
   readonly location: string
   readonly #connection: S3Connection
   readonly #uploadClass: typeof Upload | undefined
+  /** Not with lib-storage, which keeps its parts to itself. */
+  readonly discardUpload?: NonNullable<Storage['discardUpload']>
 
   constructor(connection: S3Connection, uploadClass: typeof Upload | undefined) {
     const { config, prefix, names, isAws } = connection
@@ -49,6 +52,7 @@ class S3Storage implements Storage {
     this.location = `s3://${config.bucket}/${prefix}${endpoint}`
     this.#connection = connection
     this.#uploadClass = uploadClass
+    if (!uploadClass) this.discardUpload = (key, upload, options) => this.#discard(key, upload, options)
   }
 
   get conditionalWrites(): boolean {
@@ -67,6 +71,7 @@ class S3Storage implements Storage {
     const { partBytes, callRetry, partRetry } = connection.config
     const uploading = { ...options, key, partBytes, callRetry, partRetry }
     if (this.#uploadClass === undefined) return new MultipartWritable(write, { ...uploading, adapter: ADAPTER })
+    refuseJournal(options, { adapter: ADAPTER, key })
     const { sdk, client } = connection
     return new LibStorageWritable(write, { ...uploading, sdk, client, uploadClass: this.#uploadClass })
   }
@@ -183,6 +188,18 @@ class S3Storage implements Storage {
 
   async close(): Promise<void> {
     this.#connection.close()
+  }
+
+  async #discard(key: string, upload: string, { signal }: CallOptions = {}): Promise<void> {
+    const connection = this.#connection
+    const { callRetry = CALL_RETRY } = connection.config
+    const fullKey = connection.fullKey(key, 'discardUpload')
+    const id = uploadIdOf(upload)
+    if (id === undefined) {
+      const message = `What was given for the upload of ${quoteKey(key)} names none.`
+      throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation: 'discardUpload', key })
+    }
+    await retry(() => abortUpload(connection, fullKey, id, signal), callRetry, { signal })
   }
 
   async #deleteObject(

@@ -14,6 +14,34 @@ export interface ObjectStat {
   checksum?: { algorithm: string; value: string }
 }
 
+/** A part that a store has. */
+export interface StoredPart {
+  /** From 1. */
+  number: number
+  bytes: number
+  /** What the store says of it. */
+  checksum: string
+  /** Whether this stream sent it; else an earlier one had. */
+  sent: boolean
+}
+
+/** What remembers an upload, so that another process can take it up. */
+export interface UploadJournal {
+  /** What `begun` was given by the stream whose upload is taken up; undefined to begin one. */
+  readonly earlier: string | undefined
+  /**
+   * How many of the object's first bytes are certain to be given again as they were. A store that cannot compare what
+   * it holds goes on only where it holds no more than these.
+   */
+  readonly sureBytes: number
+  /** Takes down what names the upload. Awaited before its first byte is sent. */
+  begun(upload: string): Promise<void>
+  /** Awaited before bytes are sent: when it resolves, all that the stream had been given by then may leave. */
+  ready(): Promise<void>
+  /** Told of each part that the store has. */
+  stored(part: StoredPart): void
+}
+
 /** What a store is told of an object that is written. */
 export interface WriteOptions {
   /** The exact number of bytes to come. Another count fails before the commit. */
@@ -29,6 +57,11 @@ export interface WriteOptions {
   onConsumed?: (chunk: Buffer) => void
   /** Told, in a sentence, what was lost on the way and made good, such as an upload session that was begun anew. */
   onNotice?: (message: string) => void
+  /**
+   * Makes the upload one that another process can take up; INVALID where the store has no `discardUpload`. Then
+   * `destroy()` before the commit leaves the upload at the store, for whoever takes it up or discards it.
+   */
+  journal?: UploadJournal
   /** Aborts as `destroy()` does; the stream then fails with AbortError. */
   signal?: AbortSignal
 }
@@ -92,6 +125,11 @@ export interface ProbeReport {
  * commit does nothing. `close` always comes, so `pipeline` always settles. No request is made before the first byte or
  * the end. An abort rejects with an error whose `name` is `AbortError`.
  *
+ * **Taking up.** Where there is a `discardUpload`, a stream with a `journal` whose `earlier` names an upload of the same
+ * key goes on with it. It is given all bytes of the object from the first on. What the store holds is asked, never
+ * assumed, and is sent again unless the store's own checksum of it is that of the bytes given. An upload that is gone is
+ * begun anew.
+ *
  * **Reading.** A stream gives exactly the bytes asked for, or fails: ending early is an error. All bytes of one stream
  * are of one version of the object.
  *
@@ -149,6 +187,11 @@ export interface Storage {
   probe(options?: CallOptions): Promise<ProbeReport>
   /** Cancels uploads begun more than `olderThanMs` ago and never finished. @returns how many were cancelled. */
   purgeUnfinished?(olderThanMs: number, options?: CallOptions & { prefix?: string }): Promise<number>
+  /**
+   * Cancels an upload that a stream with a journal has left. One that is gone is success.
+   * @param upload what `UploadJournal.begun` was given.
+   */
+  discardUpload?(key: string, upload: string, options?: CallOptions): Promise<void>
   /** Lets go of sockets and timers. The Storage cannot be used after it. */
   close(): Promise<void>
 }

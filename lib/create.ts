@@ -14,8 +14,10 @@ import { createLendingZstdCompress } from '../transforms/zstd-compress.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { type Snapshot, snapshotKey } from './catalog.ts'
 import { type DestinationProgress, type DestinationResult, Destinations, describe } from './destinations.ts'
+import { BackupError } from './errors.ts'
 import type { LeftOut, SelectionOptions } from './exclude.ts'
 import { type HookOptions, Hooks } from './hooks.ts'
+import { type Attempt, Resumable, type ResumableOptions, type TakenUpload } from './journal/resumable.ts'
 import type { LeaseOptions } from './lease.ts'
 import { idTime, newId } from './names.ts'
 import { freeChunk, run } from './pipe.ts'
@@ -34,9 +36,9 @@ export interface CreateProgress extends Progress {
 export interface ServiceWarning {
   /**
    * `destination`: one of several failed. `hook`: the command after it did. `lease`: another run is waited for.
-   * `storage`: a store lost something on the way, which was made good.
+   * `storage`: a store lost something on the way, which was made good. `journal`: an earlier upload was not taken up.
    */
-  kind: 'destination' | 'hook' | 'lease' | 'storage'
+  kind: 'destination' | 'hook' | 'lease' | 'storage' | 'journal'
   /** The destination's location; empty for a hook and a lease. */
   path: string
   message: string
@@ -67,6 +69,8 @@ export interface CreateOptions extends SelectionOptions {
   lease?: Omit<LeaseOptions, 'signal' | 'onWait'> | false | undefined
   /** A destination that takes nothing for so long fails; 5 minutes when left out and there are several. */
   stallMs?: number | undefined
+  /** Keeps a journal, so that an upload that is cut off can be taken up. Of one destination that can do it. */
+  journal?: ResumableOptions | undefined
   /** Commands around the backup. */
   hooks?: HookOptions | undefined
   signal?: AbortSignal | undefined
@@ -84,6 +88,8 @@ export interface CreatedSnapshot extends Snapshot {
   quiesce: QuiesceOutcome | null
   /** One for each destination, in the order given. */
   destinations: DestinationResult[]
+  /** What of it an earlier run had uploaded; null when it was begun by this one. */
+  takenUp: TakenUpload | null
   /**
    * Whether something is missing from it, it did not hold still as it should, or a destination or the hook after it
    * failed: the command's exit code 3.
@@ -125,14 +131,20 @@ export async function createSnapshot(
   const onWait: LeaseOptions['onWait'] = ({ owner, since }) => {
     onWarning({ kind: 'lease', path: '', message: `Waiting for the run of ${owner}, at work since ${since}` })
   }
+  const resumable = resumableOf(context, source, options)
   // Before the source is touched: a bad key or level must cost nothing.
   const encrypt = writeKey && createEncrypt({ ...writeKey, iterations: options.iterations, onConsumed: freeChunk })
   encrypt?.on('error', () => {})
   let made: CreatedSnapshot
   try {
-    if (lease) await destinations.takeLeases(server, { ...lease, onWait }, signal)
+    const dead = await resumable?.deadLeases()
+    if (lease) await destinations.takeLeases(server, { ...lease, dead, onWait }, signal)
     await hooks.before(signal)
-    made = await writeSnapshot(context, destinations, encrypt, source, options)
+    made = resumable
+      ? await resumable.run(destinations.leaseId, (attempt) =>
+          writeAttempt(context, destinations, attempt, source, options),
+        )
+      : await writeSnapshot(context, destinations, encrypt, source, options)
   } catch (error) {
     await destinations.release()
     await hooks.failed(describe(error as Error))
@@ -147,19 +159,57 @@ export async function createSnapshot(
   return (await hooks.after(made)) ? made : { ...made, incomplete: true }
 }
 
+function resumableOf(context: CreateContext, source: BackupSource, options: CreateOptions): Resumable | undefined {
+  const { journal, signal, onWarning = () => {} } = options
+  if (!journal) return undefined
+  const { storage, mirrors = [], server, key, tool } = context
+  if (mirrors.length > 0) throw new BackupError('USAGE', 'An upload to several destinations cannot have a journal.')
+  return new Resumable(journal, {
+    storage,
+    server,
+    encrypted: key !== undefined,
+    tool,
+    source,
+    options,
+    signal,
+    onWarning: (message) => onWarning({ kind: 'journal', path: storage.location, message }),
+  })
+}
+
+/** Makes an object that another run can go on with, or goes on with another run's. */
+async function writeAttempt(
+  context: CreateContext,
+  destinations: Destinations,
+  attempt: Attempt,
+  source: BackupSource,
+  options: CreateOptions,
+): Promise<CreatedSnapshot> {
+  const { ledger, tool } = attempt
+  const { iterations } = attempt.options
+  const encrypt = context.key && createEncrypt({ ...context.key, iterations, onConsumed: freeChunk, ledger })
+  encrypt?.on('error', () => {})
+  try {
+    const asBegun = { ...options, ...attempt.options }
+    return await writeSnapshot({ ...context, tool }, destinations, encrypt, source, asBegun, attempt)
+  } finally {
+    encrypt?.destroy()
+  }
+}
+
 async function writeSnapshot(
   context: CreateContext,
   destinations: Destinations,
   encrypt: Duplex | undefined,
   source: BackupSource,
   options: CreateOptions,
+  attempt?: Attempt,
 ): Promise<CreatedSnapshot> {
   const { server } = context
   const { signal, quiesce, onWarning = () => {} } = options
   const begun = performance.now()
   let hold: Hold | undefined
   try {
-    const id = newId(new Date())
+    const id = attempt?.id ?? newId(new Date())
     const index = new IndexBuilder()
     const opened = await openSource(source, {
       ...options,
@@ -186,9 +236,10 @@ async function writeSnapshot(
     const transforms = [meters.plain, compress, ...(encrypt ? [encrypt] : []), tee, meters.stored]
     let sink: Writable
     try {
-      sink = destinations.open(key, expectedSize(opened.expectedBytes, opened.expectedEntries), (path, message) =>
-        onWarning({ kind: 'storage', path, message }),
-      )
+      sink = destinations.open(key, expectedSize(opened.expectedBytes, opened.expectedEntries), {
+        onNotice: (path, message) => onWarning({ kind: 'storage', path, message }),
+        journal: attempt?.upload(key),
+      })
     } catch (error) {
       opened.stream.destroy()
       for (const stream of transforms) stream.destroy()
@@ -200,6 +251,7 @@ async function writeSnapshot(
       throw destinations.explain(error)
     }
     const summary = opened.summary()
+    await attempt?.committed(key, tee.bytes, tee.digest)
     await destinations.complete(key, tee.bytes, tee.digest, signal)
     const results = destinations.results()
     const version = results[0]?.version
@@ -221,6 +273,7 @@ async function writeSnapshot(
       omissions: summary.omissions,
       quiesce: held,
       destinations: results,
+      takenUp: attempt?.taken() ?? null,
       incomplete:
         Object.values(missing).some((count) => count > 0) ||
         (held !== null && !(held.kept && held.resumed)) ||

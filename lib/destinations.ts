@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream'
 import { StorageError } from '../adapters/errors.ts'
 import { isAbort } from '../adapters/retry.ts'
-import type { ObjectStat, Storage } from '../adapters/storage.ts'
+import type { ObjectStat, Storage, UploadJournal } from '../adapters/storage.ts'
 import { createFanOut, type FanOut, TransformError } from '../transforms/index.ts'
 import { writeCompanion } from './companion.ts'
 import { BackupError } from './errors.ts'
@@ -30,6 +30,13 @@ export interface DestinationProgress {
   sentBytes: number
   /** Bytes that wait for it. */
   pendingBytes: number
+}
+
+interface SinkOptions {
+  expectedSize: number | undefined
+  onConsumed: (chunk: Buffer) => void
+  onNotice?: ((location: string, message: string) => void) | undefined
+  journal?: UploadJournal | undefined
 }
 
 interface Destination {
@@ -66,6 +73,11 @@ export class Destinations {
     this.#stallMs = stallMs ?? (storages.length > 1 ? STALL_MS : undefined)
   }
 
+  /** The id of the first one's lease; null where none is held. */
+  get leaseId(): string | null {
+    return this.#all[0]?.lease?.id ?? null
+  }
+
   get #left(): Destination[] {
     return this.#all.filter(({ error }) => error === undefined)
   }
@@ -88,19 +100,16 @@ export class Destinations {
 
   /**
    * Opens the stream that writes the object everywhere.
-   * @param onNotice told a destination's location, and what was lost there and made good.
+   * @param more.onNotice told a destination's location, and what was lost there and made good.
+   * @param more.journal of the upload, where there is one destination.
    * @throws StorageError of the one destination; BackupError DESTINATIONS when none of several is left.
    */
-  open(
-    key: string,
-    expectedSize: number | undefined,
-    onNotice?: (location: string, message: string) => void,
-  ): Writable {
+  open(key: string, expectedSize: number | undefined, more: Pick<SinkOptions, 'onNotice' | 'journal'> = {}): Writable {
     const onConsumed = freeWhenAll(this.#left.length)
     for (const one of this.#left) {
       try {
         one.lease?.lost.throwIfAborted()
-        const sink = this.#openSink(one, key, { expectedSize, onConsumed, onNotice })
+        const sink = this.#openSink(one, key, { ...more, expectedSize, onConsumed })
         one.lease?.lost.addEventListener('abort', () => sink.destroy(one.lease?.lost.reason))
         one.sink = sink
       } catch (error) {
@@ -164,15 +173,7 @@ export class Destinations {
   #openSink(
     { storage, lease }: Destination,
     key: string,
-    {
-      expectedSize,
-      onConsumed,
-      onNotice,
-    }: {
-      expectedSize: number | undefined
-      onConsumed: (chunk: Buffer) => void
-      onNotice: ((location: string, message: string) => void) | undefined
-    },
+    { expectedSize, onConsumed, onNotice, journal }: SinkOptions,
   ): GuardedSink {
     const { location, adapter } = storage
     return new GuardedSink(
@@ -180,6 +181,7 @@ export class Destinations {
         storage.createWriteStream(key, {
           ...(expectedSize === undefined ? {} : { expectedSize }),
           ...(consumed ? { onConsumed: consumed } : {}),
+          ...(journal ? { journal } : {}),
           ...(onNotice ? { onNotice: (message: string) => onNotice(location, message) } : {}),
         }),
       { location, adapter, onConsumed, stallMs: this.#stallMs, beforeCommit: lease && (() => lease.confirm()) },

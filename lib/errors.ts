@@ -41,6 +41,10 @@ export type BackupErrorCode =
   | 'OUTPUT'
   /** Another backup holds the source's server still. */
   | 'BUSY'
+  /** The journal of an upload cannot be read or written, or is none. */
+  | 'JOURNAL'
+  /** What was to be taken up is not the same any more. */
+  | 'DIFFERS'
 
 /** The one error class of the service. Its message says what happened, to what, and what to do; never a secret. */
 export class BackupError extends Error {

@@ -35,6 +35,8 @@ export interface LeaseOptions {
   owner?: string | undefined
   /** How long to wait for a living holder to end; 0 when left out. */
   waitMs?: number | undefined
+  /** Claims of processes that are known to be gone, by the `id` of their lease: they are not waited for. */
+  dead?: readonly string[] | undefined
   /** Take the lease from whoever holds it. For when that one is known to be gone: else two are at work for a while. */
   steal?: boolean | undefined
   /**
@@ -51,6 +53,8 @@ export interface LeaseOptions {
 
 /** The right to work on a server's snapshots in one store, until it is released or lost. */
 export interface Lease {
+  /** Names this claim among all: for `dead`, should its process be gone one day. */
+  readonly id: string
   /** Fires when the lease is no longer held: the store could not be reached for its time to live, or it was taken. */
   readonly lost: AbortSignal
   /** Asks the store once more. @throws BackupError LEASE_LOST; StorageError. */
@@ -103,6 +107,7 @@ class Claimant {
     this.#clock = options.clock ?? leaseClock
     this.#claims = new Claims(storage, server, this.#clock)
     this.#options = options
+    for (const id of options.dead ?? []) this.#claims.bury(id)
     this.#ttlMs = ttlMs
     this.#settleMs = options.settleMs ?? (storage.conditionalWrites ? 0 : SETTLE_MS)
     this.#pollMs = Math.max(POLL_MIN_MS, Math.min(POLL_MAX_MS, ttlMs / 10))

@@ -12,6 +12,7 @@ import {
   type ReadKeys,
   type WriteKey,
 } from './keys.ts'
+import type { FrameLedger } from './ledger.ts'
 
 // The container, version 1: FORMAT.md, 'Layer 3'. This file is the format without streams.
 
@@ -34,7 +35,8 @@ const SUITE_AES_256_GCM = 1
 const KDF_RAW = 0
 const KDF_PBKDF2 = 1
 const SALT_OFFSET = 16
-const MAC_OFFSET = 32
+/** Where the header's MAC begins. */
+export const MAC_OFFSET = 32
 const MAC_BYTES = 32
 const NONCES_AT_ONCE = 256
 
@@ -99,6 +101,15 @@ export interface SealOptions extends WriteKey {
   iterations?: number | undefined
   /** Told of each chunk that has been encrypted, so that its memory may be used again. */
   onConsumed?: ((chunk: Buffer) => void) | undefined
+  /** Where each frame is put down before it leaves, and whose frames are sealed again as they were. */
+  ledger?: FrameLedger | undefined
+}
+
+/** What a container is written with: its header, and the keys of its salt. */
+export interface SealedObject {
+  header: Buffer
+  frameBytes: number
+  keys: ObjectKeys
 }
 
 /**
@@ -107,6 +118,19 @@ export interface SealOptions extends WriteKey {
  * @throws TransformError BAD_KEY, BAD_OPTION.
  */
 export function prepareSealer(options: SealOptions): () => Promise<Sealer> {
+  const prepare = prepareObject(options)
+  return async () => {
+    const { header, frameBytes, keys } = await prepare()
+    return new Sealer(header, frameBytes, keys)
+  }
+}
+
+/**
+ * Checks the options of a writer.
+ * @returns a function that makes a header and derives the object's keys.
+ * @throws TransformError BAD_KEY, BAD_OPTION.
+ */
+export function prepareObject(options: SealOptions): (again?: Header) => Promise<SealedObject> {
   const material = checkWriteKey(options)
   const frameBytes = options.frameBytes ?? FRAME_BYTES
   const log = frameBytesLog(frameBytes)
@@ -117,7 +141,7 @@ export function prepareSealer(options: SealOptions): () => Promise<Sealer> {
       `iterations is ${iterations} and must be from ${PBKDF2_MIN_ITERATIONS} to ${PBKDF2_MAX_ITERATIONS}.`,
     )
   }
-  return async () => {
+  return async (again) => {
     const raw = 'key' in material
     const header = Buffer.alloc(HEADER_BYTES)
     MAGIC.copy(header)
@@ -126,13 +150,13 @@ export function prepareSealer(options: SealOptions): () => Promise<Sealer> {
     header[10] = raw ? KDF_RAW : KDF_PBKDF2
     header[11] = log
     header.writeUInt32BE(raw ? 0 : iterations, 12)
-    const salt = randomBytes(MAC_OFFSET - SALT_OFFSET)
+    const salt = again?.salt ?? randomBytes(MAC_OFFSET - SALT_OFFSET)
     salt.copy(header, SALT_OFFSET)
     const root = raw ? material.key : await deriveRoot(material.password, salt, iterations)
     const keys = deriveObjectKeys(root, salt)
     root.fill(0)
     headerMac(keys, header.subarray(0, MAC_OFFSET)).copy(header, MAC_OFFSET)
-    return new Sealer(header, frameBytes, keys)
+    return { header, frameBytes, keys }
   }
 }
 
@@ -140,7 +164,8 @@ function headerMac(keys: ObjectKeys, fields: Uint8Array): Buffer {
   return createHmac('sha256', keys.header).update(fields).digest()
 }
 
-function additionalData(mac: Uint8Array): Buffer {
+/** What each frame authenticates beside itself: the header's MAC, and its own number in the last 8 bytes. */
+export function additionalData(mac: Uint8Array): Buffer {
   const aad = Buffer.alloc(MAC_BYTES + 8)
   aad.set(mac)
   return aad
@@ -214,7 +239,8 @@ export class Sealer {
   }
 }
 
-function newCipher(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array) {
+/** The cipher of one frame. */
+export function newCipher(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array) {
   return createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES }).setAAD(aad)
 }
 

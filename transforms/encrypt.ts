@@ -11,15 +11,18 @@ import {
 } from './container.ts'
 import { TransformError } from './errors.ts'
 import type { ReadKeys } from './keys.ts'
+import { type LedgerSealer, prepareLedgerSealer } from './ledger.ts'
 
 /**
  * A stream that seals bytes into a version 1 container (FORMAT.md, layer 3). It buffers nothing: ciphertext goes on as
- * plaintext comes.
- * @throws TransformError BAD_KEY, BAD_OPTION at once. The stream fails with LIMIT after 2^32 frames.
+ * plaintext comes. With a `ledger` it holds one frame, which goes on when the ledger has it.
+ * @throws TransformError BAD_KEY, BAD_OPTION at once. The stream fails with LIMIT after 2^32 frames; with a ledger also
+ * with DIFFERS where the bytes are not those that the ledger's frames were sealed from, and with WRONG_KEY.
  */
 export function createEncrypt(options: SealOptions): Transform {
-  const prepare = prepareSealer(options)
-  let sealer: Sealer | undefined
+  const { ledger } = options
+  const prepare = ledger ? prepareLedgerSealer(options, ledger) : prepareSealer(options)
+  let sealer: Sealer | LedgerSealer | undefined
   return new Transform({
     construct(callback) {
       prepare().then((ready) => {

@@ -14,6 +14,8 @@ export type TransformErrorCode =
   | 'WRONG_KEY'
   /** A frame fails its authentication: changed, moved, repeated, or of another object. */
   | 'AUTH_FAILED'
+  /** What is sealed again is not what was sealed before; nothing of the frame at which it shows has left. */
+  | 'DIFFERS'
   /** The stream ends where it cannot end. */
   | 'TRUNCATED'
   /** The zstd layer, the index or the seek table is broken. */
@@ -29,7 +31,7 @@ export type TransformErrorCode =
 export class TransformError extends Error {
   override readonly name = 'TransformError'
   readonly code: TransformErrorCode
-  /** Of AUTH_FAILED in a version 1 container: the number of the frame, from 0. */
+  /** Of AUTH_FAILED in a version 1 container, and of DIFFERS: the number of the frame, from 0. */
   readonly frame: number | undefined
 
   constructor(code: TransformErrorCode, message: string, options?: { cause?: unknown; frame?: number }) {

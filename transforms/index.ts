@@ -23,6 +23,7 @@ export {
   type ReadKeys,
   type WriteKey,
 } from './keys.ts'
+export { type FrameLedger, SEAL_BYTES } from './ledger.ts'
 export { createMeter, type MeterOptions, type Progress } from './meter.ts'
 export { openPlain, openSealed, type RangeSource, type ReadRange, type Sealed } from './open-sealed.ts'
 export { type FrameExtent, openSeekable, type Seekable } from './open-seekable.ts'

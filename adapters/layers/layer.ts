@@ -5,11 +5,13 @@ import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteO
 export class StorageLayer implements Storage {
   protected readonly inner: Storage
   purgeUnfinished?: NonNullable<Storage['purgeUnfinished']>
+  discardUpload?: NonNullable<Storage['discardUpload']>
 
   constructor(inner: Storage) {
     this.inner = inner
     // Callers tell by its presence whether the store can do it.
     if (inner.purgeUnfinished) this.purgeUnfinished = (olderThanMs, options) => this.purge(olderThanMs, options)
+    if (inner.discardUpload) this.discardUpload = (key, upload, options) => this.discard(key, upload, options)
   }
 
   get adapter(): string {
@@ -72,5 +74,10 @@ export class StorageLayer implements Storage {
   /** What `purgeUnfinished` does where the storage beneath has it. */
   protected purge(olderThanMs: number, options?: CallOptions & { prefix?: string }): Promise<number> {
     return this.inner.purgeUnfinished!(olderThanMs, options)
+  }
+
+  /** What `discardUpload` does where the storage beneath has it. */
+  protected discard(key: string, upload: string, options?: CallOptions): Promise<void> {
+    return this.inner.discardUpload!(key, upload, options)
   }
 }

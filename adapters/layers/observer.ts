@@ -16,6 +16,7 @@ export interface StorageEvent {
     | 'delete'
     | 'probe'
     | 'purgeUnfinished'
+    | 'discardUpload'
   /** The key; of `list` and `purgeUnfinished` the prefix; of `probe` an empty one. */
   key: string
   /** Bytes that were written or read, also of an operation that failed; 0 for what moves none. */
@@ -133,6 +134,10 @@ class ObservedStorage extends StorageLayer {
 
   protected override purge(olderThanMs: number, options?: CallOptions & { prefix?: string }): Promise<number> {
     return this.#watch('purgeUnfinished', options?.prefix ?? '').call(() => super.purge(olderThanMs, options))
+  }
+
+  protected override discard(key: string, upload: string, options?: CallOptions): Promise<void> {
+    return this.#watch('discardUpload', key).call(() => super.discard(key, upload, options))
   }
 
   #watch(operation: StorageEvent['operation'], key: string) {

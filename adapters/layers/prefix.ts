@@ -89,6 +89,10 @@ class PrefixStorage extends StorageLayer {
     return super.purge(olderThanMs, { ...options, prefix: this.#prefix + (options.prefix ?? '') })
   }
 
+  protected override async discard(key: string, upload: string, options?: CallOptions): Promise<void> {
+    await super.discard(this.#fullKey(key, 'discardUpload'), upload, options)
+  }
+
   /** Checked alone first: beside the prefix, what is no string would become one. */
   #fullKey(key: string, operation: string): string {
     checkKey(key, this.adapter, operation)

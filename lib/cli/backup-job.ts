@@ -1,7 +1,11 @@
+import { resolve } from 'node:path'
 import type { Backups } from '../backups.ts'
 import type { CreatedSnapshot, CreateOptions } from '../create.ts'
 import { parseDuration } from '../duration.ts'
+import { BackupError } from '../errors.ts'
 import type { SelectionOptions } from '../exclude.ts'
+import { journalFolder } from '../journal/folder.ts'
+import { leftUploads } from '../journal/left.ts'
 import type { MetricValues } from '../metrics.ts'
 import type { RetentionPolicy } from '../retention.ts'
 import type { BackupSource, Omissions } from '../source.ts'
@@ -37,6 +41,10 @@ export interface JobOptions extends SecretOptions {
   /** false after `--no-default-excludes`. */
   defaultExcludes?: boolean
   dryRun?: boolean
+  /** The folder of journals. */
+  journal?: string
+  /** true after `--resume`. */
+  resume?: boolean | string
 }
 
 /** One server's backup: what of, where to, and all around it. */
@@ -74,6 +82,7 @@ export function optionsOver(given: CreateOptions, options: JobOptions): CreateOp
         ? false
         : { waitMs: ms(options.wait) ?? lease.waitMs, steal: options.steal },
     stallMs: ms(options.stallTimeout) ?? given.stallMs,
+    journal: given.journal,
     hooks: {
       before: before ?? hooks.before,
       after: after ?? hooks.after,
@@ -81,6 +90,30 @@ export function optionsOver(given: CreateOptions, options: JobOptions): CreateOp
       timeoutMs: ms(options.hookTimeout) ?? hooks.timeoutMs,
     },
   }
+}
+
+/** What `--journal` and `--resume` say. @throws BackupError USAGE. */
+function journalOf({ journal, resume }: JobOptions, stateFolder: string): CreateOptions['journal'] {
+  if (journal === undefined && resume === undefined) return undefined
+  if (typeof resume === 'string' && resume !== 'strict') {
+    throw new BackupError(
+      'USAGE',
+      `--resume=${resume} is unknown. Say --resume, after the servers or the folder, or --resume=strict.`,
+    )
+  }
+  return { folder: resolve(journal ?? journalFolder(stateFolder)), resume: resume as boolean | 'strict' | undefined }
+}
+
+/** What the config says of journals, where it can be: another store is no reason to make no backup. */
+function usable(
+  journal: CreateOptions['journal'],
+  storages: Backups['storages'],
+  output: Invocation['output'],
+): CreateOptions['journal'] {
+  if (!journal || (storages.length === 1 && storages[0]?.discardUpload)) return journal
+  const why = storages.length > 1 ? 'several destinations' : (storages[0]?.location ?? '')
+  output.notice(`The config says resume, and an upload to ${why} cannot be taken up; it is made without a journal.`)
+  return undefined
 }
 
 /** Backs one server up, and prunes it. @returns the exit code. */
@@ -93,17 +126,20 @@ export async function backUp(job: BackupJob, options: JobOptions, invocation: In
 async function createOne(job: BackupJob, options: JobOptions, invocation: RecordedInvocation): Promise<number> {
   const { output, signal, note } = invocation
   const { source, server, policy, stateFolder } = job
+  const asked = journalOf(options, stateFolder)
   const create = await job.create()
   await resumeLeft(job.rcon, server, stateFolder, output)
   const keys = await keysFor(job, options, 'write')
   const backups = await openChosen(job, { ...keys, stateFolder })
   const { storages } = backups
+  const journal = asked ?? usable(create.journal, storages, output)
   const report = (values: (destination: string) => MetricValues) =>
     reportMetrics(options.metricsFile ?? job.metricsFile, server, storages, output, values)
   try {
     const made = await backups
-      .create(source, { ...create, signal, onProgress: output.progress, onWarning: output.warning })
+      .create(source, { ...create, journal, signal, onProgress: output.progress, onWarning: output.warning })
       .catch(async (error) => {
+        if (journal) await tellWhatStays(journal.folder, server, storages, output)
         await report(() => ({ lastFailure: nowSeconds() }))
         throw error
       })
@@ -115,6 +151,7 @@ async function createOne(job: BackupJob, options: JobOptions, invocation: Record
       ...made.destinations.map(
         ({ destination, ok }) => `  ${ok ? '' : style('bad', 'FAILED ')}${destination} ${made.key}`,
       ),
+      ...(made.takenUp ? [takenUpLine(made.takenUp)] : []),
       `  consistency: ${made.consistency}`,
       ...omissionLines(made.omissions),
     ].join('\n')
@@ -136,6 +173,27 @@ async function createOne(job: BackupJob, options: JobOptions, invocation: Record
   } finally {
     await backups.close()
   }
+}
+
+/** After a failure or an interrupt: that what was uploaded is not lost. */
+async function tellWhatStays(
+  folder: string,
+  server: string,
+  storages: Backups['storages'],
+  output: Invocation['output'],
+): Promise<void> {
+  const locations = storages.map(({ location }) => location)
+  const left = await leftUploads(folder, locations, server).catch(() => [])
+  const newest = left.filter(({ state }) => state === 'resumable').at(-1)
+  if (!newest) return
+  output.notice(
+    `${formatBytes(newest.storedBytes)} of ${newest.id} stay in the store. The same command with --resume goes on with them.`,
+  )
+}
+
+function takenUpLine({ since, heldBytes, sentBytes }: NonNullable<CreatedSnapshot['takenUp']>): string {
+  const begun = new Date(since).toISOString()
+  return `  taken up: begun ${begun}, ${formatBytes(heldBytes)} were in the store, ${formatBytes(sentBytes)} were sent now`
 }
 
 /** Why it is incomplete, for the history: what the first destination that failed says, or what is missing. */

@@ -80,6 +80,7 @@ const made = z.strictObject({
       version: z.string().optional(),
     }),
   ),
+  takenUp: z.strictObject({ since: moment, heldBytes: bytes, sentBytes: bytes }).nullable(),
   incomplete: z.boolean(),
   elapsedMs: ms,
 })
@@ -202,6 +203,18 @@ export const EVENTS = {
     bytes,
     excluded: count,
     game: z.string().nullable(),
+  }),
+  upload: z.strictObject({
+    event: z.literal('upload'),
+    server: z.string(),
+    id: z.string(),
+    location: z.string().nullable(),
+    source: z.string().nullable(),
+    since: moment,
+    storedBytes: bytes,
+    state: z.enum(['resumable', 'running', 'unknown', 'damaged']),
+    problem: z.string().optional(),
+    journal: z.string(),
   }),
   check: z.strictObject({
     event: z.literal('check'),

@@ -46,6 +46,8 @@ const BACKUP_CODES: Record<BackupErrorCode, number> = {
   SERVER_SILENT: EXIT.FAILED,
   OUTPUT: EXIT.FAILED,
   BUSY: EXIT.REFUSED,
+  JOURNAL: EXIT.FAILED,
+  DIFFERS: EXIT.REFUSED,
 }
 
 /** The exit code that an error is worth. */

@@ -4,6 +4,7 @@ import { type Backups, type BackupsOptions, openBackups } from '../backups.ts'
 import type { CreateOptions } from '../create.ts'
 import { parseDuration } from '../duration.ts'
 import { BackupError } from '../errors.ts'
+import { journalFolder } from '../journal/folder.ts'
 import { createCommandQuiescer } from '../quiesce/command.ts'
 import { createMinecraftQuiescer } from '../quiesce/minecraft.ts'
 import type { Quiescer } from '../quiesce/quiescer.ts'
@@ -113,7 +114,7 @@ function keysOfEnvironment({ file }: LoadedConfig, name: string): Keys {
  * @throws BackupError USAGE when the RCON password cannot be read.
  */
 export async function createOptionsOf(loaded: LoadedConfig, settings: ServerSettings): Promise<CreateOptions> {
-  const { level, include, exclude, defaultExcludes, allowEmpty, wait, stallTimeout, hooks, quiesce } = settings
+  const { level, include, exclude, defaultExcludes, allowEmpty, wait, stallTimeout, hooks, quiesce, resume } = settings
   const { before, after, failure, timeout } = hooks ?? {}
   return {
     level,
@@ -123,6 +124,7 @@ export async function createOptionsOf(loaded: LoadedConfig, settings: ServerSett
     allowEmpty,
     lease: { waitMs: ms(wait) },
     stallMs: ms(stallTimeout),
+    journal: resume ? { folder: journalFolder(stateFolderOf(loaded)), resume } : undefined,
     hooks: { before, after, failure, timeoutMs: ms(timeout) },
     quiesce: await quiescerOf(loaded, settings),
     quiesceLimitMs: ms(quiesce?.holdLimit),

@@ -92,6 +92,13 @@ const shared = {
     .boolean()
     .meta({ description: 'Prune after each backup. Default: true where retention is given.' })
     .optional(),
+  resume: z
+    .boolean()
+    .meta({
+      description:
+        'Go on with uploads that were cut off; with one destination: S3, Backblaze B2, Google Drive or Dropbox.',
+    })
+    .optional(),
   level: whole(1, 22).meta({ description: 'zstd level. Default: 3.' }).optional(),
   defaultExcludes: z
     .boolean()

@@ -83,6 +83,20 @@ describe('withPrefix', () => {
     )
   })
 
+  it('discards the upload of the whole key, where the store beneath has uploads to discard', async () => {
+    const discarded: string[] = []
+    const memory = await openMemory()
+    const inner = overriding(memory, {
+      discardUpload: async (key, upload) => {
+        discarded.push(`${key} ${upload}`)
+      },
+    })
+    const storage = withPrefix(inner, 'a/')
+    await storage.discardUpload?.('b/c', 'upload')
+    assert.deepEqual(discarded, ['a/b/c upload'])
+    assert.equal(withPrefix(memory, 'a/').discardUpload, undefined)
+  })
+
   it('a store that names what was not asked for is not believed', async () => {
     const lax = overriding(await openMemory(), {
       async *list(): AsyncGenerator<ObjectStat> {

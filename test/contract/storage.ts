@@ -5,6 +5,7 @@ import { keyTests } from './keys.ts'
 import { listingTests } from './listing.ts'
 import { readingTests } from './reading.ts'
 import { ContractRun, type StorageContract } from './support.ts'
+import { takingUpTests } from './taking-up.ts'
 import { writingTests } from './writing.ts'
 
 export type { StorageContract }
@@ -23,6 +24,7 @@ export function storageContract(name: string, contract: StorageContract): void {
 
     writingTests(run)
     abortingTests(run)
+    takingUpTests(run)
     readingTests(run)
     listingTests(run)
     keyTests(run)

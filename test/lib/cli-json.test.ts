@@ -9,6 +9,7 @@ import { test } from 'node:test'
 import { openStorage } from '../../adapters/open.ts'
 import { EVENTS, type EventName, parseEvent } from '../../lib/cli/events.ts'
 import { openBackups } from '../../lib/index.ts'
+import { newId } from '../../lib/names.ts'
 import { FakeB2 } from '../fakes/b2.ts'
 import { refusal } from '../fakes/b2-store.ts'
 import { scratch } from '../support/cli.ts'
@@ -103,6 +104,10 @@ test('each line of --json, of every command, is an event of its type, and jq rea
     return undefined
   }
 
+  // An upload that was cut off, with its journal.
+  await mkdir(join(folder, 'journals', 'world'), { recursive: true })
+  await writeFile(join(folder, 'journals', 'world', `${newId(new Date())}.journal`), 'nothing')
+
   const config = join(folder, 'millrace.yaml')
   await writeFile(
     config,
@@ -140,6 +145,7 @@ servers:
     [1, ['backup', ...to, '--server', 'db', ...keyed, '--from-command', '--', 'false']],
     [0, ['check', ...to, '--json']],
     [0, ['bench', join(folder, 'world.zip'), ...to, '--size', '1MiB', '--seconds', '0.05', '--json']],
+    [0, ['list', ...from, '--journal', join(folder, 'journals'), '--json']],
     [0, ['list', '--from', url, '--json']],
     [0, ['list', '--from', url, '--long', ...keyed]],
     [0, ['status', ...from, '--max-age', '1h', '--json']],

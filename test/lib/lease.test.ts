@@ -414,3 +414,18 @@ test('a claim of another account that may not be read is refused to, and can be 
   assert.match(notices.join(), /A prune of another account/)
   for (const mark of marks) await mark.release()
 })
+
+for (const conditional of [true, false]) {
+  test(`a claim whose process is known to be gone is not waited for, and any other is${conditional ? '' : ', without conditional writes'}`, async () => {
+    const { storage, take } = await place(conditional)
+    const { storage: theirs, kill } = killable(storage)
+    const dead = await take({}, theirs)
+    kill()
+    await assert.rejects(take({ dead: ['2026-11-24T00-00-00.000Z-0123456789abcdef'] }), hasCode('LEASE_HELD'))
+    const next = await take({ dead: [dead.id] })
+    await next.confirm()
+    await assert.rejects(take({ dead: [dead.id] }), hasCode('LEASE_HELD'))
+    await next.release()
+    assert.deepEqual(await keysOf(storage), [])
+  })
+}

@@ -6,10 +6,11 @@ import type {
   MultipartRules,
   PartBody,
   PrimitiveRequest,
+  TakenUp,
 } from '../../adapters/multipart.ts'
 import { abortError, type RetryClock } from '../../adapters/retry.ts'
 
-type Step = 'putWhole' | 'begin' | 'putPart' | 'commit' | 'abort' | 'find' | 'remove'
+type Step = 'takeUp' | 'putWhole' | 'begin' | 'putPart' | 'commit' | 'abort' | 'find' | 'remove'
 
 export interface Call {
   step: Step
@@ -70,10 +71,10 @@ export class ScriptedStore implements MultipartPrimitives<number, string> {
   }
 
   async putPart(upload: number, { number, body, last }: PartBody, request: PrimitiveRequest): Promise<string> {
-    const sha256 = createHash('sha256').update(body).digest('hex')
-    const call: Call = { step: 'putPart', part: number, bytes: body.length, sha256, last }
+    const digest = sha256(body)
+    const call: Call = { step: 'putPart', part: number, bytes: body.length, sha256: digest, last }
     await this.#run(call, request, () => this.uploads.get(upload)?.set(number, Buffer.from(body)))
-    return `${number}:${sha256}`
+    return `${number}:${digest}`
   }
 
   commit(upload: number, receipts: string[], request: PrimitiveRequest): Promise<void> {
@@ -101,6 +102,26 @@ export class ScriptedStore implements MultipartPrimitives<number, string> {
     })
   }
 
+  nameOf(upload: number): string {
+    return `upload ${upload}`
+  }
+
+  checksumOf(receipt: string): string {
+    return receipt.slice(receipt.indexOf(':') + 1)
+  }
+
+  async takeUp(name: string, request: PrimitiveRequest): Promise<TakenUp<number, string> | undefined> {
+    await this.#run({ step: 'takeUp' }, request, () => {})
+    const upload = Number(name.slice('upload '.length))
+    const parts = this.uploads.get(upload)
+    if (!parts) return undefined
+    const held = new Map([...parts].map(([number, bytes]) => [number, sha256(bytes)]))
+    return {
+      upload,
+      receiptOf: ({ number, body }) => (held.get(number) === sha256(body) ? `${number}:${sha256(body)}` : undefined),
+    }
+  }
+
   async #run(call: Call, { signal }: PrimitiveRequest, work: () => void): Promise<void> {
     this.calls.push(call)
     const index = this.#scripts.findIndex((item) => item.step === call.step && (item.part ?? call.part) === call.part)
@@ -117,6 +138,10 @@ export class ScriptedStore implements MultipartPrimitives<number, string> {
       if (call.step === 'putPart') this.inFlight--
     }
   }
+}
+
+function sha256(bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex')
 }
 
 export function failure(code: StorageErrorCode, operation: string, retryable?: boolean, retryAfterMs?: number) {

@@ -38,6 +38,11 @@ export function addBackup(program: Command, run: Runner): void {
     .addOption(new Option('--no-lease', 'do not keep other runs for this server out'))
     .option('--wait <time>', 'wait so long (90s, 10m, 2h) for another run to end, instead of being refused')
     .option('--steal', 'take the lease of another run, which is known to have died')
+    .option(
+      '--resume [how]',
+      'keep a journal, and go on with what an earlier such run has uploaded; where it is not the same any more, begin anew, or stop with --resume=strict (to one store: S3, B2, Google Drive or Dropbox)',
+    )
+    .option('--journal <dir>', 'where the journals are (default: journals in the state folder)')
     .option('--stall-timeout <time>', 'drop a store that takes nothing for so long (with several: 5m)')
     .option('--hook-before <cmd>', 'a shell command to run first; when it fails, nothing is backed up')
     .option('--hook-after <cmd>', 'a shell command to run when a snapshot was made, with it as JSON on stdin')
@@ -60,6 +65,7 @@ Examples:
   $ millrace backup --to file:///mnt/backups --server db --from-command -- pg_dump game
   $ millrace backup world --to file:///mnt/backups --rcon localhost:25575 --allow-stopped
   $ millrace backup world --to file:///mnt/backups --before 'systemctl stop mc' --after 'systemctl start mc' --before-reaches stopped
+  $ millrace backup world --to 's3://worlds/mc?region=eu-central-1' --resume
   $ millrace backup world --to file:///mnt/backups --exclude '*.tmp' dynmap/ --dry-run`,
     )
     .action((source, options) => run(options, (invocation) => backupCommand(source, options, invocation)))

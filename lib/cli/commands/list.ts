@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import type { Storage } from '../../../adapters/storage.ts'
 import type { ReadKeys } from '../../../transforms/index.ts'
@@ -6,6 +7,8 @@ import { hasServer } from '../../config/settings.ts'
 import { BackupError } from '../../errors.ts'
 import { listFirst } from '../../fallback.ts'
 import { HeadCache } from '../../head-cache.ts'
+import { journalFolder } from '../../journal/folder.ts'
+import { type LeftUpload, leftUploads } from '../../journal/left.ts'
 import { describeSnapshots, type KnownSnapshot } from '../../known.ts'
 import { type Remembered, VerifyNotes } from '../../verify-notes.ts'
 import { chooseAll, keysFor, openStore, type PlaceOptions } from '../configured.ts'
@@ -25,6 +28,7 @@ export function addList(program: Command, run: Runner): void {
       'List the snapshots in a store, or of the servers of the config. Nothing is opened without --long, so no password is needed.',
     )
     .option('--server <name>', 'only this server')
+    .option('--journal <dir>', 'where the journals of uploads are (default: journals in the state folder)')
     .option('--long', 'open those of which too little is known here (shown as -), and show more')
     .addOption(new Option('--no-encryption', 'with --long: take unencrypted snapshots; no password is asked for'))
     .option('--allow-plain', 'with --long: open unencrypted snapshots although a password is given')
@@ -36,6 +40,7 @@ export function addList(program: Command, run: Runner): void {
 }
 
 interface ListOptions extends SecretOptions, PlaceOptions {
+  journal?: string
   long?: boolean
   allowPlain?: boolean
 }
@@ -43,6 +48,7 @@ interface ListOptions extends SecretOptions, PlaceOptions {
 interface Listed {
   snapshots: KnownSnapshot[]
   verified: Map<string, Remembered>
+  uploads: LeftUpload[]
   /** Where nothing was found. */
   empty: string[]
 }
@@ -57,7 +63,7 @@ export async function listCommand(options: ListOptions, invocation: Invocation):
   const context = { stores: new OpenStores(places[0]?.loaded), keys: new KeyRing(places[0]?.loaded, options) }
   // Asked for before any store is: a prompt must not come in the middle.
   if (long && places[0]?.loaded === undefined) await context.keys.of(options.server)
-  const listed: Listed = { snapshots: [], verified: new Map(), empty: [] }
+  const listed: Listed = { snapshots: [], verified: new Map(), uploads: [], empty: [] }
   const codes: number[] = []
   try {
     for (const place of places) {
@@ -73,13 +79,18 @@ export async function listCommand(options: ListOptions, invocation: Invocation):
   } finally {
     await context.stores.close()
   }
-  const { snapshots, verified, empty } = listed
+  const { snapshots, verified, uploads, empty } = listed
   if (output.json) {
     for (const snapshot of snapshots) {
       output.result('snapshot', { ...snapshot, verified: verified.get(snapshot.key) ?? null }, '')
     }
+    for (const one of uploads) output.result('upload', one, '')
   } else {
-    output.text([...(snapshots.length > 0 ? [table(snapshots, verified, long)] : []), ...empty].join('\n'))
+    output.text(
+      [...(snapshots.length > 0 ? [table(snapshots, verified, long)] : []), ...empty, ...uploads.map(uploadLine)].join(
+        '\n',
+      ),
+    )
   }
   return gravest(codes)
 }
@@ -135,7 +146,7 @@ type Place = Awaited<ReturnType<typeof chooseAll>>[number]
 async function listPlace(
   { server, stores, stateFolder }: Place,
   context: { stores: OpenStores; keys: KeyRing },
-  { long, allowPlain }: ListOptions,
+  { long, allowPlain, journal }: ListOptions,
   into: Listed,
   { output, signal }: Invocation,
 ): Promise<void> {
@@ -151,7 +162,20 @@ async function listPlace(
   for (const [key, one] of await new VerifyNotes(stateFolder, storage.location).verified(snapshots)) {
     into.verified.set(key, one)
   }
+  const locations = storages.map(({ location }) => location)
+  into.uploads.push(...(await leftUploads(resolve(journal ?? journalFolder(stateFolder)), locations, server)))
   if (snapshots.length === 0) into.empty.push(`No snapshots in ${storage.location}${server ? ` of ${server}` : ''}.`)
+}
+
+function uploadLine({ server, id, since, storedBytes, state, problem }: LeftUpload): string {
+  const far = `${formatBytes(storedBytes)} stored, begun ${agoOf(Date.now() - since)}`
+  const what = {
+    resumable: `${far}; backup --resume goes on with it`,
+    running: `${far}; it is at work`,
+    unknown: `${far}; whether its process is at work cannot be told from here`,
+    damaged: printable(problem ?? ''),
+  }[state]
+  return `${style('warn', 'unfinished upload')} of ${server} ${id}: ${what}`
 }
 
 function table(snapshots: readonly KnownSnapshot[], verified: ReadonlyMap<string, Remembered>, long: boolean): string {

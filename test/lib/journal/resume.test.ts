@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { PartsMoment } from '../../support/parts-store.ts'
+import { PARTS_STORE_PART_BYTES } from '../../support/parts-store.ts'
+import { ResumeRounds } from '../../support/resume-rounds.ts'
+
+test('a backup that is killed at a named moment goes on where it was, under the same id, and no nonce is used twice', async (t) => {
+  for (const [step, nth, when, held] of [
+    ['begin', 0, 'after', 0],
+    ['putPart', 0, 'within', 0],
+    ['putPart', 4, 'after', 2],
+    ['putPart', 12, 'within', 10],
+    ['commit', 0, 'before', 15],
+    ['commit', 0, 'after', 0],
+  ] as const) {
+    await t.test(`${when} ${step} ${nth}`, async (inner) => {
+      const rounds = new ResumeRounds(inner, 'named')
+      assert.equal(await rounds.run({ step, nth, when }), null)
+      const done = await rounds.run()
+      assert.ok(done && !done.error, JSON.stringify(done))
+      if (step !== 'begin') assert.ok(done.takenUp, 'nothing was taken up')
+      assert.ok((done.takenUp?.heldBytes ?? 0) >= held * PARTS_STORE_PART_BYTES, JSON.stringify(done.takenUp))
+      await rounds.assertWhole(done.id, step === 'begin' ? 1 : 0)
+    })
+  }
+})
+
+test('it can be killed again and again, and each run goes on where the one before it was', async (t) => {
+  const rounds = new ResumeRounds(t, 'again')
+  let held = 0
+  for (const nth of [3, 5, 0, 6]) assert.equal(await rounds.run({ step: 'putPart', nth, when: 'after' }), null)
+  const done = await rounds.run()
+  held = done?.takenUp?.heldBytes ?? 0
+  assert.ok(held >= 12 * PARTS_STORE_PART_BYTES, `${held} bytes were held`)
+  await rounds.assertWhole(done?.id as string)
+})
+
+const AT_PART_12: PartsMoment = { step: 'putPart', nth: 12, when: 'after' }
+
+test('where the world has changed a new object is begun, the old upload is cancelled, and nothing of the frame left', async (t) => {
+  const rounds = new ResumeRounds(t, 'changed')
+  // The sizes are the same: what comes after the change is sealed by the same frames.
+  rounds.writeFile('region/r.0.0.mca', 1_500_000, 'one')
+  assert.equal(await rounds.run(AT_PART_12), null)
+  rounds.writeFile('region/r.0.0.mca', 1_500_000, 'another')
+  const done = await rounds.run()
+  assert.ok(done && !done.error, JSON.stringify(done))
+  assert.equal(done.takenUp, null)
+  assert.match(done.warnings.join(), /is not taken up\. The bytes are not those.*differ in frame \d+/)
+  await rounds.assertWhole(done.id)
+})
+
+test('--resume=strict stops where it differs and leaves the upload, which goes on when the world is as it was', async (t) => {
+  const rounds = new ResumeRounds(t, 'strict')
+  rounds.writeFile('region/r.1.0.mca', 1_000_000, 'one')
+  assert.equal(await rounds.run(AT_PART_12), null)
+  rounds.writeFile('region/r.1.0.mca', 1_000_000, 'another')
+  const refused = await rounds.run(undefined, 'strict')
+  assert.equal(refused?.error?.code, 'DIFFERS')
+  assert.match(refused?.error?.message ?? '', /differ in frame \d+ \(compressed bytes \d+ to \d+\)/)
+  assert.equal(rounds.uploads(), 1)
+  rounds.writeFile('region/r.1.0.mca', 1_000_000, 'one')
+  const done = await rounds.run(undefined, 'strict')
+  assert.ok((done?.takenUp?.heldBytes ?? 0) >= 10 * PARTS_STORE_PART_BYTES, JSON.stringify(done))
+  await rounds.assertWhole(done?.id as string)
+})
+
+test('an object that was committed by a run that died before its companion is made complete, and a further one is made', async (t) => {
+  const rounds = new ResumeRounds(t, 'companion')
+  assert.equal(await rounds.run({ step: 'companion', nth: 0, when: 'before' }), null)
+  const done = await rounds.run()
+  assert.match(done?.warnings.join() ?? '', /had been stored by a run that then died\. It is complete now/)
+  await rounds.assertWhole(done?.id as string)
+  const snapshots = await rounds.snapshots()
+  assert.deepEqual([snapshots.length, snapshots.every(({ complete }) => complete)], [2, true])
+  await rounds.assertWhole(snapshots[0]?.id as string)
+})
+
+test('a run that does not take up leaves the upload until its own snapshot is there', async (t) => {
+  const rounds = new ResumeRounds(t, 'without')
+  assert.equal(await rounds.run(AT_PART_12), null)
+  const done = await rounds.run(undefined, false)
+  assert.equal(done?.takenUp, null)
+  await rounds.assertWhole(done?.id as string)
+})
+
+test('a snapshot that is not encrypted is taken up by the sums of its parts alone', async (t) => {
+  const rounds = new ResumeRounds(t, 'plain', false)
+  assert.equal(await rounds.run(AT_PART_12), null)
+  const done = await rounds.run()
+  assert.ok((done?.takenUp?.heldBytes ?? 0) >= 10 * PARTS_STORE_PART_BYTES, JSON.stringify(done))
+  await rounds.assertWhole(done?.id as string)
+})

@@ -5,6 +5,7 @@ import { pipeline } from 'node:stream/promises'
 import { describe, it } from 'node:test'
 import { type MultipartOptions, MultipartWritable } from '../../adapters/multipart.ts'
 import { UploadNotes } from '../contract/taking-up.ts'
+import { seededBytes, seededRandom } from '../support/random.ts'
 import { failure, fakeClock, ScriptedStore } from '../support/scripted-store.ts'
 
 const PART = 10
@@ -99,6 +100,42 @@ describe('an upload with a journal', () => {
     while (!next.calls.includes('ready')) await new Promise((resolve) => setImmediate(resolve))
     for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve))
     assert.equal(store.count('putPart'), sent)
+  })
+
+  it('is whole in the end, whatever fails and whenever it is cut off', async () => {
+    const counts = { runs: 0, held: 0 }
+    for (let seed = 0; seed < 300; seed += 1) {
+      const random = seededRandom('taking up', seed)
+      const store = new ScriptedStore()
+      const whole = seededBytes(1 + random.int(200), seed)
+      let notes: UploadNotes | undefined
+      for (let done = false; !done; counts.runs += 1) {
+        for (const step of ['begin', 'putPart', 'takeUp', 'commit', 'find'] as const) {
+          if (!random.chance(0.2)) continue
+          const [retryable, happens] = [random.chance(0.5), random.chance(0.5)]
+          store.next(step, ({ work }) => {
+            if (happens) work()
+            throw failure('UNAVAILABLE', step, retryable)
+          })
+        }
+        const next: UploadNotes = new UploadNotes(notes)
+        const stream = writer(store, next)
+        const close = new Promise((resolve) => stream.on('error', () => {}).once('close', resolve))
+        const cut = random.chance(0.5) ? random.int(whole.length) : whole.length
+        for (let at = 0; at < cut && !stream.destroyed; at += 7) {
+          stream.write(whole.subarray(at, Math.min(at + 7, cut)))
+          if (random.chance(0.3)) await new Promise((resolve) => setImmediate(resolve))
+        }
+        if (cut < whole.length) stream.destroy()
+        else stream.end()
+        await close
+        done = stream.writableFinished
+        counts.held += next.numbers(false).length
+        notes = next
+      }
+      assert.deepEqual(store.object?.bytes, whole, `seed ${seed}`)
+    }
+    assert.ok(counts.runs > 500 && counts.held > 300, JSON.stringify(counts))
   })
 
   it('that was committed and is not what it should be is removed', async () => {

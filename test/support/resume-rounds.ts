@@ -140,6 +140,11 @@ export class ResumeRounds {
     }
   }
 
+  /** As it has expired, for a run whose journal does not say whose it is. */
+  dropLease(): void {
+    rmSync(join(this.root, 'objects', 'survival', '.lease'), { recursive: true, force: true })
+  }
+
   uploads(): number {
     return readdirSync(join(this.root, 'uploads')).length
   }

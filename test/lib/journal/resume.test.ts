@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { cpSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import type { PartsMoment } from '../../support/parts-store.ts'
 import { PARTS_STORE_PART_BYTES } from '../../support/parts-store.ts'
@@ -90,4 +92,56 @@ test('a snapshot that is not encrypted is taken up by the sums of its parts alon
   const done = await rounds.run()
   assert.ok((done?.takenUp?.heldBytes ?? 0) >= 10 * PARTS_STORE_PART_BYTES, JSON.stringify(done))
   await rounds.assertWhole(done?.id as string)
+})
+
+function journalOf({ journals }: ResumeRounds): string {
+  const [name] = readdirSync(join(journals, 'survival'))
+  return join(journals, 'survival', name as string)
+}
+
+test('a journal that is older than the truth, or was cut, leads to fresh nonces: what it lacks is sealed and sent anew', async (t) => {
+  for (const [what, change] of Object.entries({
+    'an older copy': (rounds: ResumeRounds, older: string) => {
+      rmSync(rounds.journals, { recursive: true })
+      cpSync(older, rounds.journals, { recursive: true })
+    },
+    'cut in the middle': (rounds: ResumeRounds) => {
+      const file = journalOf(rounds)
+      truncateSync(file, Math.floor(readFileSync(file).length * 0.7))
+    },
+  })) {
+    await t.test(what, async (inner) => {
+      const rounds = new ResumeRounds(inner, 'older')
+      assert.equal(await rounds.run({ step: 'putPart', nth: 3, when: 'after' }), null)
+      const older = `${rounds.journals}-older`
+      cpSync(rounds.journals, older, { recursive: true })
+      assert.equal(await rounds.run({ step: 'putPart', nth: 8, when: 'after' }), null)
+      change(rounds, older)
+      rounds.dropLease()
+      const done = await rounds.run()
+      assert.ok(done && !done.error, JSON.stringify(done))
+      assert.ok(done.takenUp, 'the upload was not taken up')
+      // What had been sent of the frames that the journal lacks is there under other nonces, and is replaced.
+      assert.ok(done.takenUp.sentBytes > 0)
+      await rounds.assertWhole(done.id)
+    })
+  }
+})
+
+test('a journal that is damaged is not used, and a new object is begun', async (t) => {
+  const rounds = new ResumeRounds(t, 'damaged')
+  assert.equal(await rounds.run(AT_PART_12), null)
+  const file = journalOf(rounds)
+  const bytes = readFileSync(file)
+  const at = Math.floor(bytes.length / 3)
+  bytes[at] = (bytes[at] as number) ^ 4
+  writeFileSync(file, bytes)
+  rounds.dropLease()
+  const refused = await rounds.run(undefined, 'strict')
+  assert.equal(refused?.error?.code, 'DIFFERS')
+  const done = await rounds.run()
+  assert.match(done?.warnings.join() ?? '', /is damaged, and others follow it/)
+  assert.equal(done?.takenUp, null)
+  // Nobody knows the name of its upload any more.
+  await rounds.assertWhole(done?.id as string, 1)
 })

@@ -252,7 +252,7 @@ test('the vectors cover every error that a reader can give', async () => {
   const union = source.slice(source.indexOf('TransformErrorCode ='), source.indexOf('/** The one error class'))
   const codes = [...union.matchAll(/\| '(\w+)'/g)].map((match) => match[1] as string)
   assert.ok(codes.length >= 10, codes.join())
-  // What is wrong with an argument, a disk, a destination or what is sealed again is not in a file.
+  // What is wrong with an argument, a disk, a destination or a writer's source is not in a file.
   const elsewhere = ['BAD_OPTION', 'BAD_KEY', 'SPOOL', 'FAN_OUT', 'DIFFERS']
   const wanted = codes.filter((code) => !elsewhere.includes(code))
   for (const [reader, also] of [

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { openKillFolder } from '../support/kill-folder.ts'
 import { KillRounds, killAtRandom } from '../support/kill-rounds.ts'
 
-const KILLS = 12
+const KILLS = 4
 const SEED = process.env.MILLRACE_SEED ?? 'service'
 
 test('T8: a backup, a prune or a restore that is killed at a named moment leaves what that moment says', async (t) => {

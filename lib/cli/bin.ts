@@ -8,7 +8,7 @@ if (major < 22 || (major === 22 && minor < 15)) {
   process.exitCode = 1
 } else {
   const { main } = await import('./main.ts')
-  const { settleMemory } = await import('./heap.ts')
-  settleMemory()
+  const { holdHeap } = await import('./heap.ts')
+  holdHeap()
   process.exitCode = await main(process.argv.slice(2))
 }

@@ -1,7 +1,9 @@
-import { execFileSync, spawn } from 'node:child_process'
+import { type ChildProcessByStdio, execFileSync, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { formatBytes, formatTable } from '../lib/cli/format.ts'
 
 export const ROOT = join(import.meta.dirname, '..')
@@ -68,17 +70,10 @@ export async function measureShell(
   const poll = setInterval(() => {
     peakBytes = Math.max(peakBytes, residentBytes(child.pid as number))
   }, POLL_MS * 5)
-  let stdout = ''
-  let stderr = ''
-  child.stdout.setEncoding('utf8').on('data', (text) => {
-    stdout += text
+  const { code, stdout, stderr } = await endOf(child).finally(() => {
+    lines.delete(child.pid as number)
+    clearInterval(poll)
   })
-  child.stderr.setEncoding('utf8').on('data', (text) => {
-    stderr += text
-  })
-  const code = await new Promise<number | null>((resolve, reject) => child.on('error', reject).on('close', resolve))
-  lines.delete(child.pid as number)
-  clearInterval(poll)
   const times = TIMES.exec(stderr)
   if (code !== 0 || !times) throw new Error(`${line} ended with ${code}: ${stderr.slice(-2000)}`)
   const [seconds, user, system] = times.slice(1).map(Number) as [number, number, number]
@@ -101,6 +96,15 @@ function residentBytes(group: number): number {
   return bytes
 }
 
+async function endOf(child: ChildProcessByStdio<null, Readable, Readable>) {
+  const [stdout, stderr, code] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    new Promise<number | null>((resolve, reject) => child.on('error', reject).on('close', resolve)),
+  ])
+  return { code, stdout, stderr }
+}
+
 /** Runs a program to its end. @throws Error when it fails. */
 export async function measure(
   program: string,
@@ -117,16 +121,7 @@ export async function measure(
       if (found) peakBytes = Number(found[1]) * 1024
     } catch {}
   }, POLL_MS)
-  let stdout = ''
-  let stderr = ''
-  child.stdout.setEncoding('utf8').on('data', (text) => {
-    stdout += text
-  })
-  child.stderr.setEncoding('utf8').on('data', (text) => {
-    stderr += text
-  })
-  const code = await new Promise<number | null>((resolve, reject) => child.on('error', reject).on('close', resolve))
-  clearInterval(poll)
+  const { code, stdout, stderr } = await endOf(child).finally(() => clearInterval(poll))
   if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}: ${stderr}`)
   return { seconds: (performance.now() - begun) / 1000, peakBytes, stdout }
 }

@@ -2,6 +2,7 @@ import type { BigIntStats } from 'node:fs'
 import { realpath, stat as statFile } from 'node:fs/promises'
 import { addAbortSignal, Readable } from 'node:stream'
 import { BackupError } from '../errors.ts'
+import { Lookahead } from './ahead.ts'
 import {
   type ArchiveEntry,
   type ArchiveWarning,
@@ -11,24 +12,10 @@ import {
   TRAILER_BYTES,
 } from './entry.ts'
 import { abortError, close, explain, read } from './io.ts'
-import {
-  changeSince,
-  failed,
-  type PreparedItem,
-  prepareItem,
-  type SkippedItem,
-  SMALL_BYTES,
-  settledStat,
-} from './read.ts'
+import { changeSince, failed, type PreparedItem, type SkippedItem, settledStat } from './read.ts'
 import { SLAB_BYTES, SlabWriter } from './slab.ts'
-import { type PlainStat, SmallFiles } from './small-files.ts'
+import type { PlainStat } from './small-files.ts'
 import { sourceError, Walker, type WalkFilter, type WalkItem } from './walk.ts'
-
-/** Items that are opened and read ahead, at the same time: with SMALL_BYTES each, 1 MiB. */
-const LOOKAHEAD = 32
-
-/** With folders and symlinks, which are not read in batches. */
-const LOOKAHEAD_BATCHED = 512
 
 /** How often a file that did not hold still is appended again. */
 const MAX_REREADS = 2
@@ -91,34 +78,13 @@ type Pending = Map<string, ArchiveEntry>
 
 type NextItem = () => WalkItem | undefined | Promise<WalkItem | undefined>
 
-/** Files that are read one by one before a thread is begun that reads them in batches, which takes some 20 MiB. */
-const FEW_FILES = 4096
-
-/** Files that are read one by one after a batch that was not worth it, before another one is tried. */
-const MORE_FILES = 1024
-
-const NOTHING = Buffer.alloc(0)
-
-/** An item that waits for its turn. */
-interface Ahead {
-  item: WalkItem
-  /** What there is to archive, when its turn has come. Never rejects. */
-  take(): Promise<PreparedItem>
-  /** Its bytes are in the archive, and their buffer may be used again. */
-  release(): void
-  /** Its turn will not come. */
-  drop(): Promise<void>
-}
+const EMPTY = Buffer.alloc(0)
 
 class FolderPacker {
   readonly #walker: Walker
   readonly #options: PackOptions
   readonly #result: PackResult
-  readonly #ahead: Ahead[] = []
-  readonly #scratches: Buffer[] = []
-  #smallFiles: SmallFiles | undefined
-  /** Files to be read one by one before the next batch. */
-  #oneByOne: number
+  readonly #ahead: Lookahead
   #pending: Pending = new Map()
   #again: Pending = new Map()
   #rereads = 0
@@ -132,7 +98,7 @@ class FolderPacker {
   constructor(walker: Walker, root: BigIntStats, options: PackOptions) {
     this.#walker = walker
     this.#options = options
-    this.#oneByOne = options.threadAfter ?? FEW_FILES
+    this.#ahead = new Lookahead(walker.root, options.threadAfter)
     this.#result = {
       files: 0,
       entries: 0,
@@ -183,22 +149,21 @@ class FolderPacker {
       this.#done = true
       yield* this.#out.takeReady()
     } finally {
-      await this.#smallFiles?.close()
       await this.#coming?.catch(() => {})
-      for (const ahead of this.#ahead) await ahead.drop()
+      await this.#ahead.close()
     }
   }
 
-  /** Takes items in order and produces their entries, while the next LOOKAHEAD items are opened and read. */
+  /** Takes items in order and produces their entries, while the next ones are opened and read. */
   async *#pass(next: NextItem): AsyncGenerator<Buffer, void, void> {
     let ended = false
     const take = (item: WalkItem | undefined): void => {
-      if (item) this.#prepare(item)
+      if (item) this.#ahead.add(item)
       else ended = true
       this.#coming = undefined
     }
     for (;;) {
-      while (!ended && !this.#coming && this.#mayPrepare()) {
+      while (!ended && !this.#coming && this.#ahead.hasRoom) {
         const item = next()
         if (item instanceof Promise) {
           this.#coming = item.then(take)
@@ -208,8 +173,7 @@ class FolderPacker {
           take(item)
         }
       }
-      this.#smallFiles?.flush()
-      const head = this.#ahead[0]
+      const head = this.#ahead.head()
       if (!head) {
         if (!this.#coming) return
         await this.#coming
@@ -229,60 +193,6 @@ class FolderPacker {
     }
   }
 
-  #mayPrepare(): boolean {
-    if (this.#oneByOne > 0) return this.#ahead.length < LOOKAHEAD
-    return this.#ahead.length < LOOKAHEAD_BATCHED && (this.#smallFiles?.hasRoom ?? true)
-  }
-
-  #prepare(item: WalkItem): void {
-    // A folder's first item comes when its listing does, and there may be no room for it then.
-    const isBatched = item.kind === 'file' && this.#oneByOne === 0 && (this.#smallFiles?.hasRoom ?? true)
-    if (item.kind === 'file' && this.#oneByOne > 0) this.#oneByOne--
-    this.#ahead.push(isBatched ? this.#inBatch(item) : this.#alone(item))
-  }
-
-  #alone(item: WalkItem): Ahead {
-    const scratch = item.kind === 'file' ? this.#takeScratch() : NOTHING
-    const prepared = prepareItem(this.#walker.root, item, scratch)
-    return {
-      item,
-      take: () => prepared,
-      release: () => {
-        if (scratch !== NOTHING) this.#scratches.push(scratch)
-      },
-      drop: async () => {
-        const made = await prepared
-        if (made.kind === 'file' && made.fd !== undefined) await close(made.fd).catch(() => {})
-      },
-    }
-  }
-
-  #inBatch(item: WalkItem): Ahead {
-    this.#smallFiles ??= new SmallFiles(this.#walker.root)
-    const files = this.#smallFiles
-    const { file, release } = files.add(item.path)
-    let scratch: Buffer | undefined
-    return {
-      item,
-      take: async () => {
-        const plain = await file
-        if (files.isOfNoUse) this.#oneByOne = MORE_FILES
-        if (plain) return { kind: 'file', ...plain }
-        scratch = this.#takeScratch()
-        return prepareItem(this.#walker.root, item, scratch)
-      },
-      release: () => {
-        release()
-        if (scratch) this.#scratches.push(scratch)
-      },
-      drop: async () => {},
-    }
-  }
-
-  #takeScratch(): Buffer {
-    return this.#scratches.pop() ?? Buffer.allocUnsafeSlow(SMALL_BYTES)
-  }
-
   *#takeReady(path: string): Generator<Buffer, void, void> {
     for (const slab of this.#out.takeReady()) {
       const { entries, files } = this.#result
@@ -299,7 +209,7 @@ class FolderPacker {
     }
     const entry = this.#beginFile(path, item.stat)
     if (entry.type === 'file') {
-      const { data = NOTHING } = item
+      const { data = EMPTY } = item
       this.#out.append(data)
       this.#out.zeros(roundToBlock(entry.size) - data.length)
       this.#setChange(entry, item.changed)

@@ -13,7 +13,7 @@ import type {
   PrimitiveRequest,
   TakenUp,
 } from './multipart.ts'
-import { parseUpload } from './multipart-taking-up.ts'
+import { nameIn, parseName, type UploadName } from './multipart-taking-up.ts'
 import { isAbort, throwIfAborted } from './retry.ts'
 import type { WriteOptions } from './storage.ts'
 
@@ -53,23 +53,11 @@ interface LargeFile {
 }
 
 /** What names a large file for another process: with the id of the write that the file's info has. */
-interface FileName {
-  id: string
-  write: string
-}
-
-function parseName(name: string): FileName | undefined {
-  try {
-    const { id, write } = Object(JSON.parse(name)) as Partial<Record<keyof FileName, unknown>>
-    if (typeof id === 'string' && typeof write === 'string') return { id, write }
-  } catch {}
-  return undefined
-}
+const FILE_NAME = ['id', 'write'] as const
 
 /** @returns the id of the large file that a stream's record is of; undefined when it is no such record. */
 export function fileIdOf(record: string): string | undefined {
-  const upload = parseUpload(record)
-  return upload && parseName(upload.name)?.id
+  return nameIn(record, FILE_NAME)?.id
 }
 
 /** B2 has made the SHA-1 of each part itself. */
@@ -135,7 +123,7 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
   }
 
   nameOf({ fileId }: LargeFile): string {
-    return JSON.stringify({ id: fileId, write: this.#id } satisfies FileName)
+    return JSON.stringify({ id: fileId, write: this.#id } satisfies UploadName<typeof FILE_NAME>)
   }
 
   checksumOf(hash: string): string {
@@ -143,7 +131,7 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
   }
 
   async takeUp(name: string, { signal }: PrimitiveRequest): Promise<TakenUp<LargeFile, string> | undefined> {
-    const named = parseName(name)
+    const named = parseName(name, FILE_NAME)
     if (!named) return undefined
     const { id: fileId, write } = named
     const held = new Map<number, UploadedPart>()

@@ -14,7 +14,7 @@ import type {
   PrimitiveRequest,
   TakenUp,
 } from './multipart.ts'
-import { parseUpload } from './multipart-taking-up.ts'
+import { nameIn, parseName, type UploadName } from './multipart-taking-up.ts'
 import { CALL_RETRY, PART_RETRY, type RetryPolicy } from './retry.ts'
 import type { WriteOptions } from './storage.ts'
 
@@ -41,23 +41,11 @@ const DAILY_LIMIT_TRIES = 5
 const NO_SUM = 'none'
 
 /** What names a session for another process. */
-interface SessionName {
-  id: string
-  uri: string
-}
-
-function parseName(name: string): SessionName | undefined {
-  try {
-    const { id, uri } = Object(JSON.parse(name)) as Partial<Record<keyof SessionName, unknown>>
-    if (typeof id === 'string' && typeof uri === 'string') return { id, uri }
-  } catch {}
-  return undefined
-}
+const SESSION_NAME = ['id', 'uri'] as const
 
 /** @returns the URI of the session that a stream's record is of; undefined when it is no such record. */
 export function sessionUriOf(record: string): string | undefined {
-  const upload = parseUpload(record)
-  return upload && parseName(upload.name)?.uri
+  return nameIn(record, SESSION_NAME)?.uri
 }
 
 /** One write to one key. Its file has an id from before, so that no lost answer makes a second one. */
@@ -109,7 +97,9 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, string> {
   }
 
   nameOf(session: UploadSession): string {
-    return JSON.stringify({ id: this.#id as string, uri: session.uri as string } satisfies SessionName)
+    return JSON.stringify({ id: this.#id as string, uri: session.uri as string } satisfies UploadName<
+      typeof SESSION_NAME
+    >)
   }
 
   checksumOf(receipt: string): string {
@@ -122,7 +112,7 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, string> {
     { signal }: PrimitiveRequest,
     sureBytes: number,
   ): Promise<TakenUp<UploadSession, string> | undefined> {
-    const named = parseName(name)
+    const named = parseName(name, SESSION_NAME)
     if (!named) return undefined
     const call = { signal, key: this.#key }
     const { path, name: base } = this.#catalog.folders.placeOf(this.#key)

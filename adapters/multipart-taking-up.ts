@@ -45,6 +45,33 @@ export function parseUpload(text: string): RecordedUpload | undefined {
   return undefined
 }
 
+/** What names an upload for another process, with these fields. */
+export type UploadName<Fields extends readonly string[]> = Record<Fields[number], string>
+
+/**
+ * Reads a name that an adapter wrote as JSON.
+ * @returns its fields, all of them texts; undefined when it has not all of them.
+ */
+export function parseName<Field extends string>(
+  name: string,
+  fields: readonly Field[],
+): Record<Field, string> | undefined {
+  try {
+    const found = Object(JSON.parse(name)) as Record<Field, unknown>
+    if (fields.every((field) => typeof found[field] === 'string')) return found as Record<Field, string>
+  } catch {}
+  return undefined
+}
+
+/** @returns the name in what a stream gave to `UploadJournal.begun`, as `parseName` reads it. */
+export function nameIn<Field extends string>(
+  record: string,
+  fields: readonly Field[],
+): Record<Field, string> | undefined {
+  const upload = parseUpload(record)
+  return upload && parseName(upload.name, fields)
+}
+
 /** The journal of an upload in parts: what may be sent, what need not be, and what another process is to know. */
 export class PartJournal<Upload, Receipt> {
   readonly #store: TakingUpStore<Upload, Receipt>

@@ -18,7 +18,7 @@ import type {
   TakenUp,
 } from './multipart.ts'
 import { mayHaveHappened } from './multipart-commit.ts'
-import { parseUpload } from './multipart-taking-up.ts'
+import { nameIn, parseName, type UploadName } from './multipart-taking-up.ts'
 import type { S3Connection, Send } from './s3-client.ts'
 import type { S3Config } from './s3-config.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
@@ -43,23 +43,11 @@ export interface Receipt {
 }
 
 /** What names an upload for another process: with the id of the write that the object's metadata has. */
-interface UploadName {
-  id: string
-  write: string
-}
-
-function parseName(name: string): UploadName | undefined {
-  try {
-    const { id, write } = Object(JSON.parse(name)) as Partial<Record<keyof UploadName, unknown>>
-    if (typeof id === 'string' && typeof write === 'string') return { id, write }
-  } catch {}
-  return undefined
-}
+const UPLOAD_NAME = ['id', 'write'] as const
 
 /** @returns the id of the upload that a stream's record is of; undefined when it is no such record. */
 export function uploadIdOf(record: string): string | undefined {
-  const upload = parseUpload(record)
-  return upload && parseName(upload.name)?.id
+  return nameIn(record, UPLOAD_NAME)?.id
 }
 
 /** One write to one key of a bucket. */
@@ -135,7 +123,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   }
 
   nameOf(uploadId: string): string {
-    return JSON.stringify({ id: uploadId, write: this.#id } satisfies UploadName)
+    return JSON.stringify({ id: uploadId, write: this.#id } satisfies UploadName<typeof UPLOAD_NAME>)
   }
 
   checksumOf({ part }: Receipt): string {
@@ -143,7 +131,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   }
 
   async takeUp(name: string, { signal }: PrimitiveRequest): Promise<TakenUp<string, Receipt> | undefined> {
-    const named = parseName(name)
+    const named = parseName(name, UPLOAD_NAME)
     if (!named) return undefined
     const { id, write } = named
     const held = new Map<number, { etag: string; size: number }>()

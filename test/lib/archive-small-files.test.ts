@@ -5,6 +5,7 @@ import path from 'node:path'
 import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { test } from 'node:test'
+import type { Worker } from 'node:worker_threads'
 import { seededBytes } from '../../bench/world.ts'
 import type { ArchiveEntry, ArchiveWarning } from '../../lib/archive/entry.ts'
 import { extractTar } from '../../lib/archive/extract.ts'
@@ -16,6 +17,10 @@ import { diffTrees, tempFolder } from '../support/tree.ts'
 const FILES = 1500
 /** Long enough ago for whoever asks whether a file may be being written. */
 const SETTLE_MS = 40
+
+function hasEnded(thread: Worker): boolean {
+  return thread.threadId === -1
+}
 
 /** Sizes about every border: empty, one byte, a block, what is small and what is not; links and folders between. */
 function writeMany(root: string): void {
@@ -75,6 +80,8 @@ test('files that are being written are read when they have settled', async (t) =
 test('an archive that is given up in the middle leaves no file open and no thread', async (t) => {
   const world = tempFolder(t)
   writeMany(world)
+  const threads: Worker[] = []
+  process.once('worker', (thread) => threads.push(thread))
   const { stream } = await packFolder(world, { threadAfter: 100 })
   let chunks = 0
   stream.on('error', () => {})
@@ -88,6 +95,7 @@ test('an archive that is given up in the middle leaves no file open and no threa
     }
   })
   assert.equal(isOpen, false)
+  assert.deepEqual(threads.map(hasEnded), [true])
 })
 
 test('a reader that is closed says of what it has not read that it has not', { timeout: 20_000 }, async (t) => {
@@ -122,10 +130,11 @@ test('a large folder measures the same on a thread of its own', async (t) => {
   assert.deepEqual(await scanFolder(world, { threadAfter: 100 }), alone)
   assert.equal(alone.files, FILES + FILES / 50)
   const controller = new AbortController()
-  const scan = scanFolder(world, { threadAfter: 100, signal: controller.signal })
-  setTimeout(() => controller.abort(), 20)
-  await scan.then(
-    () => {},
-    (error) => assert.equal(error.name, 'AbortError'),
-  )
+  const threads: Worker[] = []
+  process.once('worker', (thread) => {
+    threads.push(thread)
+    controller.abort()
+  })
+  await assert.rejects(scanFolder(world, { threadAfter: 100, signal: controller.signal }), { name: 'AbortError' })
+  assert.deepEqual(threads.map(hasEnded), [true])
 })

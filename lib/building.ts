@@ -1,14 +1,7 @@
 import type { Duplex, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { isAbort } from '../adapters/retry.ts'
-import {
-  composeBytes,
-  createHashTee,
-  createMeter,
-  type IndexEntry,
-  type Progress,
-  type Seekable,
-} from '../transforms/index.ts'
+import { composeBytes, createMeter, type IndexEntry, type Progress, type Seekable } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { type ExtractOptions, extractTar } from './archive/extract.ts'
 import { writeRawFile } from './archive/raw-file.ts'
@@ -61,12 +54,12 @@ export async function buildTree(build: Build, staging: Staging): Promise<Built> 
 async function buildWhole(build: Build, staging: Staging): Promise<Built> {
   const { object, snapshot, digest, onProgress } = build
   const { head } = object
-  const tee = createHashTee()
+  const { transforms, totals } = object.reading()
   const meter = createMeter({ total: object.stat.size, onProgress })
-  const { bytes, files } = await pump(object.createReadStream(), [tee, meter, ...object.transforms()], (stream) =>
+  const { bytes, files } = await pump(object.createReadStream(), [meter, ...transforms], (stream) =>
     snapshot.kind === 'tar' ? extract(build, staging, stream) : writeRaw(build, staging, stream),
   )
-  const same = tee.digest === digest
+  const same = totals().digest === digest
   if (!same && !build.allowUnverified) unverified(snapshot, 'is not what its companion says')
   if (head && head.bytes !== bytes) {
     throw new BackupError('DAMAGED', `Snapshot ${snapshot.id} says ${head.bytes} bytes, and has ${bytes}.`)

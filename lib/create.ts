@@ -1,15 +1,15 @@
-import { type Duplex, Transform, type Writable } from 'node:stream'
+import { Transform, type Writable } from 'node:stream'
 import type { Storage } from '../adapters/storage.ts'
 import {
-  createEncrypt,
-  createHashTee,
   createMeter,
+  type FrameLedger,
   IndexBuilder,
   type IndexHead,
   type Progress,
   sealedSize,
   type WriteKey,
 } from '../transforms/index.ts'
+import { prepareSealing, type SealingStage } from '../transforms/seal-thread.ts'
 import { createLendingZstdCompress } from '../transforms/zstd-compress.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { type Snapshot, snapshotKey } from './catalog.ts'
@@ -20,7 +20,7 @@ import { type HookOptions, Hooks } from './hooks.ts'
 import { type Attempt, Resumable, type ResumableOptions, type TakenUpload } from './journal/resumable.ts'
 import type { LeaseOptions } from './lease.ts'
 import { idTime, newId } from './names.ts'
-import { freeChunk, run } from './pipe.ts'
+import { freeChunk, isWorthThread, run } from './pipe.ts'
 import { Hold, type QuiesceOutcome, type Quiescer } from './quiesce/quiescer.ts'
 import { type BackupSource, type Omissions, openSource } from './source.ts'
 
@@ -124,7 +124,7 @@ export async function createSnapshot(
   source: BackupSource,
   options: CreateOptions,
 ): Promise<CreatedSnapshot> {
-  const { storage, mirrors = [], server, key: writeKey } = context
+  const { storage, mirrors = [], server } = context
   const { lease = {}, signal, onWarning = () => {} } = options
   const destinations = new Destinations([storage, ...mirrors], options.stallMs)
   const hooks = new Hooks(options.hooks ?? {}, server, (message) => onWarning({ kind: 'hook', path: '', message }))
@@ -133,8 +133,7 @@ export async function createSnapshot(
   }
   const resumable = resumableOf(context, source, options)
   // Before the source is touched: a bad key or level must cost nothing.
-  const encrypt = writeKey && createEncrypt({ ...writeKey, iterations: options.iterations, onConsumed: freeChunk })
-  encrypt?.on('error', () => {})
+  const seal = sealing(context, options.iterations)
   let made: CreatedSnapshot
   try {
     const dead = await resumable?.deadLeases()
@@ -144,13 +143,11 @@ export async function createSnapshot(
       ? await resumable.run(destinations.leaseId, (attempt) =>
           writeAttempt(context, destinations, attempt, source, options),
         )
-      : await writeSnapshot(context, destinations, encrypt, source, options)
+      : await writeSnapshot(context, destinations, seal, source, options)
   } catch (error) {
     await destinations.release()
     await hooks.failed(describe(error as Error))
     throw error
-  } finally {
-    encrypt?.destroy()
   }
   await destinations.release()
   for (const { destination, error } of made.destinations) {
@@ -185,21 +182,21 @@ async function writeAttempt(
   options: CreateOptions,
 ): Promise<CreatedSnapshot> {
   const { ledger, tool } = attempt
-  const { iterations } = attempt.options
-  const encrypt = context.key && createEncrypt({ ...context.key, iterations, onConsumed: freeChunk, ledger })
-  encrypt?.on('error', () => {})
-  try {
-    const asBegun = { ...options, ...attempt.options }
-    return await writeSnapshot({ ...context, tool }, destinations, encrypt, source, asBegun, attempt)
-  } finally {
-    encrypt?.destroy()
-  }
+  const seal = sealing(context, attempt.options.iterations, ledger)
+  const asBegun = { ...options, ...attempt.options }
+  return writeSnapshot({ ...context, tool }, destinations, seal, source, asBegun, attempt)
+}
+
+/** @throws TransformError BAD_KEY, BAD_OPTION. */
+function sealing({ key }: CreateContext, iterations: number | undefined, ledger?: FrameLedger) {
+  const options = key && { ...key, iterations, ledger }
+  return prepareSealing(options, { onConsumed: freeChunk, ownsChunks: true })
 }
 
 async function writeSnapshot(
   context: CreateContext,
   destinations: Destinations,
-  encrypt: Duplex | undefined,
+  seal: (onThread: boolean) => SealingStage,
   source: BackupSource,
   options: CreateOptions,
   attempt?: Attempt,
@@ -229,11 +226,11 @@ async function writeSnapshot(
         return index.finish(headOf(context, id, opened.kind, bytes, opened.summary()))
       },
     })
-    const name = { id, kind: opened.kind, encrypted: encrypt !== undefined }
+    const name = { id, kind: opened.kind, encrypted: context.key !== undefined }
     const key = snapshotKey(server, name)
-    const tee = createHashTee()
+    const sealed = seal(isWorthThread(opened.expectedBytes))
     const meters = metersOf(options, destinations, opened.expectedBytes)
-    const transforms = [meters.plain, compress, ...(encrypt ? [encrypt] : []), tee, meters.stored]
+    const transforms = [meters.plain, compress, ...sealed.transforms, meters.stored]
     let sink: Writable
     try {
       sink = destinations.open(key, expectedSize(opened.expectedBytes, opened.expectedEntries), {
@@ -251,8 +248,9 @@ async function writeSnapshot(
       throw destinations.explain(error)
     }
     const summary = opened.summary()
-    await attempt?.committed(key, tee.bytes, tee.digest)
-    await destinations.complete(key, tee.bytes, tee.digest, signal)
+    const { bytes: storedBytes, digest: sha256 } = sealed.totals()
+    await attempt?.committed(key, storedBytes, sha256)
+    await destinations.complete(key, storedBytes, sha256, signal)
     const results = destinations.results()
     const version = results[0]?.version
     const { special: _, excluded: __, ...missing } = summary.omissions
@@ -262,11 +260,11 @@ async function writeSnapshot(
       server,
       key,
       created: idTime(id) as Date,
-      storedBytes: tee.bytes,
+      storedBytes,
       ...(version === undefined ? {} : { version }),
       complete: true,
       pinned: false,
-      sha256: tee.digest,
+      sha256,
       bytes: plainBytes,
       files: summary.files,
       consistency: summary.consistency,

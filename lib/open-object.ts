@@ -2,7 +2,6 @@ import type { Readable } from 'node:stream'
 import { readParallel } from '../adapters/read-parallel.ts'
 import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import {
-  createDecrypt,
   type IndexHead,
   openPlain,
   openSealed,
@@ -14,10 +13,11 @@ import {
   type Seekable,
   TransformError,
 } from '../transforms/index.ts'
+import { openingStage, type SealingStage } from '../transforms/seal-thread.ts'
 import { createLendingZstdDecompress } from '../transforms/zstd-decompress.ts'
 import type { Snapshot } from './catalog.ts'
 import { BackupError } from './errors.ts'
-import { freeChunk } from './pipe.ts'
+import { freeChunk, isWorthThread } from './pipe.ts'
 
 /** The memory of reading an object whole by several requests at once: a part of what a restore may take. */
 const WHOLE_READ_RING_BYTES = 16 * 1024 * 1024
@@ -44,8 +44,8 @@ export interface OpenObject {
   head: IndexHead | null
   /** All bytes as stored, from the first. */
   createReadStream(): Readable
-  /** The transforms from the stored bytes to layer 1. */
-  transforms(): ReturnType<typeof createLendingZstdDecompress>[]
+  /** The transforms from the stored bytes to layer 1, and what the stored bytes were. */
+  reading(): SealingStage
   close(): void
 }
 
@@ -99,15 +99,16 @@ export async function openObject(
       seekable,
       head,
       createReadStream: () => readWhole(storage, stat, signal),
-      transforms() {
+      reading() {
         // What comes straight from the store may be the store's own memory.
         const onStored = storage.ownedReads ? freeChunk : undefined
-        return snapshot.encrypted
-          ? [
-              createDecrypt(keys as ReadKeys, { onConsumed: onStored }),
-              createLendingZstdDecompress({ onConsumed: freeChunk }),
-            ]
-          : [createLendingZstdDecompress({ onConsumed: onStored })]
+        const { transforms, totals } = openingStage(snapshot.encrypted ? keys : undefined, {
+          onThread: isWorthThread(stat.size),
+          ownsChunks: storage.ownedReads,
+          onConsumed: onStored,
+        })
+        const onConsumed = snapshot.encrypted ? freeChunk : onStored
+        return { transforms: [...transforms, createLendingZstdDecompress({ onConsumed })], totals }
       },
       close() {
         seekable?.close()

@@ -1,8 +1,17 @@
+import { availableParallelism } from 'node:os'
 import type { Duplex, Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { freeMemory } from '../adapters/free.ts'
 import { composeBytes } from '../transforms/index.ts'
 import { giveBack } from '../transforms/lending.ts'
+
+/** Less is encrypted and hashed before a thread has begun that could do it beside the rest. */
+const THREAD_AFTER_BYTES = 64 * 1024 * 1024
+
+/** @param bytes how much there is to do, where it is known. */
+export function isWorthThread(bytes = Number.POSITIVE_INFINITY): boolean {
+  return bytes >= THREAD_AFTER_BYTES && availableParallelism() > 1
+}
 
 /**
  * Runs a source through transforms into a sink. When it fails, it returns only after the sink and every transform have

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, open, readdir, readFile, rename, rm, stat, utimes } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { targetError } from './archive/io.ts'
 import { BackupError } from './errors.ts'
 import { makeAround, type Place } from './place.ts'
 
@@ -76,7 +77,9 @@ export class Staging {
   /** Changes the record; on the disk when it returns. */
   async note(change: Partial<StagingRecord>): Promise<void> {
     this.record = { ...this.record, ...change }
-    await writeRecord(this.path, this.record)
+    await writeRecord(this.path, this.record).catch((error: unknown) => {
+      throw targetError(this.path, error)
+    })
   }
 
   /** Leaves the folder for the next restore. */

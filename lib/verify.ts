@@ -1,15 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { Writable } from 'node:stream'
 import type { Storage } from '../adapters/storage.ts'
-import {
-  createHashTee,
-  createMeter,
-  HEADER_BYTES,
-  type Progress,
-  parseHeader,
-  plainSize,
-  type ReadKeys,
-} from '../transforms/index.ts'
+import { createMeter, HEADER_BYTES, type Progress, parseHeader, plainSize, type ReadKeys } from '../transforms/index.ts'
 import type { Snapshot } from './catalog.ts'
 import { readCompanion } from './companion.ts'
 import { type Damage, isDamage, locateDamage } from './damage.ts'
@@ -215,7 +207,7 @@ async function sample(
 }
 
 async function full(object: OpenObject, options: VerifyOptions, reached: Reached): Promise<Found> {
-  const tee = createHashTee()
+  const { transforms, totals } = object.reading()
   const meter = createMeter({ total: object.stat.size, onProgress: options.onProgress ?? (() => {}) })
   const count = new Writable({
     write(chunk: Buffer, _encoding, callback) {
@@ -224,10 +216,11 @@ async function full(object: OpenObject, options: VerifyOptions, reached: Reached
       callback()
     },
   })
-  await run(object.createReadStream(), [tee, meter, ...object.transforms()], count, options.signal)
+  await run(object.createReadStream(), [meter, ...transforms], count, options.signal)
   const { contentBytes: bytes } = reached
   if (object.head && object.head.bytes !== bytes) {
     throw new BackupError('DAMAGED', `The index says ${object.head.bytes} bytes, and there are ${bytes}.`)
   }
-  return { storedBytes: tee.bytes, bytes, digest: tee.digest }
+  const stored = totals()
+  return { storedBytes: stored.bytes, bytes, digest: stored.digest }
 }

@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
+import { type CipherKey, createCipheriv, createDecipheriv, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { TransformError } from './errors.ts'
 import {
   checkReadKeys,
@@ -216,10 +216,7 @@ export class Sealer {
 
   #begin(push: (sealed: Buffer) => void) {
     if (this.#frame >= MAX_FRAMES) {
-      throw new TransformError(
-        'LIMIT',
-        `One container holds at most 2^32 frames, ${MAX_FRAMES * this.#frameBytes} bytes. Split the source, or use larger frames.`,
-      )
+      throw tooManyFrames(this.#frameBytes)
     }
     if (this.#nonces.length === 0) this.#nonces = randomBytes(NONCE_BYTES * NONCES_AT_ONCE)
     const nonce = this.#nonces.subarray(0, NONCE_BYTES)
@@ -239,9 +236,36 @@ export class Sealer {
   }
 }
 
+export function tooManyFrames(frameBytes: number): TransformError {
+  return new TransformError(
+    'LIMIT',
+    `One container holds at most 2^32 frames, ${MAX_FRAMES * frameBytes} bytes. Split the source, or use larger frames.`,
+  )
+}
+
+export function authFailed(frame: number, cause?: unknown): TransformError {
+  return new TransformError(
+    'AUTH_FAILED',
+    `Frame ${frame} fails its authentication: the object was changed, cut or mixed up. Use another snapshot or copy.`,
+    { cause, frame },
+  )
+}
+
+/** @param isCut false: the frame before it was a whole one, after which another one has to come. */
+export function endsShort(frame: number, isCut: boolean): TransformError {
+  return new TransformError(
+    'TRUNCATED',
+    `The container ends ${isCut ? 'inside a frame' : 'after a full frame'} (frame ${frame}): it was cut. Fetch it again, or use another snapshot.`,
+  )
+}
+
 /** The cipher of one frame. */
-export function newCipher(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array) {
+export function newCipher(key: CipherKey, nonce: Uint8Array, aad: Uint8Array) {
   return createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES }).setAAD(aad)
+}
+
+export function newDecipher(key: CipherKey, nonce: Uint8Array, aad: Uint8Array) {
+  return createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES }).setAAD(aad)
 }
 
 /**
@@ -276,6 +300,19 @@ export function parseHeader(bytes: Buffer): Header {
     salt: copy.subarray(SALT_OFFSET, MAC_OFFSET),
     mac: copy.subarray(MAC_OFFSET),
     fields: copy.subarray(0, MAC_OFFSET),
+  }
+}
+
+/**
+ * Tries the first bytes of a header, so that a stream of another kind is refused before 64 of them have come.
+ * @throws TransformError NOT_SEALED
+ */
+export function checkMagic(bytes: Buffer): void {
+  if (bytes.length < MAGIC.length) return
+  try {
+    parseHeader(bytes)
+  } catch (error) {
+    if ((error as TransformError).code === 'NOT_SEALED') throw error
   }
 }
 
@@ -342,22 +379,22 @@ export class Opener {
    */
   open(index: number, sealed: Buffer): Buffer {
     this.#aad.writeBigUInt64BE(BigInt(index), MAC_BYTES)
-    const decipher = createDecipheriv('aes-256-gcm', this.#keys.frames, sealed.subarray(0, NONCE_BYTES), {
-      authTagLength: TAG_BYTES,
-    })
-    decipher.setAAD(this.#aad)
+    const decipher = newDecipher(this.#keys.frames, sealed.subarray(0, NONCE_BYTES), this.#aad)
     decipher.setAuthTag(sealed.subarray(sealed.length - TAG_BYTES))
     const plain = decipher.update(sealed.subarray(NONCE_BYTES, sealed.length - TAG_BYTES))
     try {
       decipher.final()
     } catch (cause) {
-      throw new TransformError(
-        'AUTH_FAILED',
-        `Frame ${index} fails its authentication: the object was changed, cut or mixed up. Use another snapshot or copy.`,
-        { cause, frame: index },
-      )
+      throw authFailed(index, cause)
     }
     return plain
+  }
+
+  /** The key of the frames, for who opens them elsewhere and wipes it; this one cannot open any after that. */
+  takeFrameKey(): Buffer {
+    const key = Buffer.from(this.#keys.frames)
+    this.wipe()
+    return key
   }
 
   wipe(): void {

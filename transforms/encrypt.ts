@@ -1,5 +1,7 @@
 import { Transform, type TransformCallback } from 'node:stream'
 import {
+  checkMagic,
+  endsShort,
   FRAME_OVERHEAD_BYTES,
   HEADER_BYTES,
   type Opener,
@@ -91,10 +93,7 @@ class DecryptStream extends Transform {
         throw new TransformError('TRUNCATED', 'The container ends inside its header.')
       }
       if (this.#held < FRAME_OVERHEAD_BYTES) {
-        throw new TransformError(
-          'TRUNCATED',
-          `The container ends ${this.#held === 0 ? 'after a full frame' : 'inside a frame'} (frame ${this.#frame}): it was cut. Fetch it again, or use another snapshot.`,
-        )
+        throw endsShort(this.#frame, this.#held > 0)
       }
       this.#open()
     })
@@ -112,7 +111,7 @@ class DecryptStream extends Transform {
     if (this.#held < HEADER_BYTES) {
       // So that a stream of another kind is refused at its first bytes, not when 64 have come.
       settle(callback, () => {
-        if (this.#held >= 8) checkMagic(this.#hold.subarray(0, this.#held))
+        checkMagic(this.#hold.subarray(0, this.#held))
       })
       return
     }
@@ -149,14 +148,6 @@ class DecryptStream extends Transform {
     if (plain.length > 0) this.push(plain)
     this.#frame += 1
     this.#held = 0
-  }
-}
-
-function checkMagic(bytes: Buffer): void {
-  try {
-    parseHeader(bytes)
-  } catch (error) {
-    if ((error as TransformError).code === 'NOT_SEALED') throw error
   }
 }
 

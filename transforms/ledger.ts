@@ -11,6 +11,7 @@ import {
   type SealedObject,
   type SealOptions,
   TAG_BYTES,
+  tooManyFrames,
 } from './container.ts'
 import { TransformError } from './errors.ts'
 
@@ -36,17 +37,28 @@ export interface FrameLedger {
 
 /**
  * Checks the options of a writer that keeps a ledger.
- * @returns a function that derives the keys and gives the writer, once. It rejects with WRONG_KEY when the ledger's
- * header was made with another key, with DIFFERS when it was made with other options.
+ * @returns a function that derives the keys and gives the writer, once; it rejects as that of `prepareAgain` does.
  * @throws TransformError BAD_KEY, BAD_OPTION.
  */
 export function prepareLedgerSealer(options: SealOptions, ledger: FrameLedger): () => Promise<LedgerSealer> {
+  const prepare = prepareAgain(options, ledger)
+  return async () => new LedgerSealer(await prepare(), ledger)
+}
+
+/**
+ * Checks the options of a writer that keeps a ledger.
+ * @returns a function that gives the ledger's object with its keys, or a new one, which is in the ledger then. It
+ * rejects with WRONG_KEY when the ledger's header was made with another key, with DIFFERS when it was made with other
+ * options.
+ * @throws TransformError BAD_KEY, BAD_OPTION.
+ */
+export function prepareAgain(options: SealOptions, ledger: FrameLedger): () => Promise<SealedObject> {
   const prepare = prepareObject(options)
   return async () => {
     if (ledger.header === undefined) {
       const object = await prepare()
       ledger.begin(Buffer.from(object.header))
-      return new LedgerSealer(object, ledger)
+      return object
     }
     const before = parseHeader(ledger.header)
     const object = await prepare(before)
@@ -58,7 +70,7 @@ export function prepareLedgerSealer(options: SealOptions, ledger: FrameLedger): 
       wipe(object)
       throw new TransformError('WRONG_KEY', 'The object was begun with another password or key.')
     }
-    return new LedgerSealer(object, ledger)
+    return object
   }
 }
 
@@ -112,10 +124,7 @@ export class LedgerSealer {
   #begin() {
     const { frameBytes, keys } = this.#object
     if (this.#frame >= MAX_FRAMES) {
-      throw new TransformError(
-        'LIMIT',
-        `One container holds at most 2^32 frames, ${MAX_FRAMES * frameBytes} bytes. Split the source, or use larger frames.`,
-      )
+      throw tooManyFrames(frameBytes)
     }
     this.#before = this.#ledger.seal(this.#frame)
     const nonce = this.#before ? this.#before.subarray(0, NONCE_BYTES) : randomBytes(NONCE_BYTES)
@@ -157,14 +166,18 @@ export class LedgerSealer {
   }
 
   #differs(): TransformError {
-    const { frameBytes } = this.#object
-    const at = this.#frame * frameBytes
-    return new TransformError(
-      'DIFFERS',
-      `The bytes are not those of the run that is taken up: they differ in frame ${this.#frame} (compressed bytes ${at} to ${at + frameBytes - 1}). Nothing of it was sent.`,
-      { frame: this.#frame },
-    )
+    return differs(this.#frame, this.#object.frameBytes)
   }
+}
+
+/** The error of bytes that are not those of the run whose upload is taken up. */
+export function differs(frame: number, frameBytes: number): TransformError {
+  const at = frame * frameBytes
+  return new TransformError(
+    'DIFFERS',
+    `The bytes are not those of the run that is taken up: they differ in frame ${frame} (compressed bytes ${at} to ${at + frameBytes - 1}). Nothing of it was sent.`,
+    { frame },
+  )
 }
 
 function wipe({ keys }: SealedObject): void {

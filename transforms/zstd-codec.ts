@@ -91,26 +91,24 @@ function roomFor(chunkSize: number, options: ZstdOptions): ZstdOptions & { reada
 
 /** Compresses whole frames at one level: content size and checksum in each. */
 class LevelCompressor extends FrameContext {
-  readonly #output: Buffer
-
-  /** @param output what frames are written to, of the size that zstd may need for the largest. */
-  constructor(level: number, output: Buffer) {
+  /** @param outputBytes what zstd may need for the largest frame. */
+  constructor(level: number, outputBytes: number) {
     // With the end directive on the frame's only write, zstd knows the content size and writes it.
     super(
       createZstdCompress(
-        roomFor(output.length, {
+        roomFor(outputBytes, {
           flush: constants.ZSTD_e_end,
           finishFlush: constants.ZSTD_e_end,
           params: { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_checksumFlag]: 1 },
         }),
       ),
     )
-    this.#output = output
   }
 
-  async compress(input: Uint8Array): Promise<Buffer> {
-    this.writeInto(this.#output)
-    const pieces = await this.run(input, this.#output.length)
+  /** @param output of the size that was said. */
+  async compress(input: Uint8Array, output: Buffer): Promise<Buffer> {
+    this.writeInto(output)
+    const pieces = await this.run(input, output.length)
     return pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces)
   }
 }
@@ -167,12 +165,14 @@ export class FrameCompressor {
   readonly #full: LevelCompressor
   readonly #fast: LevelCompressor | undefined
   readonly #sample = Buffer.allocUnsafeSlow(SAMPLE_SLICES * SAMPLE_SLICE_BYTES)
+  #output: Buffer
 
   /** @param isAdaptive false: each frame at the level. */
   constructor(level: number, frameBytes: number, isAdaptive = true) {
-    const output = Buffer.allocUnsafeSlow(Math.max(compressBound(frameBytes), 1024))
-    this.#full = new LevelCompressor(level, output)
-    if (isAdaptive && level > 1 && frameBytes >= SAMPLED_FRAME_BYTES) this.#fast = new LevelCompressor(1, output)
+    const outputBytes = Math.max(compressBound(frameBytes), 1024)
+    this.#output = Buffer.allocUnsafeSlow(outputBytes)
+    this.#full = new LevelCompressor(level, outputBytes)
+    if (isAdaptive && level > 1 && frameBytes >= SAMPLED_FRAME_BYTES) this.#fast = new LevelCompressor(1, outputBytes)
   }
 
   /**
@@ -180,15 +180,25 @@ export class FrameCompressor {
    * @returns the frame, in one buffer, which the next call fills again.
    */
   async compress(input: Uint8Array): Promise<Buffer> {
+    const output = this.#output
     const fast = this.#fast
-    if (!fast || input.length < SAMPLED_FRAME_BYTES || hasRepeats(input)) return this.#full.compress(input)
+    if (!fast || input.length < SAMPLED_FRAME_BYTES || hasRepeats(input)) return this.#full.compress(input, output)
     this.#takeSample(input)
     const { length: most } = this.#sample
-    const { length: fastBytes } = await fast.compress(this.#sample)
-    if (fastBytes > most * SURELY_NOT) return fast.compress(input)
-    if (fastBytes < most * SURELY_COMPRESSIBLE) return this.#full.compress(input)
-    const { length: fullBytes } = await this.#full.compress(this.#sample)
-    return (fullBytes < fastBytes * (1 - LEAST_GAIN) ? this.#full : fast).compress(input)
+    const { length: fastBytes } = await fast.compress(this.#sample, output)
+    if (fastBytes > most * SURELY_NOT) return fast.compress(input, output)
+    if (fastBytes < most * SURELY_COMPRESSIBLE) return this.#full.compress(input, output)
+    const { length: fullBytes } = await this.#full.compress(this.#sample, output)
+    return (fullBytes < fastBytes * (1 - LEAST_GAIN) ? this.#full : fast).compress(input, output)
+  }
+
+  /** What frames are written to; nothing else is. To be set anew when it was moved to another thread. */
+  get memory(): ArrayBuffer {
+    return this.#output.buffer as ArrayBuffer
+  }
+
+  set memory(memory: ArrayBuffer) {
+    this.#output = Buffer.from(memory)
   }
 
   close(): void {

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import { constants } from 'node:zlib'
 import { TransformError } from './errors.ts'
 import { INDEX_MAGIC } from './index-frame.ts'
-import { lend } from './lending.ts'
+import { lend, lendMovable } from './lending.ts'
 import { type Cutter, type Job, ParallelDuplex } from './parallel.ts'
 import { SeekTableBuilder, skippableHeader } from './seek-table.ts'
 import {
@@ -175,10 +175,18 @@ class CompressCutter implements Cutter {
   *#leave(frame: Buffer, engine: FrameEngine): Generator<Buffer> {
     if (this.#options.lends && this.#lent < LENT_AT_ONCE) {
       this.#lent += 1
-      lend(frame, () => {
+      const done = (): void => {
         this.#lent -= 1
         this.#freeEngines.push(engine)
-      })
+      }
+      const isMovable = frame.buffer === engine.memory
+      if (!isMovable) lend(frame, done)
+      else {
+        lendMovable(frame, (memory) => {
+          engine.memory = memory
+          done()
+        })
+      }
       yield frame
     } else {
       const copy = Buffer.allocUnsafeSlow(frame.length)

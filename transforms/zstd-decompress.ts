@@ -41,7 +41,7 @@ export function createLendingZstdDecompress(options: DecompressOptions): Duplex 
 
 function decompressStream(options: DecompressOptions, lends: boolean): Duplex {
   const threads = checkRange('threads', options.threads ?? defaultThreads(), 1, 256)
-  return new ParallelDuplex(new DecompressCutter(lends), threads + 1, options.onConsumed)
+  return new ParallelDuplex(new DecompressCutter(lends), threads, options.onConsumed)
 }
 
 /** A consumer may have several frames on their way; those that do not come back are allocated anew. */

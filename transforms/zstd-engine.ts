@@ -15,6 +15,8 @@ export type ZstdEngine = 'auto' | 'native' | 'simple-zstd'
 export interface FrameEngine {
   /** @returns one zstd frame with content size and checksum, in a buffer that is the caller's until the next call. */
   compress(input: Buffer): Promise<Buffer>
+  /** What all frames are written to, where that is so: it may be moved to another thread, and is then to be set anew. */
+  memory?: ArrayBuffer
   close(): void
 }
 

@@ -85,7 +85,7 @@ export class Lookahead {
       },
       drop: async () => {
         const made = await prepared
-        if (made.kind === 'file' && made.fd !== undefined) await close(made.fd).catch(() => {})
+        if (made.kind === 'open') await close(made.fd).catch(() => {})
       },
     }
   }

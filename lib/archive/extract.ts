@@ -3,12 +3,11 @@ import { finished, type Readable } from 'node:stream'
 import { type Extract, extract } from 'tar-stream'
 import { BackupError } from '../errors.ts'
 import { Extraction, type ExtractOptions, type ExtractResult } from './extraction.ts'
-import { abortError } from './io.ts'
+import { abortError, targetError } from './io.ts'
 import { ContentError } from './tar-entry.ts'
-import { targetError } from './target.ts'
 
+export { applyFolder } from './attributes.ts'
 export type { ExtractOptions, ExtractResult } from './extraction.ts'
-export { applyFolder } from './target.ts'
 
 /** Feeds the source into extract; settles when all is taken, or rejects with the source's own error. */
 async function feed(source: Readable, tar: Extract, { tail, chunks }: Extraction): Promise<void> {

@@ -1,11 +1,13 @@
 import type { IndexEntry } from '../../transforms/index.ts'
 import { BackupError } from '../errors.ts'
+import type { Meta } from './attributes.ts'
 import { ChunkLedger } from './chunks.ts'
 import { type ArchiveWarning, BLOCK_BYTES, escapeBytes, nsToMs, roundToBlock } from './entry.ts'
+import type { Piece } from './file-writes.ts'
 import { applyRights, type Owner, targetRights } from './rights.ts'
 import { TailWatch } from './tail.ts'
 import { contentOf, damaged, decodeField, type Entry, metaOf, safePath, type TarHeaders, TYPES } from './tar-entry.ts'
-import { type Meta, TargetFolder } from './target.ts'
+import { TargetFolder } from './target.ts'
 
 /** What an entry without content counts for, between two marks: its headers. */
 const ENTRY_BYTES = 3 * BLOCK_BYTES
@@ -190,20 +192,20 @@ export class Extraction {
       // Copied: it is written later, and the chunk it came in may be given back by then.
       if (size > 0) for await (const chunk of contentOf(content)) held += chunk.copy(data, held)
       else content.resume()
-      await this.target.smallFile(path, meta, [data])
+      await this.target.smallFile(path, meta, data)
     } else {
       await this.target.largeFile(path, meta, this.#pieces(content))
     }
     return true
   }
 
-  /** An entry's content, of which each piece is done with when the next one is asked for. */
-  async *#pieces(content: Entry): AsyncGenerator<Buffer, void, void> {
+  /** An entry's content, of which each piece says when it has been written. */
+  async *#pieces(content: Entry): AsyncGenerator<Piece, void, void> {
     let offset = (content.header as unknown as TarHeaders).byteOffset
-    for await (const chunk of contentOf(content)) {
-      const { length } = chunk
-      yield chunk
-      offset += length
+    for await (const data of contentOf(content)) {
+      const onWritten = this.chunks.use(offset)
+      offset += data.length
+      yield { data, onWritten }
       this.chunks.consumed(offset)
     }
   }

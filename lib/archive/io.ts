@@ -1,4 +1,5 @@
 import fs, { type BigIntStats } from 'node:fs'
+import { BackupError } from '../errors.ts'
 
 /*
  * Thin promises over fs's callbacks: fs.promises costs a FileHandle object an open file, and a folder of a million
@@ -41,15 +42,16 @@ export function read(fd: number, out: Buffer, at: number, bytes: number, positio
   )
 }
 
-function writeOnce(fd: number, data: Buffer, at: number): Promise<number> {
+/** Writes what it can of `data` from `at` on; to `position` of the file, or null for where it is. @returns how much. */
+export function write(fd: number, data: Buffer, at: number, position: number | null): Promise<number> {
   return new Promise((resolve, reject) =>
-    fs.write(fd, data, at, data.length - at, null, (error, written) => (error ? reject(error) : resolve(written))),
+    fs.write(fd, data, at, data.length - at, position, (error, written) => (error ? reject(error) : resolve(written))),
   )
 }
 
 /** Writes all of `data` at the file's own position. */
 export async function writeAll(fd: number, data: Buffer): Promise<void> {
-  for (let at = 0; at < data.length; ) at += await writeOnce(fd, data, at)
+  for (let at = 0; at < data.length; ) at += await write(fd, data, at, null)
 }
 
 export function fchmod(fd: number, mode: number): Promise<void> {
@@ -108,4 +110,10 @@ export function explain(what: string, error: unknown): string {
   const code = errnoOf(error)
   const reason = (code && reasons[code]) ?? (error instanceof Error ? error.message : String(error))
   return `${what}: ${reason}`
+}
+
+/** The error of a path that cannot be written. */
+export function targetError(path: string, cause: unknown): unknown {
+  if (cause instanceof BackupError || errnoOf(cause) === undefined) return cause
+  return new BackupError('TARGET', explain(`Cannot write ${path}`, cause), { cause })
 }

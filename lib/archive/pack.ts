@@ -11,74 +11,33 @@ import {
   roundToBlock,
   TRAILER_BYTES,
 } from './entry.ts'
-import { abortError, close, explain, read } from './io.ts'
-import { changeSince, failed, type PreparedItem, type SkippedItem, settledStat } from './read.ts'
+import { abortError, close, explain } from './io.ts'
+import { LargeFile } from './large-file.ts'
+import type { FolderPack, PackOptions, PackResult } from './pack-options.ts'
+import { changeSince, failed, type OpenFile, type PreparedItem, type SkippedItem, settledStat } from './read.ts'
 import { SLAB_BYTES, SlabWriter } from './slab.ts'
 import type { PlainStat } from './small-files.ts'
-import { sourceError, Walker, type WalkFilter, type WalkItem } from './walk.ts'
+import { sourceError, Walker, type WalkItem } from './walk.ts'
+
+/** A stat that is older is taken again: a file that was written to since would have to be read twice. */
+const FRESH_MS = 500
 
 /** How often a file that did not hold still is appended again. */
 const MAX_REREADS = 2
 
-export interface PackProgress {
-  /** Bytes of the tar stream so far. */
-  bytes: number
-  entries: number
-  files: number
-  /** The entry at work. */
-  path: string
-}
-
-export interface PackOptions {
-  /** What is archived; everything when left out. A folder is left out with all in it. */
-  filter?: WalkFilter | undefined
-  /** Called in stream order, after the entry's last byte was produced; a promise is waited for. */
-  onEntry?: (entry: ArchiveEntry) => void | Promise<void>
-  onWarning?: (warning: ArchiveWarning) => void
-  /** Called about once for each half MiB. */
-  onProgress?: (progress: PackProgress) => void
-  /** Files after which small ones are read in batches, on a thread of their own; 4,096 when left out. */
-  threadAfter?: number
-  signal?: AbortSignal
-}
-
-/**
- * `still`: no file changed while it was read. `reread`: some did, and all of those held still when they were appended
- * again. `changed`: of at least one file the copy that counts is not that of any one moment.
- */
-export type Consistency = 'still' | 'reread' | 'changed'
-
-export interface PackResult {
-  /** Files and hard links that count (not those superseded). */
-  files: number
-  /** Entries in the archive, superseded ones too. */
-  entries: number
-  /** Length of the tar stream. */
-  bytes: number
-  /** The folder's own mode and mtime (ms); it has no entry. */
-  folder: { mode: number; mtime: number }
-  /** What was left out, by the kind of its warning. */
-  skipped: { special: number; name: number; unreadable: number; vanished: number }
-  /** Copies that were appended again because the file changed while it was read. */
-  reread: number
-  /** Files whose copy that counts is marked `changed`. */
-  changed: number
-  consistency: Consistency
-}
-
-export interface FolderPack {
-  /** The tar, binary, in chunks of half a MiB at most. Destroying it closes every file. */
-  stream: Readable
-  /** The totals. Throws before the stream has produced its last byte. */
-  result(): PackResult
-}
+export type { Consistency, FolderPack, PackOptions, PackProgress, PackResult } from './pack-options.ts'
 
 /** A path that did not hold still, and its line in the index. */
 type Pending = Map<string, ArchiveEntry>
 
-type NextItem = () => WalkItem | undefined | Promise<WalkItem | undefined>
+interface Unfinished {
+  entry: ArchiveEntry
+  fd: number
+  change: Promise<EntryChange | undefined>
+  cause: unknown
+}
 
-const EMPTY = Buffer.alloc(0)
+type NextItem = () => WalkItem | undefined | Promise<WalkItem | undefined>
 
 class FolderPacker {
   readonly #walker: Walker
@@ -93,6 +52,10 @@ class FolderPacker {
   #links = new Map<string, string>()
   readonly #out = new SlabWriter()
   #coming: Promise<void> | undefined
+  /** A large file whose bytes are in the archive, and of which is not known yet whether it held still. */
+  #last: Unfinished | undefined
+  /** Files that are being closed. */
+  #closing: Promise<unknown> | undefined
   #done = false
 
   constructor(walker: Walker, root: BigIntStats, options: PackOptions) {
@@ -151,6 +114,8 @@ class FolderPacker {
     } finally {
       await this.#coming?.catch(() => {})
       await this.#ahead.close()
+      if (this.#last) await close(this.#last.fd).catch(() => {})
+      await this.#closing
     }
   }
 
@@ -175,16 +140,20 @@ class FolderPacker {
       }
       const head = this.#ahead.head()
       if (!head) {
-        if (!this.#coming) return
+        if (!this.#coming) {
+          await this.#finishLast()
+          return
+        }
         await this.#coming
         continue
       }
       const { path } = head.item
       const prepared = await head.take()
       this.#ahead.shift()
-      if (prepared.kind === 'file' && prepared.fd !== undefined) {
-        yield* this.#large(path, prepared.fd)
+      if (prepared.kind === 'open') {
+        yield* this.#large(path, prepared)
       } else {
+        if (this.#last) await this.#finishLast()
         const told = this.#small(path, prepared)
         if (told) await told
       }
@@ -202,14 +171,14 @@ class FolderPacker {
   }
 
   /** Everything that is in memory when its turn comes. */
-  #small(path: string, item: PreparedItem): void | Promise<void> {
+  #small(path: string, item: Exclude<PreparedItem, OpenFile>): void | Promise<void> {
     if (item.kind === 'skip') return this.#skip(path, item)
     if (item.kind !== 'file') {
       return this.#finish(this.#begin(path, item.kind, item.stat, item.kind === 'symlink' ? item.target : undefined))
     }
     const entry = this.#beginFile(path, item.stat)
     if (entry.type === 'file') {
-      const { data = EMPTY } = item
+      const { data } = item
       this.#out.append(data)
       this.#out.zeros(roundToBlock(entry.size) - data.length)
       this.#setChange(entry, item.changed)
@@ -217,47 +186,68 @@ class FolderPacker {
     return this.#finish(entry)
   }
 
-  async *#large(path: string, fd: number): AsyncGenerator<Buffer, void, void> {
+  async *#large(path: string, { fd, stat: prepared, at }: OpenFile): AsyncGenerator<Buffer, void, void> {
+    let file: LargeFile | undefined
+    let left: Unfinished | undefined
     try {
       let stat: BigIntStats
       try {
-        // It may have waited long for its turn.
-        stat = await settledStat(fd)
+        stat = performance.now() - at < FRESH_MS ? prepared : await settledStat(fd)
       } catch (error) {
+        await this.#finishLast()
         await this.#skip(path, failed(path, error))
         return
       }
+      // Whether it is a link to the one before says how that one ended.
+      if (stat.nlink > 1n) await this.#finishLast()
       const entry = this.#beginFile(path, stat)
-      if (entry.type === 'file') {
-        let change: EntryChange | undefined
-        let cause: unknown
-        for (let position = 0; position < entry.size; ) {
-          let got = 0
-          try {
-            const free = this.#out.free()
-            got = await read(fd, free, 0, Math.min(free.length, entry.size - position), position)
-          } catch (error) {
-            change = 'unreadable'
-            cause = error
-          }
-          if (got === 0) {
-            yield* this.#pad(entry.size - position, path)
-            change ??= 'shrank'
-            break
-          }
-          position += got
-          this.#out.advance(got)
-          if (this.#out.hasReady) yield* this.#takeReady(path)
-        }
-        this.#out.zeros(roundToBlock(entry.size) - entry.size)
-        // What fstat says counts, except that zeros stand where bytes were missing.
-        if (change !== 'unreadable') change = (await changeSince(fd, stat)) ?? change
-        this.#setChange(entry, change, cause)
+      if (entry.type !== 'file') {
+        await this.#finish(entry)
+        return
       }
-      await this.#finish(entry)
+      let change: EntryChange | undefined
+      let cause: unknown
+      file = new LargeFile(fd, entry.size, this.#out)
+      for (let position = 0; position < entry.size; ) {
+        let got = 0
+        try {
+          got = await file.next(position)
+        } catch (error) {
+          await file.settle()
+          change = 'unreadable'
+          cause = error
+        }
+        if (got === 0) {
+          yield* this.#pad(entry.size - position, path)
+          change ??= 'shrank'
+          break
+        }
+        position += got
+        if (this.#out.hasReady) yield* this.#takeReady(path)
+      }
+      this.#out.zeros(roundToBlock(entry.size) - entry.size)
+      await this.#finishLast()
+      left = { entry, fd, change: Promise.resolve(change), cause }
+      // What fstat says counts, except that zeros stand where bytes were missing.
+      if (change !== 'unreadable') left.change = changeSince(fd, stat).then((found) => found ?? change)
+      this.#last = left
     } finally {
-      await close(fd).catch(() => {})
+      await file?.settle()
+      if (!left) await close(fd).catch(() => {})
     }
+  }
+
+  /** Ends the entry of the large file that was read last, which was left open meanwhile for its change to be seen. */
+  async #finishLast(): Promise<void> {
+    const last = this.#last
+    if (!last) return
+    this.#last = undefined
+    try {
+      this.#setChange(last.entry, await last.change, last.cause)
+    } finally {
+      this.#closing = Promise.all([this.#closing, close(last.fd).catch(() => {})])
+    }
+    await this.#finish(last.entry)
   }
 
   *#pad(bytes: number, path: string): Generator<Buffer, void, void> {

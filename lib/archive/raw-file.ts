@@ -1,6 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises'
-import { abortError } from './io.ts'
-import { targetError } from './target.ts'
+import { abortError, targetError } from './io.ts'
 
 export interface RawFileOptions {
   /** Where the bytes that come are put: what stands before stays, what stands after is cut off. */

@@ -22,20 +22,29 @@ export interface SkippedItem {
   cause?: unknown
 }
 
+/** A file that is not small: open, for the taker to close. */
+export interface OpenFile {
+  kind: 'open'
+  fd: number
+  stat: BigIntStats
+  /** When the stat was taken, on the clock of `performance`. */
+  at: number
+}
+
+/** A small file. */
 export interface FileItem {
   kind: 'file'
   stat: PlainStat
-  /** Open, at its start, when the file is not small: the taker closes it. */
-  fd?: number
-  /** Of a small file: what was read of it, in the buffer given. */
-  data?: Buffer
-  /** Of a small file: how it changed while it was read. */
+  /** What was read of it, in the buffer given. */
+  data: Buffer
+  /** How it changed while it was read. */
   changed?: EntryChange | undefined
 }
 
 export type PreparedItem =
   | SkippedItem
   | FileItem
+  | OpenFile
   | { kind: 'dir'; stat: BigIntStats }
   | { kind: 'symlink'; stat: BigIntStats; target: string }
 
@@ -97,7 +106,7 @@ async function prepareFile(path: string, absolute: string, out: Buffer): Promise
     if (!stat.isFile()) return replaced(path)
     if (stat.size > BigInt(out.length)) {
       keep = true
-      return { kind: 'file', stat, fd }
+      return { kind: 'open', fd, stat, at: performance.now() }
     }
     return await readSmall(fd, stat, out)
   } catch (cause) {

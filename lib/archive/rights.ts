@@ -1,5 +1,5 @@
+import type { Meta } from './attributes.ts'
 import type { EntryType } from './entry.ts'
-import type { Meta } from './target.ts'
 
 /** Who is to own what is restored. */
 export interface Owner {

@@ -13,6 +13,8 @@ const KEPT_SLABS = 4
  */
 export class SlabWriter {
   readonly #kept: Buffer[] = []
+  /** The chunks that come after the one at work, where something is read into them already. */
+  readonly #next: Buffer[] = []
   #slab: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES)
   #used = 0
   #ready: Buffer[] = []
@@ -37,6 +39,15 @@ export class SlabWriter {
   /** The free part of the chunk at work, never empty: fill it from its start, then call advance. */
   free(): Buffer {
     return this.#slab.subarray(this.#used)
+  }
+
+  /**
+   * The chunk that comes `index` after the one at work, to read ahead into: it counts for nothing until its turn has
+   * come and it was advanced over.
+   */
+  ahead(index: number): Buffer {
+    while (this.#next.length < index) this.#next.push(this.#newSlab())
+    return this.#next[index - 1] as Buffer
   }
 
   advance(bytes: number): void {
@@ -76,7 +87,11 @@ export class SlabWriter {
       if (this.#kept.length < KEPT_SLABS) this.#kept.push(slab)
     })
     this.#ready.push(chunk)
-    this.#slab = this.#kept.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES)
+    this.#slab = this.#next.shift() ?? this.#newSlab()
     this.#used = 0
+  }
+
+  #newSlab(): Buffer {
+    return this.#kept.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES)
   }
 }

@@ -1,8 +1,8 @@
 import { isUtf8 } from 'node:buffer'
 import type { Extract, Header } from 'tar-stream'
 import { BackupError } from '../errors.ts'
+import type { Meta } from './attributes.ts'
 import { type EntryType, paxToNs } from './entry.ts'
-import type { Meta } from './target.ts'
 
 // What an entry of a tar stream says, in our own terms, with what it may not say refused.
 

@@ -1,48 +1,25 @@
-import fs from 'node:fs'
 import { chmod, lchown, link, lutimes, mkdir, rmdir, symlink, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupError } from '../errors.ts'
-import { msToNs, nsToTimeArgument } from './entry.ts'
-import {
-  CREATE_FLAGS,
-  close,
-  errnoOf,
-  explain,
-  FOLDER_FLAGS,
-  fchmod,
-  fchown,
-  fsync,
-  futimes,
-  lstat,
-  open,
-  READ_FLAGS,
-  writeAll,
-} from './io.ts'
+import { type Meta, setFolder, setOpen } from './attributes.ts'
+import { nsToTimeArgument } from './entry.ts'
+import { FileWrites, type Piece, Slots } from './file-writes.ts'
+import { CREATE_FLAGS, close, errnoOf, fsync, lstat, open, READ_FLAGS, targetError, writeAll } from './io.ts'
 import type { TargetRights } from './rights.ts'
-
-export interface Meta {
-  mode: number
-  mtimeNs: bigint
-  uid: number
-  gid: number
-}
 
 interface DeferredSymlink {
   target: string
   meta: Meta
 }
 
-/** Small files that are written at the same time. */
+/** Files that are under way at the same time. */
 const PARALLEL_FILES = 16
+
+/** Writes of large files under way at a time, of all files together. Each holds a piece of at most a frame. */
+const WRITES_AT_ONCE = 3
 
 /** Files that are brought onto the disk at the same time. */
 const PARALLEL_SYNCS = 8
-
-/** The error of a path that cannot be written. */
-export function targetError(path: string, cause: unknown): unknown {
-  if (cause instanceof BackupError || errnoOf(cause) === undefined) return cause
-  return new BackupError('TARGET', explain(`Cannot write ${path}`, cause), { cause })
-}
 
 function unsafe(path: string, why: string): BackupError {
   return new BackupError('UNSAFE_ARCHIVE', `The archive entry ${path} ${why}; nothing was written through it`)
@@ -74,6 +51,7 @@ export class TargetFolder {
   readonly #symlinks = new Map<string, DeferredSymlink>()
   readonly #writing = new Map<string, Promise<void>>()
   #freed = (): void => {}
+  readonly #slots = new Slots(WRITES_AT_ONCE)
   #failure: { error: unknown } | undefined
 
   /**
@@ -113,29 +91,41 @@ export class TargetFolder {
   }
 
   /** Starts to write a small file; a failure comes out of a later call. Waits while enough others are under way. */
-  async smallFile(path: string, meta: Meta, chunks: Buffer[]): Promise<void> {
+  async smallFile(path: string, meta: Meta, data: Buffer): Promise<void> {
     await this.#claim(path)
-    while (this.#writing.size >= PARALLEL_FILES) {
-      await new Promise<void>((resolve) => {
-        this.#freed = resolve
-      })
+    await this.#room()
+    const work = async (): Promise<void> => {
+      const fd = await this.#create(path)
+      await this.#complete(path, fd, meta, () => writeAll(fd, data))
     }
-    this.#throwFailure()
-    const work = this.#writeFile(path, meta, chunks)
-      .catch((error: unknown) => {
-        this.#failure ??= { error }
-      })
-      .finally(() => {
-        this.#writing.delete(path)
-        this.#freed()
-      })
-    this.#writing.set(path, work)
+    this.#later(path, work())
   }
 
-  /** Writes a file of any size; on failure nothing of it is left. */
-  async largeFile(path: string, meta: Meta, chunks: AsyncIterable<Buffer>): Promise<void> {
+  /**
+   * Writes a file of any size; on failure nothing of it is left. It returns when all has been begun to be written; a
+   * failure that comes after that comes out of a later call.
+   */
+  async largeFile(path: string, meta: Meta, pieces: AsyncIterable<Piece>): Promise<void> {
     await this.#claim(path)
-    await this.#writeFile(path, meta, chunks)
+    await this.#room()
+    const fd = await this.#create(path).catch((error) => {
+      throw targetError(path, error)
+    })
+    const writes = new FileWrites(fd, this.#slots)
+    try {
+      for await (const piece of pieces) {
+        await writes.add(piece)
+        this.#throwFailure()
+      }
+    } catch (error) {
+      await writes.settle()
+      await this.#abandon(path, fd)
+      throw targetError(path, error)
+    }
+    this.#later(
+      path,
+      this.#complete(path, fd, meta, () => writes.finish()),
+    )
   }
 
   /** Notes a symlink, to be made at the end. */
@@ -295,70 +285,65 @@ export class TargetFolder {
     return await make()
   }
 
-  async #writeFile(path: string, meta: Meta, chunks: Iterable<Buffer> | AsyncIterable<Buffer>): Promise<void> {
-    const absolute = join(this.#root, path)
-    let fd: number | undefined
-    let made = false
+  /** Waits while enough files are under way. */
+  async #room(): Promise<void> {
+    while (this.#writing.size >= PARALLEL_FILES) {
+      await new Promise<void>((resolve) => {
+        this.#freed = resolve
+      })
+    }
+    this.#throwFailure()
+  }
+
+  #later(path: string, file: Promise<void>): void {
+    const work = file
+      .catch((error: unknown) => {
+        this.#failure ??= { error: targetError(path, error) }
+      })
+      .finally(() => {
+        this.#writing.delete(path)
+        this.#freed()
+      })
+    this.#writing.set(path, work)
+  }
+
+  #create(path: string): Promise<number> {
+    return this.#replacing(path, () => open(join(this.#root, path), CREATE_FLAGS, 0o600))
+  }
+
+  /** Brings a file to its end, or removes it. */
+  async #complete(path: string, fd: number, meta: Meta, written: () => Promise<void>): Promise<void> {
     try {
-      fd = await this.#replacing(path, () => open(absolute, CREATE_FLAGS, 0o600))
-      made = true
-      if (Array.isArray(chunks)) for (const chunk of chunks) await writeAll(fd, chunk)
-      else for await (const chunk of chunks) await writeAll(fd, chunk)
+      await written()
       await setOpen(fd, meta, this.#rights)
       if (this.#durable) {
         // What its owner may not read cannot be opened again.
         if (meta.mode & 0o400) this.#unsynced.push(path)
         else await fsync(fd)
       }
-      const done = fd
-      fd = undefined
-      // Some file systems report a full disk only now.
-      await close(done)
     } catch (error) {
-      if (fd !== undefined) await close(fd).catch(() => {})
-      if (made) await unlink(absolute).catch(() => {})
-      throw targetError(path, error)
+      await this.#abandon(path, fd)
+      throw error
     }
+    try {
+      // Some file systems report a full disk only now.
+      await close(fd)
+    } catch (error) {
+      await this.#remove(path)
+      throw error
+    }
+  }
+
+  async #abandon(path: string, fd: number): Promise<void> {
+    await close(fd).catch(() => {})
+    await this.#remove(path)
+  }
+
+  async #remove(path: string): Promise<void> {
+    await unlink(join(this.#root, path)).catch(() => {})
   }
 
   #throwFailure(): void {
     if (this.#failure) throw this.#failure.error
-  }
-}
-
-/** Owner before mode (chown clears setuid), time last. */
-async function setOpen(fd: number, meta: Meta, { owners, specialBits }: TargetRights): Promise<void> {
-  if (owners) await fchown(fd, meta.uid, meta.gid)
-  await fchmod(fd, meta.mode & (specialBits ? 0o7777 : 0o777))
-  await futimes(fd, nsToTimeArgument(meta.mtimeNs))
-}
-
-async function setFolder(absolute: string, meta: Meta, rights: TargetRights, durable: boolean): Promise<void> {
-  const fd = await open(absolute, FOLDER_FLAGS)
-  try {
-    await setOpen(fd, meta, rights)
-    if (durable) await fsync(fd)
-  } finally {
-    await close(fd)
-  }
-}
-
-/**
- * Gives a restored folder the mode and mtime of the folder that was backed up: the root has no entry in its archive.
- * Call it last, since anything made in the folder moves its mtime.
- * @param meta - mode in permission bits (setuid, setgid and sticky only count when run as root), mtime in ms
- * @throws BackupError TARGET
- */
-export async function applyFolder(target: string, meta: { mode: number; mtime: number }): Promise<void> {
-  try {
-    const fd = await open(target, fs.constants.O_RDONLY)
-    try {
-      await fchmod(fd, meta.mode & (process.getuid?.() === 0 ? 0o7777 : 0o777))
-      await futimes(fd, nsToTimeArgument(msToNs(meta.mtime)))
-    } finally {
-      await close(fd)
-    }
-  } catch (error) {
-    throw targetError(target, error)
   }
 }

@@ -124,7 +124,7 @@ async function compareWithTar({ backups, folder }: LivePlace, made: CreatedSnaps
   const object = await openObject(backups.storage, made, { keys: { key } })
   const tar = `${out}.tar`
   try {
-    await run(object.createReadStream(), object.transforms(), createWriteStream(tar))
+    await run(object.createReadStream(), object.reading().transforms, createWriteStream(tar))
   } finally {
     object.close()
   }

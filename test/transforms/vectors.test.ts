@@ -21,6 +21,7 @@ import {
   type Seekable,
   TransformError,
 } from '../../transforms/index.ts'
+import { openingStage } from '../../transforms/seal-thread.ts'
 import { createSeedDecrypt } from '../../transforms/seed-decrypt.ts'
 import { independentReader, NO_READER } from '../support/tools.ts'
 import { type Accepted, type Manifest, makeVectors, manifestText, type Vector, type Verdict } from '../vectors/make.ts'
@@ -172,6 +173,28 @@ test('every vector is judged by the streaming reader as the manifest says', asyn
   }
 })
 
+test('every vector is judged by the streaming reader that decrypts on a thread as the manifest says', async () => {
+  for (const vector of vectors.filter(({ layer }) => layer !== 'seed')) {
+    const bytes = await bytesOf(vector)
+    const thread = openingStage(keysOf(vector), { onThread: true })
+    const verdict = await verdictOf(async () => {
+      const out: Buffer[] = []
+      const sink = new Writable({
+        write(chunk: Buffer, _encoding, callback) {
+          out.push(chunk)
+          callback()
+        },
+      })
+      const unpack = vector.layer === 'container' ? [] : [createZstdDecompress()]
+      await pipeline([inPieces(bytes, 1000), ...thread.transforms, ...unpack, sink])
+      assert.deepEqual([thread.totals().bytes, thread.totals().digest], [bytes.length, sha256(bytes)])
+      const content = Buffer.concat(out)
+      return { ok: true, bytes: content.length, sha256: sha256(content) }
+    })
+    check(vector, 'stream', verdict)
+  }
+})
+
 test('every vector is judged by the reader of ranges as the manifest says', async () => {
   for (const vector of vectors) check(vector, 'ranged', await readRanges(vector, await bytesOf(vector)))
 })
@@ -252,8 +275,8 @@ test('the vectors cover every error that a reader can give', async () => {
   const union = source.slice(source.indexOf('TransformErrorCode ='), source.indexOf('/** The one error class'))
   const codes = [...union.matchAll(/\| '(\w+)'/g)].map((match) => match[1] as string)
   assert.ok(codes.length >= 10, codes.join())
-  // What is wrong with an argument, a disk, a destination or a writer's source is not in a file.
-  const elsewhere = ['BAD_OPTION', 'BAD_KEY', 'SPOOL', 'FAN_OUT', 'DIFFERS']
+  // What is wrong with an argument, a disk, a destination, a thread or a writer's source is not in a file.
+  const elsewhere = ['BAD_OPTION', 'BAD_KEY', 'SPOOL', 'FAN_OUT', 'DIFFERS', 'THREAD']
   const wanted = codes.filter((code) => !elsewhere.includes(code))
   for (const [reader, also] of [
     ['stream', []],

@@ -1,0 +1,247 @@
+import { createSecretKey } from 'node:crypto'
+import { Duplex } from 'node:stream'
+import { Worker } from 'node:worker_threads'
+import { TransformError } from './errors.ts'
+import { giveBack, isMovable, lendMovable } from './lending.ts'
+import type { CryptOutput, CryptSetup, FrameFailure } from './thread-crypt.ts'
+
+/** Requests that the thread has or has answered, and whose output has not left. Each holds one chunk, or a few. */
+const REQUESTS_AT_ONCE = 2
+/** Memory of frames that is kept to be filled again: what a part of an upload holds. */
+const KEPT_FRAMES = 4
+/** Chunks that come while the thread is at work are given to it together. */
+const GATHERED_BYTES = 1024 * 1024
+/** Smaller chunks are copied. */
+const MOVED_BYTES = 64 * 1024
+/** It makes garbage, and keeps nothing. */
+const THREAD_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const
+
+/** Bytes of a chunk, on their way to the thread and back. */
+export interface CryptInput {
+  memory: ArrayBuffer
+  offset: number
+  length: number
+}
+
+export interface CryptRequest {
+  /** With the first. */
+  setup?: CryptSetup | undefined
+  inputs: CryptInput[]
+  /** Memory that frames may be written to. */
+  free: ArrayBuffer[]
+  nonces?: Map<number, Uint8Array> | undefined
+  isLast: boolean
+}
+
+export interface CryptAnswer {
+  /** Those of the request, which nobody looks at any more. */
+  inputs: CryptInput[]
+  outputs: CryptOutput[]
+  /** With the last. */
+  digest?: string
+  failure?: Pick<FrameFailure, 'code' | 'frame' | 'isCut'>
+}
+
+/** How a thread is given its chunks. */
+export interface CryptThreadOptions {
+  /** Told of each chunk that is done with, so that its memory may be used again; not of one that was moved. */
+  onConsumed?: ((chunk: Buffer) => void) | undefined
+  /** Chunks that are all of their memory are this stream's to keep: they are moved to the thread, and not copied. */
+  ownsChunks?: boolean | undefined
+}
+
+/** A stream whose bytes are hashed, and sealed or opened, on a thread of its own. */
+export interface CryptThread extends Duplex {
+  /** SHA-256 of the stored bytes, hex in lower case. @throws Error before the stream has ended. */
+  readonly digest: string
+  /** Stored bytes. @throws Error before the stream has ended. */
+  readonly bytes: number
+}
+
+type Callback = (error?: Error | null) => void
+
+/**
+ * What the three kinds have in common: one chunk after another to the thread, what it gives back in order, and memory
+ * that goes to and fro instead of being copied.
+ */
+export abstract class CryptThreadStream extends Duplex implements CryptThread {
+  readonly #options: CryptThreadOptions
+  readonly #worker: Worker
+  #setup: CryptSetup | undefined
+  /** Of each request, the chunks that were moved with it; undefined for what was copied. */
+  readonly #given: (Buffer | undefined)[][] = []
+  readonly #kept: ArrayBuffer[] = []
+  #blocked: Callback | undefined
+  #ended: Callback | undefined
+  #wanted = true
+  #digest: string | undefined
+  protected storedBytes = 0
+
+  constructor(options: CryptThreadOptions) {
+    super({ readableHighWaterMark: 64 * 1024, writableHighWaterMark: GATHERED_BYTES })
+    this.#options = options
+    // Named as this file is: .ts where it runs from the sources, .js where it was built.
+    const script = new URL(import.meta.url.replace(/crypt-thread(\.[jt]s)$/, 'crypt-worker$1'))
+    this.#worker = new Worker(script, { execArgv: [], resourceLimits: THREAD_LIMITS })
+    this.#worker.on('message', (answer: CryptAnswer) => {
+      try {
+        this.#answered(answer)
+      } catch (error) {
+        this.destroy(error as Error)
+      }
+    })
+    this.#worker.on('error', (cause) => this.destroy(threadError(cause)))
+    this.#worker.on('exit', () => this.destroy(this.#digest === undefined ? threadError(undefined) : undefined))
+  }
+
+  get digest(): string {
+    if (this.#digest === undefined) throw new Error('The digest is known when the stream has ended, not before.')
+    return this.#digest
+  }
+
+  get bytes(): number {
+    if (this.#digest === undefined) throw new Error('The count is known when the stream has ended, not before.')
+    return this.storedBytes
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, callback: Callback): void {
+    this.accept([chunk], callback)
+  }
+
+  override _writev(items: { chunk: Buffer }[], callback: Callback): void {
+    this.accept(
+      items.map(({ chunk }) => chunk),
+      callback,
+    )
+  }
+
+  override _final(callback: Callback): void {
+    this.#ended = callback
+    this.send([], true)
+  }
+
+  override _read(): void {
+    this.#wanted = true
+    this.#unblock()
+  }
+
+  override _destroy(error: Error | null, callback: Callback): void {
+    this.wipe()
+    this.#worker.terminate().then(
+      () => callback(error),
+      () => callback(error),
+    )
+  }
+
+  /** Chunks that have come. */
+  protected accept(chunks: readonly Buffer[], callback: Callback): void {
+    this.send(chunks, false)
+    this.#blocked = callback
+    this.#unblock()
+  }
+
+  /** What the thread is to do; before anything is sent. The key stays where it is. */
+  protected begin(setup: WithoutKey<CryptSetup>, key?: Uint8Array): void {
+    this.#setup = { ...setup, ...(key ? { key: createSecretKey(key) } : {}) } as CryptSetup
+    key?.fill(0)
+  }
+
+  protected send(chunks: readonly Buffer[], isLast: boolean): void {
+    const given: (Buffer | undefined)[] = []
+    const inputs: CryptInput[] = []
+    for (let at = 0; at < chunks.length; ) {
+      const chunk = chunks[at] as Buffer
+      if (this.#mayMove(chunk)) {
+        given.push(chunk)
+        inputs.push({ memory: chunk.buffer as ArrayBuffer, offset: chunk.byteOffset, length: chunk.length })
+        at += 1
+      } else {
+        const until = chunks.findIndex((next, i) => i > at && this.#mayMove(next))
+        const small = chunks.slice(at, until < 0 ? chunks.length : until)
+        given.push(undefined)
+        inputs.push(this.#copyOf(small))
+        at += small.length
+      }
+    }
+    const bytes = inputs.reduce((sum, { length }) => sum + length, 0)
+    const free = this.#kept.splice(0)
+    const request = { setup: this.#setup, inputs, free, nonces: this.noncesOf(bytes, isLast), isLast }
+    this.#setup = undefined
+    this.#given.push(given)
+    this.#worker.postMessage(request satisfies CryptRequest, [...inputs.map(({ memory }) => memory), ...free])
+  }
+
+  /** Lets the memory of what leaves be used for what comes. */
+  protected pushFrame({ memory, length }: CryptOutput): void {
+    const chunk = Buffer.from(memory, 0, length)
+    lendMovable(chunk, (back) => {
+      if (this.#kept.length < KEPT_FRAMES && !this.destroyed) this.#kept.push(back)
+      else back.transfer(0)
+    })
+    this.#wanted = this.push(chunk)
+  }
+
+  protected pushChunk(chunk: Buffer): void {
+    this.#wanted = this.push(chunk)
+  }
+
+  /** An input that came back. @param chunk what it was, when it was moved; undefined for a copy. */
+  protected inputBack(input: CryptInput, chunk: Buffer | undefined): void {
+    if (!chunk || !giveBack(chunk, input.memory)) input.memory.transfer(0)
+  }
+
+  /** The nonces of what is sealed again as it was. */
+  protected noncesOf(_bytes: number, _isLast: boolean): Map<number, Uint8Array> | undefined {
+    return undefined
+  }
+
+  protected abstract outputs(outputs: readonly CryptOutput[]): void
+  protected abstract failed(failure: NonNullable<CryptAnswer['failure']>): TransformError
+  protected abstract wipe(): void
+
+  #mayMove(chunk: Buffer): boolean {
+    const isWhole = chunk.length >= MOVED_BYTES && chunk.length === chunk.buffer.byteLength
+    return isMovable(chunk) || (this.#options.ownsChunks === true && isWhole)
+  }
+
+  #copyOf(chunks: readonly Buffer[]): CryptInput {
+    const copy = Buffer.allocUnsafeSlow(chunks.reduce((sum, { length }) => sum + length, 0))
+    let length = 0
+    for (const chunk of chunks) {
+      length += chunk.copy(copy, length)
+      this.#options.onConsumed?.(chunk)
+    }
+    return { memory: copy.buffer as ArrayBuffer, offset: 0, length }
+  }
+
+  #answered({ inputs, outputs, digest, failure }: CryptAnswer): void {
+    if (this.destroyed) return
+    if (failure) throw this.failed(failure)
+    const given = this.#given.shift() ?? []
+    for (const [i, input] of inputs.entries()) this.inputBack(input, given[i])
+    this.outputs(outputs)
+    if (digest === undefined) {
+      this.#unblock()
+      return
+    }
+    this.#digest = digest
+    this.push(null)
+    this.#ended?.()
+  }
+
+  #unblock(): void {
+    if (!this.#wanted || this.#given.length >= REQUESTS_AT_ONCE) return
+    const callback = this.#blocked
+    this.#blocked = undefined
+    callback?.()
+  }
+}
+
+type WithoutKey<T> = T extends { key: unknown } ? Omit<T, 'key'> : T
+
+function threadError(cause: unknown): TransformError {
+  const reason = cause instanceof Error ? `: ${cause.message}` : ''
+  return new TransformError('THREAD', `The thread that encrypts and hashes has ended${reason}. Run it again.`, {
+    cause,
+  })
+}

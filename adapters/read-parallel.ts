@@ -16,6 +16,12 @@ export const READ_RING_BYTES = READ_CONNECTIONS * READ_RANGE_BYTES
 /** The share of its time that a reader has to wait for another request to be worth it. */
 const WAITING_SHARE = 0.5
 
+/** One connection that brings so much a second is no slower than what is done with the bytes. */
+const FAST_BYTES_PER_SECOND = 200 * 1024 * 1024
+/** How long, or how much, one connection is looked at before it is judged. */
+const JUDGED_MS = 500
+const JUDGED_BYTES = 32 * 1024 * 1024
+
 /** What is copied out of the ring at a time. */
 const PIECE_BYTES = 256 * 1024
 
@@ -26,8 +32,9 @@ export interface ParallelReadOptions extends ReadOptions {
   /** Bytes of one request. Default READ_RANGE_BYTES. The memory is `connections` times this, at most. */
   rangeBytes?: number | undefined
   /**
-   * Begin with one request, and add others, up to `connections`, while the reader waits for the store more than it works:
-   * where one connection is as fast as the reader, several only cost. Default false.
+   * Begin with one request for all of it; where the reader waits for the store more than it works, end that one early and
+   * go on by ranges, with up to `connections` at once. Where one connection is as fast as the reader, several only
+   * cost. Default false.
    */
   grow?: boolean | undefined
   /** The object's size, from the `stat` that gave `version`. Both together save another `stat`. */
@@ -83,6 +90,10 @@ interface Range {
   buffer: Buffer | undefined
   filled: number
   given: number
+  /** Longer than a buffer of the ring: all of it goes straight through. */
+  isLong: boolean
+  /** Its length was cut: what comes after it is not wanted. */
+  isCut: boolean
 }
 
 class ParallelReadable extends Readable {
@@ -102,8 +113,8 @@ class ParallelReadable extends Readable {
   #delivering = false
   /** Requests at once, at present. */
   #allowed: number
-  /** Since the last range was over: when that was, how long the reader has waited, and since when it does. */
-  #pace = { since: performance.now(), waitedMs: 0, waitingSince: undefined as number | undefined }
+  /** Since it was judged last: when that was, what was given, how long the reader has waited, and since when it does. */
+  #pace = { since: performance.now(), bytes: 0, waitedMs: 0, waitingSince: undefined as number | undefined }
 
   constructor(storage: Storage, key: string, settings: Settings) {
     super({ highWaterMark: PIECE_BYTES })
@@ -166,6 +177,12 @@ class ParallelReadable extends Readable {
       plan.stop = plan.next
       return
     }
+    if (this.#allowed === 1 && this.#settings.grow) {
+      if (this.#ranges.length > 0 || plan.next === plan.stop) return
+      this.#request(plan, plan.next, plan.stop - 1, plan.stop - plan.next)
+      plan.next = plan.stop
+      return
+    }
     while (Math.max(this.#ranges.length, this.#open.size) < this.#allowed && plan.next < plan.stop && !this.destroyed) {
       const length = Math.min(rangeBytes, plan.stop - plan.next)
       this.#request(plan, plan.next, plan.next + length - 1, length)
@@ -178,7 +195,11 @@ class ParallelReadable extends Readable {
     if (end !== undefined) options.end = end
     if (version !== undefined) options.version = version
     const stream = this.#storage.createReadStream(this.#key, options)
-    const range: Range = { stream, start, length, arrived: 0, ended: false, buffer: undefined, filled: 0, given: 0 }
+    const isLong = length !== undefined && length > this.#settings.rangeBytes
+    const range: Range = {
+      ...{ stream, start, length, isLong, isCut: false },
+      ...{ arrived: 0, ended: false, buffer: undefined, filled: 0, given: 0 },
+    }
     this.#ranges.push(range)
     this.#open.add(stream)
     stream.on('data', (chunk: Buffer) => this.#take(range, chunk))
@@ -191,22 +212,46 @@ class ParallelReadable extends Readable {
     })
   }
 
-  #take(range: Range, chunk: Buffer): void {
-    if (this.destroyed) return
+  #take(range: Range, arrived: Buffer): void {
+    if (this.destroyed || (range.isCut && range.ended)) return
+    const chunk = range.isCut ? arrived.subarray(0, (range.length as number) - range.arrived) : arrived
     range.arrived += chunk.length
     if (range.length !== undefined && range.arrived > range.length) {
       this.destroy(this.#error('CORRUPT', `brought more than the ${range.length} bytes from ${range.start}`))
       return
     }
     const isFirst = range === this.#ranges[0]
-    if (isFirst && range.given === range.filled && (this.#wanted || range.length === undefined)) {
+    const mustPass = range.length === undefined || range.isLong
+    if (isFirst && range.given === range.filled && (this.#wanted || mustPass)) {
       if (!this.#give(chunk)) range.stream.pause()
+      if (range.isLong) this.#passedLong(range)
       return
     }
     range.buffer ??= this.#free.pop() ?? Buffer.allocUnsafeSlow(this.#bufferBytes(range))
     range.filled += chunk.copy(range.buffer, range.filled)
     if (this.#storage.ownedReads) freeMemory(chunk)
     if (isFirst) this.#deliver()
+  }
+
+  /** After a piece of the one long range: whether to go on by several. */
+  #passedLong(range: Range): void {
+    const plan = this.#plan as Plan
+    const { rangeBytes } = this.#settings
+    if (range.isCut && range.arrived === range.length) {
+      // Its close goes on with the next range.
+      range.ended = true
+      range.stream.destroy()
+      return
+    }
+    const { since, bytes } = this.#pace
+    if (range.isCut || (bytes < JUDGED_BYTES && performance.now() - since < JUDGED_MS)) return
+    this.#judgePace()
+    const length = range.arrived + rangeBytes
+    if (this.#allowed === 1 || length >= (range.length as number)) return
+    range.isCut = true
+    range.length = length
+    plan.next = range.start + length
+    this.#fill(plan)
   }
 
   /** Less than a range only where there is but one buffer's worth to come. */
@@ -269,6 +314,7 @@ class ParallelReadable extends Readable {
 
   #give(chunk: Buffer): boolean {
     const now = performance.now()
+    this.#pace.bytes += chunk.length
     this.#pace.waitedMs += now - (this.#pace.waitingSince ?? now)
     this.#pace.waitingSince = undefined
     // push may ask for more before it returns.
@@ -280,10 +326,11 @@ class ParallelReadable extends Readable {
 
   #judgePace(): void {
     const now = performance.now()
-    const { since, waitedMs, waitingSince = now } = this.#pace
+    const { since, bytes, waitedMs, waitingSince = now } = this.#pace
     const isWaiting = waitedMs + now - waitingSince > (now - since) * WAITING_SHARE
-    if (isWaiting && this.#allowed < this.#settings.connections) this.#allowed++
-    this.#pace = { since: now, waitedMs: 0, waitingSince: this.#wanted ? now : undefined }
+    const isFast = this.#allowed === 1 && bytes * 1000 > (now - since) * FAST_BYTES_PER_SECOND
+    if (isWaiting && !isFast && this.#allowed < this.#settings.connections) this.#allowed++
+    this.#pace = { since: now, bytes: 0, waitedMs: 0, waitingSince: this.#wanted ? now : undefined }
   }
 
   #error(code: StorageErrorCode, what: string): StorageError {

@@ -150,6 +150,8 @@ export class ResumingReadable extends Readable {
   }
 
   #watch(): void {
+    // A reader may destroy it while it is being given a chunk.
+    if (this.destroyed) return
     const { idleMs = READ_IDLE_MS } = this.#options
     if (this.#idle) this.#idle.refresh()
     else this.#idle = setTimeout(() => this.#body && this.#resume(undefined), idleMs)

@@ -60,6 +60,15 @@ describe('ResumingReadable', () => {
     }
   })
 
+  it('leaves no timer behind when it is destroyed by who is being given a chunk', async () => {
+    const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
+    const before = timers()
+    const { stream } = reader(() => undefined)
+    stream.once('data', () => stream.destroy())
+    await new Promise((resolve) => stream.once('close', resolve))
+    assert.equal(timers(), before)
+  })
+
   it('T13: a body that stalls is dropped and gone on with', async () => {
     const { stream, requests } = reader(
       (part, count) => (count === 1 ? { body: thatBreaks(part.subarray(0, 100), undefined) } : undefined),

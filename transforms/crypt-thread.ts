@@ -5,8 +5,8 @@ import { TransformError } from './errors.ts'
 import { giveBack, isMovable, lendMovable } from './lending.ts'
 import type { CryptOutput, CryptSetup, FrameFailure } from './thread-crypt.ts'
 
-/** Requests that the thread has or has answered, and whose output has not left. Each holds one chunk, or a few. */
-const REQUESTS_AT_ONCE = 2
+/** Requests that the thread has, or whose output waits to leave. Each holds one chunk, or a few that came together. */
+const REQUESTS_AT_ONCE = 1
 /** Memory of frames that is kept to be filled again: what a part of an upload holds. */
 const KEPT_FRAMES = 4
 /** Chunks that come while the thread is at work are given to it together. */

@@ -1,6 +1,6 @@
 import { close } from './io.ts'
 import { type PreparedItem, prepareItem, SMALL_BYTES } from './read.ts'
-import { SmallFiles } from './small-files.ts'
+import { type Reading, SmallFiles } from './small-files.ts'
 import type { WalkItem } from './walk.ts'
 
 /** Items that are opened and read ahead, at the same time: with SMALL_BYTES each, 1 MiB. */
@@ -10,7 +10,7 @@ const LOOKAHEAD = 32
 const LOOKAHEAD_BATCHED = 512
 
 /** Files that are read one by one before a thread is begun that reads them in batches, which takes some 20 MiB. */
-const FEW_FILES = 4096
+const FEW_FILES = 512
 
 /** Files that are read one by one after a batch that was not worth it, before another one is tried. */
 const MORE_FILES = 1024
@@ -21,7 +21,7 @@ const NOTHING = Buffer.alloc(0)
 export interface Ahead {
   item: WalkItem
   /** What there is to archive, when its turn has come. Never rejects. */
-  take(): Promise<PreparedItem>
+  take(): PreparedItem | Promise<PreparedItem>
   /** Its bytes are in the archive, and their buffer may be used again. */
   release(): void
   /** Its turn will not come. */
@@ -37,7 +37,7 @@ export class Lookahead {
   /** Files to be read one by one before the next batch. */
   #oneByOne: number
 
-  /** @param threadAfter files after which small ones are read in batches; 4,096 when left out. */
+  /** @param threadAfter files after which small ones are read in batches; 512 when left out. */
   constructor(root: string, threadAfter = FEW_FILES) {
     this.#root = root
     this.#oneByOne = threadAfter
@@ -92,27 +92,63 @@ export class Lookahead {
 
   #inBatch(item: WalkItem): Ahead {
     this.#smallFiles ??= new SmallFiles(this.#root)
-    const files = this.#smallFiles
-    const { file, release } = files.add(item.path)
-    let scratch: Buffer | undefined
-    return {
-      item,
-      take: async () => {
-        const plain = await file
-        if (files.isOfNoUse) this.#oneByOne = MORE_FILES
-        if (plain) return { kind: 'file', ...plain }
-        scratch = this.#takeScratch()
-        return prepareItem(this.#root, item, scratch)
-      },
-      release: () => {
-        release()
-        if (scratch) this.#scratches.push(scratch)
-      },
-      drop: async () => {},
-    }
+    return new Batched(item, this.#smallFiles, this.#smallFiles.add(item.path), this)
+  }
+
+  /** Opens and reads by itself what its batch has left to whoever asked. */
+  async prepare(item: WalkItem): Promise<{ prepared: PreparedItem; scratch: Buffer }> {
+    const scratch = this.#takeScratch()
+    return { prepared: await prepareItem(this.#root, item, scratch), scratch }
+  }
+
+  /** Whether batches have turned out to be of no use; files are read one by one then, for a while. */
+  judge(files: SmallFiles): void {
+    if (files.isOfNoUse) this.#oneByOne = MORE_FILES
+  }
+
+  giveBack(scratch: Buffer): void {
+    this.#scratches.push(scratch)
   }
 
   #takeScratch(): Buffer {
     return this.#scratches.pop() ?? Buffer.allocUnsafeSlow(SMALL_BYTES)
+  }
+}
+
+/** A file of a batch: an object each of hundreds of thousands, so it has no closures. */
+class Batched implements Ahead {
+  readonly item: WalkItem
+  readonly #files: SmallFiles
+  readonly #reading: Reading
+  readonly #lookahead: Lookahead
+  #scratch: Buffer | undefined
+
+  constructor(item: WalkItem, files: SmallFiles, reading: Reading, lookahead: Lookahead) {
+    this.item = item
+    this.#files = files
+    this.#reading = reading
+    this.#lookahead = lookahead
+  }
+
+  take(): PreparedItem | Promise<PreparedItem> {
+    const done = this.#reading.isDone ? undefined : this.#reading.done()
+    return done ? done.then(() => this.#taken()) : this.#taken()
+  }
+
+  release(): void {
+    this.#reading.release()
+    if (this.#scratch) this.#lookahead.giveBack(this.#scratch)
+  }
+
+  async drop(): Promise<void> {}
+
+  #taken(): PreparedItem | Promise<PreparedItem> {
+    this.#lookahead.judge(this.#files)
+    const plain = this.#reading.file()
+    if (plain) return plain
+    return this.#lookahead.prepare(this.item).then(({ prepared, scratch }) => {
+      this.#scratch = scratch
+      return prepared
+    })
   }
 }

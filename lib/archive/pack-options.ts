@@ -19,7 +19,7 @@ export interface PackOptions {
   onWarning?: (warning: ArchiveWarning) => void
   /** Called about once for each half MiB. */
   onProgress?: (progress: PackProgress) => void
-  /** Files after which small ones are read in batches, on a thread of their own; 4,096 when left out. */
+  /** Files after which small ones are read in batches, on a thread of their own; 512 when left out. */
   threadAfter?: number
   signal?: AbortSignal
 }

@@ -148,7 +148,8 @@ class FolderPacker {
         continue
       }
       const { path } = head.item
-      const prepared = await head.take()
+      const taken = head.take()
+      const prepared = taken instanceof Promise ? await taken : taken
       this.#ahead.shift()
       if (prepared.kind === 'open') {
         yield* this.#large(path, prepared)

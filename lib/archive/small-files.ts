@@ -3,8 +3,8 @@ import { Worker } from 'node:worker_threads'
 
 /** What a batch's files have to fit into; those that do not are read by who asks. */
 const LANE_BYTES = 512 * 1024
-/** One batch is read while the other is archived. */
-const LANES = 2
+/** One batch is archived while another one is read, and the next ones wait for the thread. */
+const LANES = 4
 const BATCH_FILES = 128
 /** They make garbage, and keep nothing. */
 export const THREAD_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const
@@ -47,20 +47,47 @@ export interface PlainStat {
 
 /** A file that was read whole and held still. */
 export interface PlainFile {
+  kind: 'file'
   stat: PlainStat
   /** Its bytes, valid until `release`. */
   data: Buffer
+  changed: undefined
 }
 
 /** One path that was added. */
-export interface Reading {
-  /** undefined when there is anything to the file: it is to be opened by who asked. Never rejects. */
-  file: Promise<PlainFile | undefined>
+export class Reading {
+  readonly #files: SmallFiles
+  readonly #lane: Lane
+  readonly #index: number
+
+  constructor(files: SmallFiles, lane: Lane, index: number) {
+    this.#files = files
+    this.#lane = lane
+    this.#index = index
+  }
+
+  /** Whether its batch has been read. */
+  get isDone(): boolean {
+    return this.#lane.state === 'read'
+  }
+
+  /** Kept when its batch has been read. */
+  done(): Promise<void> {
+    return this.#lane.done
+  }
+
+  /** Once it is done: undefined when there is anything to the file; it is to be opened by who asked. */
+  file(): PlainFile | undefined {
+    return this.#lane.ok ? plainOf(this.#lane, this.#index) : undefined
+  }
+
   /** To be called once, when the file's bytes have been used. */
-  release(): void
+  release(): void {
+    this.#files.released(this.#lane)
+  }
 }
 
-interface Lane {
+export interface Lane {
   number: number
   stats: BigInt64Array
   data: Buffer
@@ -68,8 +95,10 @@ interface Lane {
   /** Files that have not been released. */
   left: number
   state: 'free' | 'filling' | 'reading' | 'read'
-  done: Promise<boolean>
-  settle: (ok: boolean) => void
+  done: Promise<void>
+  /** Whether the thread has read it. */
+  ok: boolean
+  settle: () => void
 }
 
 /**
@@ -98,7 +127,8 @@ export class SmallFiles {
       paths: [],
       left: 0,
       state: 'free',
-      done: Promise.resolve(false),
+      done: Promise.resolve(),
+      ok: false,
       settle: () => {},
     }))
     // Named as this file is: .ts where it runs from the sources, .js where it was built.
@@ -130,12 +160,13 @@ export class SmallFiles {
     const index = lane.paths.push(join(this.#root, path)) - 1
     lane.left++
     if (lane.paths.length === BATCH_FILES) this.flush()
-    const file = lane.done.then((ok) => (ok ? plainOf(lane, index) : undefined))
-    const release = () => {
-      lane.left--
-      this.#free(lane)
-    }
-    return { file, release }
+    return new Reading(this, lane, index)
+  }
+
+  /** One of a lane's files is done with. */
+  released(lane: Lane): void {
+    lane.left--
+    this.#free(lane)
   }
 
   /** Has what was added so far read now. */
@@ -158,8 +189,8 @@ export class SmallFiles {
   #begin(): Lane {
     const lane = this.#lanes.find(({ state }) => state === 'free')
     if (!lane) throw new Error('No batch is free: ask hasRoom before.')
-    const { promise, resolve } = Promise.withResolvers<boolean>()
-    return Object.assign(lane, { paths: [], left: 0, state: 'filling', done: promise, settle: resolve })
+    const { promise, resolve } = Promise.withResolvers<void>()
+    return Object.assign(lane, { paths: [], left: 0, state: 'filling', ok: false, done: promise, settle: resolve })
   }
 
   #answered({ lane: number, plain, ms }: BatchAnswer): void {
@@ -171,7 +202,8 @@ export class SmallFiles {
 
   #settle(lane: Lane, ok: boolean): void {
     lane.state = 'read'
-    lane.settle(ok)
+    lane.ok = ok
+    lane.settle()
     this.#free(lane)
   }
 
@@ -203,7 +235,9 @@ function plainOf({ stats, data }: Lane, index: number): PlainFile | undefined {
   ]
   const begin = Number(from)
   return {
+    kind: 'file',
     stat: { mode, uid, gid, size, mtimeNs, nlink, dev, ino },
     data: data.subarray(begin, begin + Number(size)),
+    changed: undefined,
   }
 }

@@ -49,6 +49,10 @@ function keyOf(name: string, kind: string): string {
   return kind === 'd' ? `${name}/\0d` : `${name}\0${kind}`
 }
 
+function isFolder(key: string): boolean {
+  return key.charCodeAt(key.length - 1) === 0x64
+}
+
 // Not readdir: it makes an object of every entry before the first can be dropped, 500 MB for a million files.
 async function listFolder(path: string): Promise<Listing> {
   const keys: Listing = []
@@ -102,6 +106,8 @@ export class Walker {
   readonly #levels: { prefix: string; listing: Listing; next: number }[] = []
   // The folder that was named last: its content is next.
   #folder: string | undefined
+  /** The listing of the folder after that, read meanwhile. */
+  #ahead: { path: string; listing: Promise<Listing | undefined> } | undefined
 
   private constructor(root: string, listing: Listing, warn: Warn, filter: WalkFilter | undefined) {
     this.root = root
@@ -148,20 +154,44 @@ export class Walker {
   }
 
   async #enter(path: string): Promise<WalkItem | undefined> {
+    const listed = this.#ahead?.path === path ? this.#ahead.listing : this.#list(path)
+    this.#ahead = undefined
     try {
-      const folder = join(this.root, path)
-      // Listing a folder follows a symlink that has taken its place.
-      if (!(await lstat(folder)).isDirectory()) {
-        this.#warn({ kind: 'vanished', path, message: `The folder ${path} was replaced, its content is left out` })
-      } else {
-        this.#levels.push({ prefix: `${path}/`, listing: await readListing(folder), next: 0 })
-      }
+      const listing = await listed
+      if (listing) this.#levels.push({ prefix: `${path}/`, listing, next: 0 })
+      else this.#warn({ kind: 'vanished', path, message: `The folder ${path} was replaced, its content is left out` })
     } catch (cause) {
       const kind = isGone(cause) ? 'vanished' : 'unreadable'
       const message = explain(`Cannot list the folder ${path}, its content is left out`, cause)
       this.#warn({ kind, path, message, cause })
     }
+    this.#lookAhead()
     return this.next()
+  }
+
+  /** @returns undefined when it is no folder any more. */
+  async #list(path: string): Promise<Listing | undefined> {
+    const folder = join(this.root, path)
+    // Listing a folder follows a symlink that has taken its place.
+    return (await lstat(folder)).isDirectory() ? readListing(folder) : undefined
+  }
+
+  /** Begins to list the folder whose turn is next. Not where a filter has to be asked about it first, in its turn. */
+  #lookAhead(): void {
+    if (this.#filter) return
+    for (const { prefix, listing, next } of this.#levels.toReversed()) {
+      let at = next
+      while (at < listing.length && !isFolder(listing[at] as string)) at++
+      if (at === listing.length) continue
+      const name = decodeName((listing[at] as string).slice(0, -3))
+      if (name === undefined) return
+      const path = prefix + name
+      const listed = this.#list(path)
+      // It is told when its turn has come.
+      listed.catch(() => {})
+      this.#ahead = { path, listing: listed }
+      return
+    }
   }
 
   #warnOfName(prefix: string, raw: string, kind: WalkKind): void {

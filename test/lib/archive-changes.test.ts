@@ -206,7 +206,8 @@ test('T32: the hard links of a file that changed follow its last copy', async (t
 
 test('T32: files and folders that are gone before their turn are warned of', async (t) => {
   const world = tempFolder(t)
-  for (const name of ['b', 'c', 'd']) fs.mkdirSync(path.join(world, name))
+  // While `b` is read, `bb` is listed.
+  for (const name of ['b', 'bb', 'c', 'd']) fs.mkdirSync(path.join(world, name))
   fs.writeFileSync(path.join(world, 'a'), Buffer.alloc(SIZE))
   for (let i = 0; i < 100; i++) fs.writeFileSync(path.join(world, 'b', `f${i}`), 'x')
   fs.writeFileSync(path.join(world, 'c', 'inside'), 'x')

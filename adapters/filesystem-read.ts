@@ -6,7 +6,8 @@ import { ADAPTER, type Folders, isAbsence, toStorageError, versionOf } from './f
 import { quoteKey } from './keys.ts'
 import type { ReadOptions } from './storage.ts'
 
-const READ_BYTES = 512 * 1024
+/** Each is a turn through the thread pool, where it waits for what is at work there. */
+const READ_BYTES = 2 * 1024 * 1024
 
 /** Reads a range of one file, and fails when the file is not, or does not stay, what it was when it was opened. */
 export class FileReadable extends Readable {

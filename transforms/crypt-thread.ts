@@ -5,8 +5,6 @@ import { TransformError } from './errors.ts'
 import { giveBack, isMovable, lendMovable } from './lending.ts'
 import type { CryptOutput, CryptSetup, FrameFailure } from './thread-crypt.ts'
 
-/** Requests that the thread has, or whose output waits to leave. Each holds one chunk, or a few that came together. */
-const REQUESTS_AT_ONCE = 1
 /** Memory of frames that is kept to be filled again: what a part of an upload holds. */
 const KEPT_FRAMES = 4
 /** Chunks that come while the thread is at work are given to it together. */
@@ -66,6 +64,7 @@ type Callback = (error?: Error | null) => void
  */
 export abstract class CryptThreadStream extends Duplex implements CryptThread {
   readonly #options: CryptThreadOptions
+  readonly #requestsAtOnce: number
   readonly #worker: Worker
   #setup: CryptSetup | undefined
   /** Of each request, the chunks that were moved with it; undefined for what was copied. */
@@ -77,9 +76,14 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
   #digest: string | undefined
   protected storedBytes = 0
 
-  constructor(options: CryptThreadOptions) {
+  /**
+   * @param requestsAtOnce that the thread has, or whose output waits to leave; each holds one chunk, or a few that came
+   * together.
+   */
+  constructor(options: CryptThreadOptions, requestsAtOnce: number) {
     super({ readableHighWaterMark: 64 * 1024, writableHighWaterMark: GATHERED_BYTES })
     this.#options = options
+    this.#requestsAtOnce = requestsAtOnce
     // Named as this file is: .ts where it runs from the sources, .js where it was built.
     const script = new URL(import.meta.url.replace(/crypt-thread(\.[jt]s)$/, 'crypt-worker$1'))
     this.#worker = new Worker(script, { execArgv: [], resourceLimits: THREAD_LIMITS })
@@ -230,7 +234,7 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
   }
 
   #unblock(): void {
-    if (!this.#wanted || this.#given.length >= REQUESTS_AT_ONCE) return
+    if (!this.#wanted || this.#given.length >= this.#requestsAtOnce) return
     const callback = this.#blocked
     this.#blocked = undefined
     callback?.()

@@ -31,6 +31,11 @@ import { differs, type FrameLedger, prepareAgain } from './ledger.ts'
 import { giveBack, lendMovable } from './lending.ts'
 import type { CryptOutput } from './thread-crypt.ts'
 
+/** Frames of compression that a thread has: it is faster than those that give them. */
+const SEALED_AT_ONCE = 1
+/** Reads of a store that a thread has, of a MiB or two each: nothing waits for it between them. */
+const OPENED_AT_ONCE = 2
+
 type Callback = (error?: Error | null) => void
 type Failure = NonNullable<CryptAnswer['failure']>
 
@@ -115,7 +120,7 @@ class SealThread extends CryptThreadStream {
   #frame = 0
 
   constructor(prepare: () => Promise<SealedObject>, options: SealOptions & CryptThreadOptions) {
-    super(options)
+    super(options, SEALED_AT_ONCE)
     this.#prepare = prepare
     this.#ledger = options.ledger
   }
@@ -189,7 +194,7 @@ class OpenThread extends CryptThreadStream {
   #early: Buffer[] | undefined = []
 
   constructor(prepare: (header: ReturnType<typeof parseHeader>) => Promise<Opener>, options: CryptThreadOptions) {
-    super(options)
+    super(options, OPENED_AT_ONCE)
     this.#prepare = prepare
   }
 
@@ -258,7 +263,7 @@ class OpenThread extends CryptThreadStream {
 
 class HashThread extends CryptThreadStream {
   constructor(options: CryptThreadOptions) {
-    super(options)
+    super(options, SEALED_AT_ONCE)
     this.begin({ job: 'hash' })
   }
 

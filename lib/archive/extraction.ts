@@ -49,6 +49,8 @@ export interface ExtractOptions {
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
   /** Told of each chunk of the source of which everything has been written, so that its memory may be used again. */
   onConsumed?: (chunk: Buffer) => void
+  /** Small files after which the others are written in batches, on a thread of their own; 512 when left out. */
+  threadAfter?: number | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -83,7 +85,7 @@ export class Extraction {
   constructor(root: string, options: ExtractOptions) {
     this.#options = options
     this.chunks = new ChunkLedger(options.onConsumed)
-    this.target = new TargetFolder(root, targetRights(options), options.checkpoints !== undefined)
+    this.target = new TargetFolder(root, targetRights(options), options.checkpoints !== undefined, options.threadAfter)
   }
 
   async take(entry: Entry): Promise<void> {
@@ -121,6 +123,7 @@ export class Extraction {
   async settle(): Promise<void> {
     await this.target.settle()
     await this.#marking.catch(() => {})
+    await this.target.close()
   }
 
   /** @returns whether the entry's content was read */

@@ -6,6 +6,7 @@ import { nsToTimeArgument } from './entry.ts'
 import { FileWrites, type Piece, Slots } from './file-writes.ts'
 import { CREATE_FLAGS, close, errnoOf, fsync, lstat, open, READ_FLAGS, targetError, writeAll } from './io.ts'
 import type { TargetRights } from './rights.ts'
+import { SmallWrites } from './small-writes.ts'
 
 interface DeferredSymlink {
   target: string
@@ -17,6 +18,9 @@ const PARALLEL_FILES = 16
 
 /** Writes of large files under way at a time, of all files together. Each holds a piece of at most a frame. */
 const WRITES_AT_ONCE = 3
+
+/** Small files that are written one by one before a thread is begun for the others. */
+const FEW_FILES = 512
 
 /** Files that are brought onto the disk at the same time. */
 const PARALLEL_SYNCS = 8
@@ -50,6 +54,10 @@ export class TargetFolder {
   readonly #folders = new Map<string, Meta>()
   readonly #symlinks = new Map<string, DeferredSymlink>()
   readonly #writing = new Map<string, Promise<void>>()
+  /** The thread that writes small files, once there were some. */
+  #smallWrites: SmallWrites | undefined
+  #smallFiles = 0
+  readonly #threadAfter: number
   #freed = (): void => {}
   readonly #slots = new Slots(WRITES_AT_ONCE)
   #failure: { error: unknown } | undefined
@@ -57,11 +65,13 @@ export class TargetFolder {
   /**
    * @param rights - owners, and setuid, setgid and sticky bits, need root
    * @param durable - bring all that is written onto the disk, by `sync` and by `finish`
+   * @param threadAfter - small files after which the others are written in batches, on a thread of their own
    */
-  constructor(root: string, rights: TargetRights, durable = false) {
+  constructor(root: string, rights: TargetRights, durable = false, threadAfter = FEW_FILES) {
     this.#root = root
     this.#rights = rights
     this.#durable = durable
+    this.#threadAfter = threadAfter
   }
 
   /** Makes a folder; its mode and time are set by finish. */
@@ -93,12 +103,30 @@ export class TargetFolder {
   /** Starts to write a small file; a failure comes out of a later call. Waits while enough others are under way. */
   async smallFile(path: string, meta: Meta, data: Buffer): Promise<void> {
     await this.#claim(path)
-    await this.#room()
-    const work = async (): Promise<void> => {
-      const fd = await this.#create(path)
-      await this.#complete(path, fd, meta, () => writeAll(fd, data))
+    const batches = ++this.#smallFiles > this.#threadAfter ? this.#batches() : undefined
+    // What its owner may not read cannot be opened again, to be brought onto the disk with the others.
+    if (batches?.isAlive && (!this.#durable || meta.mode & 0o400)) {
+      await batches.add(path, meta, data)
+      this.#throwFailure()
+      return
     }
-    this.#later(path, work())
+    await this.#room()
+    this.#later(path, this.#writeSmall(path, meta, data))
+  }
+
+  async #writeSmall(path: string, meta: Meta, data: Buffer): Promise<void> {
+    const fd = await this.#create(path)
+    await this.#complete(path, fd, meta, () => writeAll(fd, data))
+  }
+
+  #batches(): SmallWrites {
+    this.#smallWrites ??= new SmallWrites(this.#root, this.#rights, {
+      written: (path) => {
+        if (this.#durable) this.#unsynced.push(path)
+      },
+      refused: (path, meta, data) => this.#later(path, this.#writeSmall(path, meta, Buffer.from(data))),
+    })
+    return this.#smallWrites
   }
 
   /**
@@ -172,13 +200,15 @@ export class TargetFolder {
 
   /** Waits for the small files under way; never throws. */
   async settle(): Promise<void> {
+    await this.#smallWrites?.idle()
     while (this.#writing.size > 0) await Promise.all(this.#writing.values())
   }
 
   /** Brings the files that were written since the last call onto the disk. None may be under way. */
   async sync(): Promise<void> {
-    const paths = this.#unsynced
+    const written = this.#unsynced
     this.#unsynced = []
+    const paths = (await this.#smallWrites?.sync(written)) ?? written
     const work = async (): Promise<void> => {
       for (let path = paths.pop(); path !== undefined; path = paths.pop()) await this.#syncFile(path)
     }
@@ -197,6 +227,15 @@ export class TargetFolder {
       // A later entry of its path replaced it.
       if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ELOOP') throw targetError(path, error)
     }
+  }
+
+  /** Ends what it began: what is under way is not waited for. */
+  async close(): Promise<void> {
+    await this.#smallWrites?.close()
+  }
+
+  #isUnderWay(path: string): boolean {
+    return this.#writing.has(path) || (this.#smallWrites?.has(path) ?? false)
   }
 
   /** Makes the symlinks, then gives the folders their modes and times. */
@@ -233,13 +272,13 @@ export class TargetFolder {
   /** Before anything is put at a path: real parents, nothing still being written there, no symlink to come. */
   async #claim(path: string): Promise<void> {
     this.#throwFailure()
-    if (this.#writing.has(path)) await this.drain()
+    if (this.#isUnderWay(path)) await this.drain()
     this.#symlinks.delete(path)
     const slash = path.lastIndexOf('/')
     if (slash === -1 || this.#known.has(path.slice(0, slash))) return
     for (const parent of parentsOf(path)) {
       if (this.#known.has(parent)) continue
-      if (this.#writing.has(parent)) await this.drain()
+      if (this.#isUnderWay(parent)) await this.drain()
       try {
         await this.#checkFolder(parent, path)
       } catch (error) {

@@ -1,0 +1,81 @@
+import fs from 'node:fs'
+import { parentPort, workerData } from 'node:worker_threads'
+import { CREATE_FLAGS, READ_FLAGS } from './io.ts'
+import { FIELDS, type SmallWriteAnswer, type SmallWriteRequest, type WriteMemory } from './small-writes.ts'
+
+/*
+ * The thread of SmallWrites. What does not go as it should it leaves to the thread that asked, which knows what to do:
+ * a file is written whole, with its attributes, or nothing of it is there.
+ */
+
+const lanes = (workerData as WriteMemory[]).map(({ numbers, data }) => ({
+  numbers: new Float64Array(numbers),
+  data: Buffer.from(data),
+}))
+
+parentPort?.on('message', (request: SmallWriteRequest) => {
+  const begun = performance.now()
+  const failed = request.kind === 'sync' ? syncAll(request.paths) : writeAll(request)
+  const answer: SmallWriteAnswer = { kind: request.kind, failed, ms: performance.now() - begun }
+  parentPort?.postMessage(answer)
+})
+
+function writeAll({ lane, paths, owners }: SmallWriteRequest & { kind: 'write' }): number[] {
+  const { numbers, data } = lanes[lane] as (typeof lanes)[0]
+  const failed: number[] = []
+  let at = 0
+  for (const [index, path] of paths.entries()) {
+    const file = numbers.subarray(index * FIELDS, (index + 1) * FIELDS)
+    const bytes = file[0] as number
+    if (!writeOne(path, data.subarray(at, at + bytes), file, owners)) failed.push(index)
+    at += bytes
+  }
+  return failed
+}
+
+/** Owner before mode (chown clears setuid), time last. */
+function writeOne(path: string, data: Buffer, numbers: Float64Array, owners: boolean): boolean {
+  const [, mode, uid, gid, seconds] = numbers as unknown as [number, number, number, number, number]
+  const time = seconds < 0 ? new Date(seconds) : seconds
+  let fd: number | undefined
+  let isMade = false
+  try {
+    fd = fs.openSync(path, CREATE_FLAGS, 0o600)
+    isMade = true
+    for (let at = 0; at < data.length; ) at += fs.writeSync(fd, data, at, data.length - at)
+    if (owners) fs.fchownSync(fd, uid, gid)
+    fs.fchmodSync(fd, mode)
+    fs.futimesSync(fd, time, time)
+    const done = fd
+    fd = undefined
+    // Some file systems report a full disk only now.
+    fs.closeSync(done)
+    return true
+  } catch {
+    if (fd !== undefined) quietly(() => fs.closeSync(fd as number))
+    if (isMade) quietly(() => fs.unlinkSync(path))
+    return false
+  }
+}
+
+function syncAll(paths: readonly string[]): number[] {
+  const failed: number[] = []
+  for (const [index, path] of paths.entries()) {
+    let fd: number | undefined
+    try {
+      fd = fs.openSync(path, READ_FLAGS)
+      fs.fsyncSync(fd)
+    } catch {
+      failed.push(index)
+    } finally {
+      if (fd !== undefined) quietly(() => fs.closeSync(fd as number))
+    }
+  }
+  return failed
+}
+
+function quietly(work: () => void): void {
+  try {
+    work()
+  } catch {}
+}

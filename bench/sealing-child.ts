@@ -109,12 +109,17 @@ async function age(): Promise<() => Promise<void>> {
 
 const key = randomBytes(32)
 const VARIANTS: Record<string, () => Promise<() => Promise<void>>> = {
-  millrace: () => own(({ createEncrypt }) => [createEncrypt({ key })], false),
+  millrace: () => own(({ createEncrypt }) => [createEncrypt({ key })], true),
+  kept: () => own(({ createEncrypt }) => [createEncrypt({ key })], false),
   aws: () => aws(MiB),
   'aws-default': () => aws(),
   age,
   sha256: () => own(({ createHashTee }) => [createHashTee()], false),
   'sealed-and-hashed': () => own(({ createEncrypt, createHashTee }) => [createEncrypt({ key }), createHashTee()], true),
+  'on-a-thread': async () => {
+    const { createSealThread } = await load<typeof import('../transforms/seal-thread.ts')>('transforms/seal-thread.js')
+    return own(() => [createSealThread({ key })], true)
+  },
 }
 const prepare = VARIANTS[variant]
 if (!prepare) throw new Error(`No variant is called ${variant}.`)

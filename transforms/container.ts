@@ -39,6 +39,8 @@ const SALT_OFFSET = 16
 export const MAC_OFFSET = 32
 const MAC_BYTES = 32
 const NONCES_AT_ONCE = 256
+/** What is encrypted into a buffer of its own: of a MiB each, they would be new pages of memory every time. */
+const SLICE_BYTES = 128 * 1024
 
 /** What the header of a container says. */
 export interface Header {
@@ -194,7 +196,7 @@ export class Sealer {
     let at = 0
     while (at < plain.length) {
       this.#cipher ??= this.#begin(push)
-      const take = Math.min(plain.length - at, this.#frameBytes - this.#inFrame)
+      const take = Math.min(plain.length - at, this.#frameBytes - this.#inFrame, SLICE_BYTES)
       push(this.#cipher.update(plain.subarray(at, at + take)))
       at += take
       this.#inFrame += take

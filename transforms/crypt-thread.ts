@@ -5,8 +5,8 @@ import { TransformError } from './errors.ts'
 import { giveBack, isMovable, lendMovable } from './lending.ts'
 import type { CryptOutput, CryptSetup, FrameFailure } from './thread-crypt.ts'
 
-/** Memory of frames that is kept to be filled again: what a part of an upload holds. */
-const KEPT_FRAMES = 4
+/** Memory of frames that is kept to be filled again. */
+const KEPT_FRAMES = 2
 /** Chunks that come while the thread is at work are given to it together. */
 const GATHERED_BYTES = 1024 * 1024
 /** Smaller chunks are copied. */

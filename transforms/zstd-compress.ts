@@ -69,7 +69,8 @@ export function defaultThreads(): number {
 /**
  * A stream that compresses bytes into independent zstd frames, several at a time on the thread pool, in order, then an
  * index frame (when `index` gives one) and the seek table. What comes out is a valid `.zst` file. Memory is
- * `threads + 1` frames of input and output (two frames with the engine simple-zstd), whatever the speeds are.
+ * `threads` frames of input and output, and one that is being filled (two frames with the engine simple-zstd), whatever
+ * the speeds are.
  * @throws TransformError BAD_OPTION; UNSUPPORTED when the zstd command is needed and not installed.
  */
 export function createZstdCompress(options: CompressOptions = {}): Duplex {
@@ -96,7 +97,7 @@ function compressStream(options: CompressOptions, lends: boolean): Duplex {
     MIN_ZSTD_FRAME_BYTES,
     MAX_ZSTD_FRAME_BYTES,
   )
-  const lanes = engine === 'native' ? threads + 1 : 2
+  const lanes = engine === 'native' ? threads : 2
   const open = () => openEngine(engine, { level, fixedLevel, frameBytes, long, threads })
   const cutter = new CompressCutter(open, { frameBytes, lanes, index, lends: lends && engine === 'native' })
   return new ParallelDuplex(cutter, lanes, onConsumed)

@@ -17,7 +17,7 @@ interface DeferredSymlink {
 const PARALLEL_FILES = 16
 
 /** Writes of large files under way at a time, of all files together. Each holds a piece of at most a frame. */
-const WRITES_AT_ONCE = 3
+const WRITES_AT_ONCE = 2
 
 /** Small files that are written one by one before a thread is begun for the others. */
 const FEW_FILES = 512

@@ -9,6 +9,7 @@ export {
   type SealOptions,
   sealedSize,
 } from './container.ts'
+export type { CryptThread, CryptThreadOptions } from './crypt-thread.ts'
 export { createDecrypt, createEncrypt, type DecryptOptions } from './encrypt.ts'
 export { TransformError, type TransformErrorCode } from './errors.ts'
 export { createFanOut, type Destination, type DestinationStatus, type FanOut, type FanOutOptions } from './fan-out.ts'
@@ -28,6 +29,7 @@ export { createMeter, type MeterOptions, type Progress } from './meter.ts'
 export { openPlain, openSealed, type RangeSource, type ReadRange, type Sealed } from './open-sealed.ts'
 export { type FrameExtent, openSeekable, type Seekable } from './open-seekable.ts'
 export { type SealChainOptions, seal, unseal } from './seal.ts'
+export { createHashThread, createOpenThread, createSealThread } from './seal-thread.ts'
 export { createSeedEncrypt, SEED_OVERHEAD_BYTES, type SeedEncryptOptions } from './seed.ts'
 export { createSeedDecrypt, type SeedDecryptOptions } from './seed-decrypt.ts'
 export {

@@ -158,7 +158,7 @@ test('colours are for terminals that have them, and obey NO_COLOR, FORCE_COLOR a
   assert.match(piped, /SERVER +SNAPSHOT +AGE +STORED +CONTENT +RATIO +KIND +CONSISTENCY +STATE +VERIFIED/)
   assert.match(piped, /world +2.* +folder +live +complete +-\n1 snapshot, .* stored, the newest complete one .*\n$/)
   const forced = (await millrace(['list', '--from', url], { env: { FORCE_COLOR: '1' } })).stdout.toString()
-  const ages = (text: string) => text.replaceAll(/\d+ seconds?|now/g, 'AGE').replaceAll(/ +/g, ' ')
+  const ages = (text: string) => text.replaceAll(/\d+ seconds?( ago)?|now/g, 'AGE').replaceAll(/ +/g, ' ')
   assert.ok(has(forced))
   assert.equal(ages(stripVTControlCharacters(forced)), ages(piped))
 })

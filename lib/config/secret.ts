@@ -180,10 +180,16 @@ function runCommand(
         else if (code === 0) settle(undefined)
         else settle(code === null ? `was ended by ${killedBy}` : `ended with exit code ${code}`)
       }
-      if (child.stdout.readableEnded) finish()
-      else {
-        const late = setTimeout(finish, LATE_OUTPUT_MS)
-        child.stdout.once('end', () => {
+      // Where it failed, stderr says why.
+      const pipes = code === 0 ? [child.stdout] : [child.stdout, child.stderr]
+      const open = pipes.filter(({ readableEnded }) => !readableEnded)
+      if (open.length === 0) return finish()
+      const late = setTimeout(finish, LATE_OUTPUT_MS)
+      let left = open.length
+      for (const pipe of open) {
+        pipe.once('end', () => {
+          left--
+          if (left > 0) return
           clearTimeout(late)
           finish()
         })

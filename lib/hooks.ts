@@ -1,10 +1,13 @@
 import { spawn } from 'node:child_process'
+import type { Readable } from 'node:stream'
 import { throwIfAborted } from '../adapters/retry.ts'
 import { BackupError } from './errors.ts'
 
 /** A command that runs longer is ended. */
 export const HOOK_TIMEOUT_MS = 5 * 60_000
 const KILL_AFTER_MS = 5_000
+/** How long the last of what a failed one said is waited for: something that it started may hold the pipe open. */
+const LATE_OUTPUT_MS = 1_000
 const STDERR_KEPT_BYTES = 2048
 
 /** What a hook finds in its environment of ours: the list is closed, so that no secret is in it. */
@@ -82,6 +85,7 @@ export async function runHook(
         else resolve(code === null ? `was ended by ${killedBy}` : `ended with exit code ${code}`)
       })
     })
+    if (what !== undefined && ended === undefined) await endOf(child.stderr)
   } finally {
     clearTimeout(timer)
     for (const kill of kills) clearTimeout(kill)
@@ -94,6 +98,18 @@ export async function runHook(
   if (what === undefined && ended === undefined) return
   const last = errors.trim().split('\n').at(-1)
   throw new BackupError('HOOK', `The ${payload.event} hook ${ended ?? what}${last ? `: ${last}` : '.'}`)
+}
+
+/** What a hook that failed has said last may still be on its way. */
+function endOf(pipe: Readable): Promise<void> {
+  return new Promise((resolve) => {
+    if (pipe.closed) return resolve()
+    const late = setTimeout(resolve, LATE_OUTPUT_MS)
+    pipe.once('close', () => {
+      clearTimeout(late)
+      resolve()
+    })
+  })
 }
 
 function environment(): Record<string, string> {

@@ -1,6 +1,19 @@
 import { type CipherKey, createCipheriv, createDecipheriv, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { TransformError } from './errors.ts'
 import {
+  HEADER_BYTES,
+  type Header,
+  KDF_PBKDF2,
+  KDF_RAW,
+  MAC_OFFSET,
+  MAGIC,
+  MAX_FRAME_BYTES,
+  MIN_FRAME_BYTES,
+  SALT_OFFSET,
+  SUITE_AES_256_GCM,
+  VERSION,
+} from './header.ts'
+import {
   checkReadKeys,
   checkWriteKey,
   deriveObjectKeys,
@@ -16,43 +29,19 @@ import type { FrameLedger } from './ledger.ts'
 
 // The container, version 1: FORMAT.md, 'Layer 3'. This file is the format without streams.
 
-export const MAGIC = Buffer.from('MILLRACE', 'ascii')
-/** The length of a container's header. */
-export const HEADER_BYTES = 64
 export const NONCE_BYTES = 12
 export const TAG_BYTES = 16
 /** What a frame adds to its plaintext. */
 export const FRAME_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES
 /** Plaintext bytes of a full frame where nothing else is asked for. */
 export const FRAME_BYTES = 1024 * 1024
-export const MIN_FRAME_BYTES = 2 ** 12
-export const MAX_FRAME_BYTES = 2 ** 24
 /** Random 96-bit nonces under one key: NIST SP 800-38D, 8.3. */
 export const MAX_FRAMES = 2 ** 32
 
-const VERSION = 1
-const SUITE_AES_256_GCM = 1
-const KDF_RAW = 0
-const KDF_PBKDF2 = 1
-const SALT_OFFSET = 16
-/** Where the header's MAC begins. */
-export const MAC_OFFSET = 32
 const MAC_BYTES = 32
 const NONCES_AT_ONCE = 256
 /** What is encrypted into a buffer of its own: of a MiB each, they would be new pages of memory every time. */
 const SLICE_BYTES = 128 * 1024
-
-/** What the header of a container says. */
-export interface Header {
-  frameBytes: number
-  /** null: a raw key. */
-  iterations: number | null
-  salt: Buffer
-  /** The header's MAC, which every frame authenticates too. */
-  mac: Buffer
-  /** Bytes 0 to 31, which the MAC is over. */
-  fields: Buffer
-}
 
 /** How many frames hold `plainBytes`: the last is always shorter than a whole one, down to empty. */
 export function frameCount(plainBytes: number, frameBytes: number = FRAME_BYTES): number {
@@ -268,65 +257,6 @@ export function newCipher(key: CipherKey, nonce: Uint8Array, aad: Uint8Array) {
 
 export function newDecipher(key: CipherKey, nonce: Uint8Array, aad: Uint8Array) {
   return createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES }).setAAD(aad)
-}
-
-/**
- * Reads the 64 header bytes. Nothing is derived yet.
- * @throws TransformError NOT_SEALED, TRUNCATED, UNSUPPORTED, BAD_HEADER, in the order the format asks for.
- */
-export function parseHeader(bytes: Buffer): Header {
-  const magic = bytes.subarray(0, MAGIC.length)
-  if (!magic.equals(MAGIC.subarray(0, magic.length)) || bytes.length === 0) {
-    throw new TransformError(
-      'NOT_SEALED',
-      'This is no millrace container: it does not begin with MILLRACE. It may be unencrypted, or of another program.',
-    )
-  }
-  if (bytes.length < HEADER_BYTES) {
-    throw new TransformError('TRUNCATED', `The container ends inside its header, after ${bytes.length} bytes.`)
-  }
-  const [version, suite, kdf, log] = [bytes[8], bytes[9], bytes[10], bytes[11] as number]
-  if (version !== VERSION) unsupported('version', version)
-  if (suite !== SUITE_AES_256_GCM) unsupported('cipher suite', suite)
-  if (kdf !== KDF_RAW && kdf !== KDF_PBKDF2) unsupported('key derivation', kdf)
-  const iterations = bytes.readUInt32BE(12)
-  if (2 ** log < MIN_FRAME_BYTES || 2 ** log > MAX_FRAME_BYTES) badHeader(`a frame size of 2^${log} bytes`)
-  if (kdf === KDF_RAW && iterations !== 0) badHeader(`${iterations} iterations beside a raw key`)
-  if (kdf === KDF_PBKDF2 && (iterations < PBKDF2_MIN_ITERATIONS || iterations > PBKDF2_MAX_ITERATIONS)) {
-    badHeader(`${iterations} iterations, where ${PBKDF2_MIN_ITERATIONS} to ${PBKDF2_MAX_ITERATIONS} are allowed`)
-  }
-  const copy = Buffer.from(bytes.subarray(0, HEADER_BYTES))
-  return {
-    frameBytes: 2 ** log,
-    iterations: kdf === KDF_RAW ? null : iterations,
-    salt: copy.subarray(SALT_OFFSET, MAC_OFFSET),
-    mac: copy.subarray(MAC_OFFSET),
-    fields: copy.subarray(0, MAC_OFFSET),
-  }
-}
-
-/**
- * Tries the first bytes of a header, so that a stream of another kind is refused before 64 of them have come.
- * @throws TransformError NOT_SEALED
- */
-export function checkMagic(bytes: Buffer): void {
-  if (bytes.length < MAGIC.length) return
-  try {
-    parseHeader(bytes)
-  } catch (error) {
-    if ((error as TransformError).code === 'NOT_SEALED') throw error
-  }
-}
-
-function unsupported(what: string, value: number | undefined): never {
-  throw new TransformError(
-    'UNSUPPORTED',
-    `The container has ${what} ${value}, which this release does not know. Use a newer one.`,
-  )
-}
-
-function badHeader(what: string): never {
-  throw new TransformError('BAD_HEADER', `The container's header says ${what}: it is damaged, or made to harm.`)
 }
 
 /**

@@ -1,9 +1,10 @@
 import { createSecretKey } from 'node:crypto'
 import { Duplex } from 'node:stream'
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
+import type { CryptOutput, CryptSetup, FrameFailure } from './crypt-job.ts'
 import { TransformError } from './errors.ts'
 import { giveBack, isMovable, lendMovable } from './lending.ts'
-import type { CryptOutput, CryptSetup, FrameFailure } from './thread-crypt.ts'
+import { beginThread } from './thread.ts'
 
 /** Memory of frames that is kept to be filled again. */
 const KEPT_FRAMES = 2
@@ -11,8 +12,6 @@ const KEPT_FRAMES = 2
 const GATHERED_BYTES = 1024 * 1024
 /** Smaller chunks are copied. */
 const MOVED_BYTES = 64 * 1024
-/** It makes garbage, and keeps nothing. */
-const THREAD_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const
 
 /** Bytes of a chunk, on their way to the thread and back. */
 export interface CryptInput {
@@ -84,9 +83,7 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
     super({ readableHighWaterMark: 64 * 1024, writableHighWaterMark: GATHERED_BYTES })
     this.#options = options
     this.#requestsAtOnce = requestsAtOnce
-    // Named as this file is: .ts where it runs from the sources, .js where it was built.
-    const script = new URL(import.meta.url.replace(/crypt-thread(\.[jt]s)$/, 'crypt-worker$1'))
-    this.#worker = new Worker(script, { execArgv: [], resourceLimits: THREAD_LIMITS })
+    this.#worker = beginThread(import.meta.url, 'crypt-worker')
     this.#worker.on('message', (answer: CryptAnswer) => {
       try {
         this.#answered(answer)
@@ -139,7 +136,12 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
 
   /** Chunks that have come. */
   protected accept(chunks: readonly Buffer[], callback: Callback): void {
-    this.send(chunks, false)
+    try {
+      this.send(chunks, false)
+    } catch (error) {
+      callback(error as Error)
+      return
+    }
     this.#blocked = callback
     this.#unblock()
   }

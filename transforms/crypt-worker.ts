@@ -1,6 +1,6 @@
 import { parentPort } from 'node:worker_threads'
+import { type CryptJob, type CryptOutput, cryptJob, FrameFailure } from './crypt-job.ts'
 import type { CryptAnswer, CryptRequest } from './crypt-thread.ts'
-import { type CryptJob, type CryptOutput, cryptJob, FrameFailure } from './thread-crypt.ts'
 
 // The thread of a CryptThread. Every request has an answer, in order; after a failure it answers nothing but that.
 

@@ -1,17 +1,15 @@
 import { Transform, type TransformCallback } from 'node:stream'
 import {
-  checkMagic,
   endsShort,
   FRAME_OVERHEAD_BYTES,
-  HEADER_BYTES,
   type Opener,
-  parseHeader,
   prepareOpener,
   prepareSealer,
   type Sealer,
   type SealOptions,
 } from './container.ts'
 import { TransformError } from './errors.ts'
+import { checkMagic, HEADER_BYTES, parseHeader } from './header.ts'
 import type { ReadKeys } from './keys.ts'
 import { type LedgerSealer, prepareLedgerSealer } from './ledger.ts'
 

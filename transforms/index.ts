@@ -1,19 +1,11 @@
 export { composeBytes } from './compose.ts'
-export {
-  FRAME_BYTES,
-  frameCount,
-  HEADER_BYTES,
-  type Header,
-  parseHeader,
-  plainSize,
-  type SealOptions,
-  sealedSize,
-} from './container.ts'
+export { FRAME_BYTES, frameCount, plainSize, type SealOptions, sealedSize } from './container.ts'
 export type { CryptThread, CryptThreadOptions } from './crypt-thread.ts'
 export { createDecrypt, createEncrypt, type DecryptOptions } from './encrypt.ts'
 export { TransformError, type TransformErrorCode } from './errors.ts'
 export { createFanOut, type Destination, type DestinationStatus, type FanOut, type FanOutOptions } from './fan-out.ts'
 export { createHashTee, type HashTee } from './hash-tee.ts'
+export { HEADER_BYTES, type Header, parseHeader } from './header.ts'
 export { IndexBuilder, type IndexEntry, type IndexHead, readIndex } from './index-frame.ts'
 export {
   checkReadKeys,

@@ -2,11 +2,9 @@ import { randomBytes, timingSafeEqual } from 'node:crypto'
 import {
   additionalData,
   FRAME_OVERHEAD_BYTES,
-  MAC_OFFSET,
   MAX_FRAMES,
   NONCE_BYTES,
   newCipher,
-  parseHeader,
   prepareObject,
   type SealedObject,
   type SealOptions,
@@ -14,14 +12,13 @@ import {
   tooManyFrames,
 } from './container.ts'
 import { TransformError } from './errors.ts'
+import { MAC_OFFSET, parseHeader } from './header.ts'
+import { letGo } from './lending.ts'
 
 // Sealing that can be taken up again. docs/decisions/0012-resuming-uploads.md says why no nonce is used twice.
 
 /** What a ledger keeps of a frame: its nonce, then its tag. */
 export const SEAL_BYTES = FRAME_OVERHEAD_BYTES
-
-/** Smaller ones share their memory, or are not worth it. */
-const FREE_BYTES = 16 * 1024
 
 /** What was sealed of an object, and what is sealed of it now. */
 export interface FrameLedger {
@@ -138,9 +135,7 @@ export class LedgerSealer {
   #take(ciphertext: Buffer): void {
     ciphertext.copy(this.#sealed as Buffer, NONCE_BYTES + this.#inFrame)
     this.#inFrame += ciphertext.length
-    // It is copied, and nobody else has it: left to the collector, as much again would gather as is sent.
-    const memory = ciphertext.buffer as ArrayBuffer
-    if (ciphertext.length === memory.byteLength && ciphertext.length >= FREE_BYTES) memory.transfer(0)
+    letGo(ciphertext)
   }
 
   /** @returns the frame. @throws TransformError DIFFERS when the ledger has another one in its place. */

@@ -42,3 +42,15 @@ export function giveBack(chunk: Buffer, memory: ArrayBufferLike = chunk.buffer):
   loan.onReturned(memory)
   return true
 }
+
+/** Smaller ones share their memory, or are not worth it. */
+const FREE_BYTES = 16 * 1024
+
+/**
+ * Frees memory that nobody else has, now: left to the collector, as much again would gather as goes through. What shares
+ * its memory with others is left alone.
+ */
+export function letGo(bytes: Buffer): void {
+  const memory = bytes.buffer as ArrayBuffer
+  if (bytes.length === memory.byteLength && bytes.length >= FREE_BYTES) memory.transfer(0)
+}

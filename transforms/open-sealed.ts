@@ -1,15 +1,7 @@
 import { Readable } from 'node:stream'
-import {
-  FRAME_OVERHEAD_BYTES,
-  frameCount,
-  HEADER_BYTES,
-  type Header,
-  type Opener,
-  parseHeader,
-  plainSize,
-  prepareOpener,
-} from './container.ts'
+import { FRAME_OVERHEAD_BYTES, frameCount, type Opener, plainSize, prepareOpener } from './container.ts'
 import { TransformError } from './errors.ts'
+import { HEADER_BYTES, type Header, parseHeader } from './header.ts'
 import type { ReadKeys } from './keys.ts'
 
 /** Reads exactly `length` bytes from `offset` of an object; more than one call may be under way. */

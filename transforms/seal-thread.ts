@@ -2,13 +2,9 @@ import { timingSafeEqual } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import {
   authFailed,
-  checkMagic,
   endsShort,
-  HEADER_BYTES,
-  MAC_OFFSET,
   NONCE_BYTES,
   type Opener,
-  parseHeader,
   prepareObject,
   prepareOpener,
   type SealedObject,
@@ -16,6 +12,7 @@ import {
   TAG_BYTES,
   tooManyFrames,
 } from './container.ts'
+import type { CryptOutput } from './crypt-job.ts'
 import {
   type CryptAnswer,
   type CryptInput,
@@ -26,10 +23,10 @@ import {
 import { createDecrypt, createEncrypt } from './encrypt.ts'
 import { TransformError } from './errors.ts'
 import { createHashTee } from './hash-tee.ts'
+import { checkMagic, HEADER_BYTES, MAC_OFFSET, parseHeader } from './header.ts'
 import type { ReadKeys } from './keys.ts'
 import { differs, type FrameLedger, prepareAgain } from './ledger.ts'
 import { giveBack, lendMovable } from './lending.ts'
-import type { CryptOutput } from './thread-crypt.ts'
 
 /** Frames of compression that a thread has: it is faster than those that give them. */
 const SEALED_AT_ONCE = 1

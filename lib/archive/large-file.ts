@@ -1,5 +1,5 @@
 import { read } from './io.ts'
-import { SLAB_BYTES, type SlabWriter } from './slab.ts'
+import type { SlabWriter } from './slab.ts'
 
 /** Reads of one file that are under way at a time, of a chunk each: the disk is not to wait for this process. */
 const READS_AT_ONCE = 3
@@ -50,7 +50,7 @@ export class LargeFile {
   #ask(): void {
     const index = this.#reads.length
     const target = index === 0 ? this.#out.free() : this.#out.ahead(index)
-    const bytes = Math.min(target.length, this.#size - this.#asked, SLAB_BYTES)
+    const bytes = Math.min(target.length, this.#size - this.#asked)
     const got = read(this.#fd, target, 0, bytes, this.#asked)
     got.catch(() => {})
     this.#reads.push({ bytes, got })

@@ -1,11 +1,10 @@
 import type { BigIntStats } from 'node:fs'
 import { opendir, stat as statFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Worker } from 'node:worker_threads'
+import { beginThread } from '../../transforms/thread.ts'
 import { BackupError } from '../errors.ts'
 import { type ArchiveWarning, BLOCK_BYTES, escapeBytes, roundToBlock, TRAILER_BYTES } from './entry.ts'
 import { abortError, explain, lstat } from './io.ts'
-import { THREAD_LIMITS } from './small-files.ts'
 import { DIRECTORY_BATCH, decodeName, sourceError, type WalkFilter } from './walk.ts'
 
 export interface ScanResult {
@@ -97,11 +96,9 @@ export type ScanAnswer = ScanResult | undefined
  * @returns undefined when something could not be listed, or the thread cannot be had.
  */
 function scanOnThread(root: string, signal: AbortSignal | undefined): Promise<ScanAnswer> {
-  // Named as this file is: .ts where it runs from the sources, .js where it was built.
-  const script = new URL(import.meta.url.replace(/scan(\.[jt]s)$/, 'scan-worker$1'))
   const request: ScanRequest = { root }
   const { promise, resolve, reject } = Promise.withResolvers<ScanAnswer>()
-  const worker = new Worker(script, { workerData: request, execArgv: [], resourceLimits: THREAD_LIMITS })
+  const worker = beginThread(import.meta.url, 'scan-worker', request)
   const onAbort = () => reject(abortError(signal as AbortSignal))
   signal?.addEventListener('abort', onAbort)
   worker.on('message', resolve)

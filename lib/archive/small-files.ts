@@ -1,13 +1,12 @@
 import { join } from 'node:path'
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
+import { beginThread } from '../../transforms/thread.ts'
 
 /** What a batch's files have to fit into; those that do not are read by who asks. */
 const LANE_BYTES = 512 * 1024
 /** One batch is archived while another one is read, and the next ones wait for the thread. */
 const LANES = 4
 const BATCH_FILES = 128
-/** They make garbage, and keep nothing. */
-export const THREAD_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const
 /** BigInts a file: whether it is PLAIN, the eight of its stat, and where its bytes begin. */
 export const FIELDS = 10
 export const PLAIN = 1n
@@ -131,13 +130,7 @@ export class SmallFiles {
       ok: false,
       settle: () => {},
     }))
-    // Named as this file is: .ts where it runs from the sources, .js where it was built.
-    const script = new URL(import.meta.url.replace(/small-files(\.[jt]s)$/, 'small-files-worker$1'))
-    this.#worker = new Worker(script, {
-      workerData: memory,
-      execArgv: [],
-      resourceLimits: THREAD_LIMITS,
-    })
+    this.#worker = beginThread(import.meta.url, 'small-files-worker', memory)
     this.#worker.on('message', (answer: BatchAnswer) => this.#answered(answer))
     this.#worker.on('error', () => this.#break())
     this.#worker.on('exit', () => this.#break())

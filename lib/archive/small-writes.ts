@@ -1,9 +1,9 @@
 import { join } from 'node:path'
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
+import { beginThread } from '../../transforms/thread.ts'
 import type { Meta } from './attributes.ts'
 import { nsToTimeArgument } from './entry.ts'
 import type { TargetRights } from './rights.ts'
-import { THREAD_LIMITS } from './small-files.ts'
 
 /** What a batch's content has to fit into. */
 const LANE_BYTES = 512 * 1024
@@ -68,7 +68,8 @@ export class SmallWrites {
   readonly #underWay: Lane[] = []
   readonly #syncs: { paths: string[]; settle: (failed: string[]) => void }[] = []
   readonly #paths = new Set<string>()
-  #wake = (): void => {}
+  /** Who waits for a batch to be done. */
+  readonly #waiting: (() => void)[] = []
   #broken = false
   #syncsSlowly = false
 
@@ -85,9 +86,7 @@ export class SmallWrites {
       ...{ number, numbers: new Float64Array(numbers), data: Buffer.from(data) },
       ...{ used: 0, paths: [], metas: [] },
     }))
-    // Named as this file is: .ts where it runs from the sources, .js where it was built.
-    const script = new URL(import.meta.url.replace(/small-writes(\.[jt]s)$/, 'small-writes-worker$1'))
-    this.#worker = new Worker(script, { workerData: memory, execArgv: [], resourceLimits: THREAD_LIMITS })
+    this.#worker = beginThread(import.meta.url, 'small-writes-worker', memory)
     this.#worker.on('message', (answer: SmallWriteAnswer) => this.#answered(answer))
     this.#worker.on('error', () => this.#break())
     this.#worker.on('exit', () => this.#break())
@@ -116,11 +115,7 @@ export class SmallWrites {
     if (this.#filling && this.#filling.used + data.length > LANE_BYTES) this.flush()
     while (!this.#filling && !this.#broken) {
       this.#filling = this.#free.pop()
-      if (!this.#filling) {
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve
-        })
-      }
+      if (!this.#filling) await this.#turn()
     }
     const lane = this.#filling
     if (!lane) {
@@ -152,15 +147,7 @@ export class SmallWrites {
   /** Waits until all that was added is written or refused. */
   async idle(): Promise<void> {
     this.flush()
-    while (this.#underWay.length > 0) {
-      await new Promise<void>((resolve) => {
-        const before = this.#wake
-        this.#wake = () => {
-          before()
-          resolve()
-        }
-      })
-    }
+    while (this.#underWay.length > 0) await this.#turn()
   }
 
   /**
@@ -222,10 +209,12 @@ export class SmallWrites {
     this.#woken()
   }
 
+  #turn(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve))
+  }
+
   #woken(): void {
-    const wake = this.#wake
-    this.#wake = () => {}
-    wake()
+    for (const wake of this.#waiting.splice(0)) wake()
   }
 
   #break(): void {

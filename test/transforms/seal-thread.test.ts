@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { test } from 'node:test'
+import { type TestContext, test } from 'node:test'
+import type { Worker } from 'node:worker_threads'
 import fc from 'fast-check'
 import { createDecrypt, HEADER_BYTES, sealedSize, TransformError } from '../../transforms/index.ts'
 import { giveBack, lend, lendMovable } from '../../transforms/lending.ts'
@@ -12,6 +13,15 @@ import { sample, through } from '../support/streams.ts'
 const F = 4096
 const key = Buffer.alloc(32, 7)
 const sha256 = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex')
+
+/** The threads that are begun from now on. */
+function threadsOf(t: TestContext): Worker[] {
+  const threads: Worker[] = []
+  const note = (thread: Worker) => threads.push(thread)
+  process.on('worker', note)
+  t.after(() => process.off('worker', note))
+  return threads
+}
 
 async function collect(source: AsyncIterable<Buffer>): Promise<Buffer> {
   const out: Buffer[] = []
@@ -68,7 +78,6 @@ test('a frame that does not authenticate is named, what was before it has left, 
 test('memory goes to the thread and back, and what was not given is copied', async () => {
   const plain = sample(40 * 100_000)
   let returned = 0
-  const seen = new Set<number>()
   function* chunks(): Generator<Buffer> {
     for (let i = 0; i < 40; i++) {
       const memory = Buffer.allocUnsafeSlow(150_000)
@@ -81,14 +90,11 @@ test('memory goes to the thread and back, and what was not given is copied', asy
         })
       } else if (i % 3 === 1) {
         lend(chunk, () => returned++)
-      } else {
-        seen.add(chunk.byteOffset)
       }
       yield chunk
     }
   }
   let consumed = 0
-  const frames = new Set<ArrayBufferLike>()
   const seal = createSealThread({
     key,
     frameBytes: 65536,
@@ -101,7 +107,6 @@ test('memory goes to the thread and back, and what was not given is copied', asy
   const sink = new Writable({
     write(chunk: Buffer, _encoding, callback) {
       out.push(Buffer.from(chunk))
-      frames.add(chunk.buffer)
       giveBack(chunk)
       callback()
     },
@@ -170,7 +175,8 @@ test('while nobody reads, a thread takes only what it can hold', async () => {
   assert.equal(sealed.length, sealedSize(400 * 256 * 1024, 65536))
 })
 
-test('a thread that is destroyed, early or in the middle, is gone when it has closed', async () => {
+test('a thread that is destroyed, early or in the middle, is gone when it has closed', async (t) => {
+  const threads = threadsOf(t)
   for (const wait of [0, 5, 50, 200]) {
     const seal = createSealThread({ password: 'x', iterations: 100_000 })
     seal.on('error', () => {})
@@ -180,10 +186,32 @@ test('a thread that is destroyed, early or in the middle, is gone when it has cl
     await new Promise((resolve) => seal.once('close', resolve))
     assert.throws(() => seal.digest)
   }
+  assert.deepEqual(
+    threads.map(({ threadId }) => threadId),
+    [-1, -1, -1, -1],
+  )
 })
 
-test('a bad key or frame size is refused before there is a thread', () => {
+test('memory that cannot be moved fails the stream, and a thread that dies says so', async (t) => {
+  const shared = Buffer.from(new SharedArrayBuffer(100_000))
+  const refusing = createHashThread({ ownsChunks: true })
+  await assert.rejects(collect(Readable.from([shared], { objectMode: false }).pipe(refusing)), /could not be|transfer/)
+  const threads = threadsOf(t)
+  const dying = createSealThread({ key })
+  dying.write(sample(1000))
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  void threads[0]?.terminate()
+  await assert.rejects(collect(dying), {
+    name: 'TransformError',
+    code: 'THREAD',
+    message: /thread .* has ended\. Run it again\./,
+  })
+})
+
+test('a bad key or frame size is refused before there is a thread', (t) => {
+  const threads = threadsOf(t)
   assert.throws(() => createSealThread({ password: '' }), { code: 'BAD_KEY' })
   assert.throws(() => createSealThread({ key, frameBytes: 5000 }), { code: 'BAD_OPTION' })
   assert.throws(() => createOpenThread({}), { code: 'BAD_KEY' })
+  assert.deepEqual(threads, [])
 })

@@ -8,6 +8,7 @@ import {
   newDecipher,
   TAG_BYTES,
 } from './container.ts'
+import { letGo } from './lending.ts'
 
 // What a CryptThread does on its thread: this file is the work without the messages. Each slice is encrypted and hashed
 // while it is in the processor's cache.
@@ -130,7 +131,7 @@ class Sealing extends Job {
       const until = Math.min(bytes.length, at + SLICE_BYTES, at + this.#frameBytes - this.#inFrame)
       const sealed = this.#cipher.update(bytes.subarray(at, until))
       this.#append(sealed)
-      free(sealed)
+      letGo(sealed)
       this.#inFrame += until - at
       at = until
       if (this.#inFrame === this.#frameBytes) frames.push(this.#finish())
@@ -250,7 +251,7 @@ class Opening extends Job {
     const plain = (this.#decipher as ReturnType<typeof newDecipher>).update(sealed)
     this.#out?.set(plain, this.#plain)
     this.#plain += plain.length
-    free(plain)
+    letGo(plain)
   }
 
   #finish(): CryptOutput {
@@ -269,10 +270,4 @@ class Opening extends Job {
     this.#frame += 1
     return { memory: out.buffer as ArrayBuffer, length: this.#plain }
   }
-}
-
-/** Nobody has it any more: left to the collector, as much again would gather as goes through. */
-function free(bytes: Buffer): void {
-  const memory = bytes.buffer as ArrayBuffer
-  if (bytes.length === memory.byteLength && bytes.length >= SLICE_BYTES / 4) memory.transfer(0)
 }

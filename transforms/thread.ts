@@ -1,0 +1,17 @@
+import { extname } from 'node:path'
+import { Worker } from 'node:worker_threads'
+
+/** The threads make garbage, and keep nothing. */
+const THREAD_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const
+
+/**
+ * Begins a thread.
+ * @param from the URL of the module that asks (`import.meta.url`).
+ * @param name of the thread's own module, beside that one and without its extension: .ts where it runs from the
+ * sources, .js where it was built.
+ * @param workerData what the thread is given at its start.
+ */
+export function beginThread(from: string, name: string, workerData?: unknown): Worker {
+  const script = new URL(`./${name}${extname(new URL(from).pathname)}`, from)
+  return new Worker(script, { workerData, execArgv: [], resourceLimits: THREAD_LIMITS })
+}

@@ -83,6 +83,8 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
   /** A request that may have made a file or begun one was not answered. */
   #doubtfulWhole = false
   #doubtfulStart = false
+  /** What was taken up is the file by now. */
+  #isCommitted = false
 
   constructor(connection: B2Connection, key: string, onNotice?: WriteOptions['onNotice']) {
     this.rules = b2Rules(connection.config.minPartBytes)
@@ -130,7 +132,11 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
     return hash
   }
 
-  async takeUp(name: string, { signal }: PrimitiveRequest): Promise<TakenUp<LargeFile, string> | undefined> {
+  async takeUp(
+    name: string,
+    { signal }: PrimitiveRequest,
+    sureBytes: number,
+  ): Promise<TakenUp<LargeFile, string> | undefined> {
     const named = parseName(name, FILE_NAME)
     if (!named) return undefined
     const { id: fileId, write } = named
@@ -140,11 +146,15 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
       for await (const part of parts) held.set(part.partNumber, part)
     } catch (error) {
       // Of an id that is none, and of a file that is not open: there are several texts for it.
-      if (error instanceof StorageError && (error.code === 'NOT_FOUND' || error.code === 'INVALID')) return undefined
-      throw error
+      if (!(error instanceof StorageError && (error.code === 'NOT_FOUND' || error.code === 'INVALID'))) throw error
+      // The run that had it may have died when it had asked for the commit.
+      const finished = await this.#finished(fileId, signal)
+      if (!finished || (finished.contentLength ?? Number.POSITIVE_INFINITY) > sureBytes) return undefined
+      this.#isCommitted = true
     }
     this.#id = write
     const upload = { fileId, urls: new UploadUrls(), accepted: held.size, begunAnew: undefined }
+    if (this.#isCommitted) return { upload, receiptOf: ({ body }) => createHash('sha1').update(body).digest('hex') }
     return { upload, receiptOf: (part) => receiptOf(part, held.get(part.number)) }
   }
 
@@ -164,6 +174,7 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
   }
 
   async commit(file: LargeFile, hashes: string[], { signal }: PrimitiveRequest): Promise<void> {
+    if (this.#isCommitted) return
     const { fileId } = file
     try {
       await this.#connection.once(
@@ -175,7 +186,7 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
       if (!isDoubtful(error) && !isUploadGone(error)) throw error
       // https://www.backblaze.com/apidocs/b2-finish-large-file: an answer may have been lost, and finishing again is
       // refused, so ask.
-      if (!(await this.#isFinished(fileId, signal))) throw isUploadGone(error) ? this.#lost(file) : error
+      if (!(await this.#finished(fileId, signal))) throw isUploadGone(error) ? this.#lost(file) : error
     }
   }
 
@@ -319,7 +330,8 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
     return this.#error('UNAVAILABLE', 'putPart', `${what}; begin the upload anew`, false)
   }
 
-  async #isFinished(fileId: string, signal: AbortSignal): Promise<boolean> {
+  /** @returns the file that a large one has become; undefined while it has not. */
+  async #finished(fileId: string, signal: AbortSignal): Promise<FileVersion | undefined> {
     throwIfAborted(signal)
     try {
       const { data } = await this.#connection.once(
@@ -327,11 +339,11 @@ export class B2Write implements MultipartPrimitives<LargeFile, string> {
         ({ b2, override }) => b2.getFileInfo({ fileId, axiosOverride: override() }),
         this.#options(signal),
       )
-      return data.action === 'upload'
+      return data.action === 'upload' ? data : undefined
     } catch (error) {
       if (isAbort(error)) throw error
       // Not there, or not for this key to see: the listing of `find` tells as well.
-      return false
+      return undefined
     }
   }
 

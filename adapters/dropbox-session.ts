@@ -68,14 +68,15 @@ export class UploadSession {
   /**
    * Goes on with a sequential session of another process: one attempt at asking Dropbox what it has. Only an append at
    * the wrong place tells.
-   * @returns the session and the bytes it has; undefined when it is gone, over, or has none.
+   * @returns the session and the bytes it has; the session alone when it is gone, or its file is made; undefined when
+   *   it has none.
    */
   static async takeUp(
     connection: DropboxConnection,
     key: string,
     id: string,
     { signal, onNotice }: SessionOptions,
-  ): Promise<{ session: UploadSession; held: number } | undefined> {
+  ): Promise<{ session: UploadSession; held: number | undefined } | undefined> {
     const session = new UploadSession(connection, key, { type: 'sequential', id, onNotice })
     try {
       await session.#send(id, 0, EMPTY, contentHash([]), false, signal)
@@ -83,7 +84,7 @@ export class UploadSession {
     } catch (error) {
       const held = causeOf(error)?.correctOffset
       if (held === undefined) {
-        if (tagsOf(error).includes('not_found') || tagsOf(error).includes('closed')) return undefined
+        if (tagsOf(error).includes('not_found') || tagsOf(error).includes('closed')) return { session, held }
         throw error
       }
       // What it has is in nobody's buffer any more.

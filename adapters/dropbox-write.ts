@@ -66,6 +66,8 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
   #looked = false
   /** Whether the answer to an attempt was lost, so that Dropbox may be at work on it yet. */
   #inDoubt = false
+  /** The file that what was taken up is by now, as no other is written under this key. */
+  #committed: files.FileMetadata | undefined
   /** As answered. */
   #written: { rev: string; isNew: boolean } | undefined
   /** What `find` called ours. */
@@ -113,9 +115,15 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
   ): Promise<TakenUp<UploadSession, PartReceipt> | undefined> {
     const options = { signal, onNotice: this.#onNotice }
     const taken = await UploadSession.takeUp(this.#connection, this.#key, name, options)
-    if (!taken || taken.held > sureBytes) return undefined
+    if (!taken) return undefined
     const { session, held } = taken
-    return { upload: session, receiptOf: (part) => this.#receiptOf(part, held) }
+    if (held === undefined) {
+      // The run that had it may have died when it had asked for the commit.
+      const there = await this.#look('takeUp', signal)
+      if (there?.['.tag'] !== 'file' || there.size > sureBytes) return undefined
+      this.#committed = there
+    } else if (held > sureBytes) return undefined
+    return { upload: session, receiptOf: (part) => this.#receiptOf(part, held ?? Number.POSITIVE_INFINITY) }
   }
 
   #receiptOf({ body, offset }: PartBody, held: number): PartReceipt | undefined {
@@ -130,6 +138,11 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
   async commit(session: UploadSession, receipts: PartReceipt[], { signal }: PrimitiveRequest): Promise<void> {
     const bytes = receipts.reduce((sum, receipt) => sum + receipt.bytes, 0)
     const hash = contentHash(receipts.map(({ digests }) => digests))
+    if (this.#committed) {
+      this.#expected = { bytes, hash }
+      this.#written = { rev: this.#committed.rev, isNew: true }
+      return
+    }
     await this.#commit('commit', { bytes, hash }, signal, (commit) => session.finish(bytes, commit, signal))
   }
 

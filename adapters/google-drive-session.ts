@@ -71,17 +71,17 @@ export class UploadSession {
 
   /**
    * Goes on with a session of another process: one attempt at asking Drive what it has.
-   * @returns bytes that it has; undefined when the session is gone, or over.
+   * @returns bytes that it has; 'over' when the session is gone, or its file is made.
    */
-  async takeUp(uri: string, call: DriveCall): Promise<number | undefined> {
+  async takeUp(uri: string, call: DriveCall): Promise<number | 'over' | undefined> {
     if (!this.#mayAsk(uri)) return undefined
     this.#uri = uri
     try {
       const file = await this.#send(Buffer.alloc(0), 'bytes */*', 'takeUp', call)
-      return file ? undefined : this.#persisted
+      return file ? 'over' : this.#persisted
     } catch (error) {
       const status = statusOf(error)
-      if (status === 404 || status === 410) return undefined
+      if (status === 404 || status === 410) return 'over'
       throw error
     }
   }

@@ -64,6 +64,8 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, string> {
   #tail: { body: Buffer; offset: number } | undefined
   #found: FoundObject | undefined
   #limitHits = 0
+  /** What was taken up is the file by now. */
+  #isCommitted = false
 
   constructor(connection: DriveConnection, catalog: DriveCatalog, key: string, onNotice?: WriteOptions['onNotice']) {
     this.#connection = connection
@@ -119,14 +121,20 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, string> {
     const file = { id: named.id, name: base, parent: await this.#catalog.folders.ensure(path, call) }
     const session = new UploadSession(this.#connection, file, this.#key, this.#onNotice)
     const persisted = await session.takeUp(named.uri, { signal })
-    if (persisted === undefined || persisted > sureBytes) return undefined
+    if (persisted === 'over') {
+      // The run that had it may have died when it had sent the last byte.
+      const made = await this.#catalog.get(named.id, 'takeUp', call)
+      if (!made || made.size > sureBytes) return undefined
+      this.#isCommitted = true
+    } else if (persisted === undefined || persisted > sureBytes) return undefined
     this.#id = named.id
-    return { upload: session, receiptOf: (part) => this.#receiptOf(part, persisted) }
+    const held = persisted === 'over' ? Number.POSITIVE_INFINITY : persisted
+    return { upload: session, receiptOf: (part) => this.#receiptOf(part, held) }
   }
 
   /** The last part is held back in part, whatever Drive has of it. */
   #receiptOf({ body, offset, last }: PartBody, persisted: number): string | undefined {
-    if (last || offset + body.length > persisted) return undefined
+    if (!this.#isCommitted && (last || offset + body.length > persisted)) return undefined
     this.#hash(body, offset)
     return NO_SUM
   }
@@ -145,6 +153,10 @@ export class DriveWrite implements MultipartPrimitives<UploadSession, string> {
   }
 
   async commit(session: UploadSession, _receipts: unknown, { signal }: PrimitiveRequest): Promise<void> {
+    if (this.#isCommitted) {
+      this.#catalog.noteWritten(this.#key, this.#id as string)
+      return
+    }
     const { body, offset } = this.#tail as { body: Buffer; offset: number }
     await this.#limited(this.#connection.config.partRetry ?? PART_RETRY, async () => {
       try {

@@ -17,7 +17,8 @@ export interface TakingUpStore<Upload, Receipt> {
   /** What the store said of a part. */
   checksumOf(receipt: Receipt): string
   /**
-   * Asks the store what it holds of an upload.
+   * Asks the store what it holds of an upload. One that has become the object of this key meanwhile holds all, where
+   * the object is no larger than `sureBytes`: the commit has nothing to do then, and `find` compares as ever.
    * @param sureBytes see `UploadJournal`.
    * @returns undefined when it has it no more, or it cannot be gone on with.
    */

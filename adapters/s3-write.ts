@@ -21,6 +21,7 @@ import { mayHaveHappened } from './multipart-commit.ts'
 import { nameIn, parseName, type UploadName } from './multipart-taking-up.ts'
 import type { S3Connection, Send } from './s3-client.ts'
 import type { S3Config } from './s3-config.ts'
+import { bare, composite, type Digest, partEtag } from './s3-digests.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
 import { abortUpload, LostUploads, listParts } from './s3-uploads.ts'
 import { KEY_MAX_BYTES } from './storage.ts'
@@ -31,11 +32,6 @@ import { KEY_MAX_BYTES } from './storage.ts'
  */
 const WRITE_ID = 'millrace-write'
 const DAY_MS = 86_400_000
-
-interface Digest {
-  md5?: Buffer
-  crc32?: Buffer
-}
 
 export interface Receipt {
   part: CompletedPart
@@ -64,6 +60,8 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   #versionId: string | undefined
   #lastHead: HeadObjectCommandOutput | undefined
   #lost: LostUploads | undefined
+  /** What was taken up is the object by now. */
+  #isCommitted = false
   /** Those of ours whose id we know. */
   readonly #uploads = new Set<string>()
 
@@ -130,7 +128,11 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     return bare(part.ETag) ?? ''
   }
 
-  async takeUp(name: string, { signal }: PrimitiveRequest): Promise<TakenUp<string, Receipt> | undefined> {
+  async takeUp(
+    name: string,
+    { signal }: PrimitiveRequest,
+    sureBytes: number,
+  ): Promise<TakenUp<string, Receipt> | undefined> {
     const named = parseName(name, UPLOAD_NAME)
     if (!named) return undefined
     const { id, write } = named
@@ -142,7 +144,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
       }
     } catch (error) {
       if (!(error instanceof StorageError)) throw error
-      if (error.code === 'NOT_FOUND' && s3CodeOf(error) !== 'NoSuchBucket') return undefined
+      if (isGone(error)) return this.#takeUpObject(named, signal, sureBytes)
       // For a key that may not list parts, whether there is still such an upload cannot be told.
       if (error.code === 'ACCESS_DENIED') return undefined
       throw error
@@ -152,10 +154,27 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     return { upload: id, receiptOf: (part) => this.#receiptOf(part, held.get(part.number)) }
   }
 
+  /** The run that had it may have died when it had asked for the commit, or the store was at work on that until now. */
+  async #takeUpObject(
+    { id, write }: UploadName<typeof UPLOAD_NAME>,
+    signal: AbortSignal,
+    sureBytes: number,
+  ): Promise<TakenUp<string, Receipt> | undefined> {
+    const own = this.#id
+    this.#id = write
+    const found = await this.find({ signal })
+    this.#isCommitted = found?.ours === true && found.size <= sureBytes
+    if (!this.#isCommitted) {
+      this.#id = own
+      return undefined
+    }
+    return { upload: id, receiptOf: ({ number, body }) => this.#receipt(number, partEtag(body), this.#digest(body)) }
+  }
+
   /** Where the store's ETag of a part is no MD5, as under SSE-KMS, it never fits, and the part is sent again. */
   #receiptOf({ number, body }: PartBody, held: { etag: string; size: number } | undefined): Receipt | undefined {
     if (held?.size !== body.length) return undefined
-    if (createHash('md5').update(body).digest('hex') !== bare(held.etag)) return undefined
+    if (partEtag(body) !== bare(held.etag)) return undefined
     return this.#receipt(number, held.etag, this.#digest(body))
   }
 
@@ -188,9 +207,10 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   }
 
   async commit(uploadId: string, receipts: Receipt[], { signal }: PrimitiveRequest): Promise<void> {
+    this.#expected = composite(receipts.map(({ digest }) => digest))
+    if (this.#isCommitted) return
     const { conditionalComplete } = this.#connection.abilities
     if (!conditionalComplete) await this.#lookBefore(signal)
-    this.#expected = composite(receipts)
     const reply = await this.#once('commit', signal, (client, options) =>
       client.send(
         new this.#sdk.CompleteMultipartUploadCommand({
@@ -201,9 +221,13 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
         }),
         options,
       ),
-    )
+    ).catch(async (error) => {
+      // The commit of the run that had the upload before may have come to its end just now.
+      if (isGone(error) && (await this.find({ signal }))?.ours) return undefined
+      throw error
+    })
     // Not the ETag: Ceph's reply has an empty one. `find` asks for it.
-    this.#versionId = reply.VersionId
+    if (reply) this.#versionId = reply.VersionId
   }
 
   async abort(uploadId: string, { signal }: PrimitiveRequest): Promise<void> {
@@ -370,20 +394,7 @@ function digestFields({ md5, crc32: sum }: Digest): { ContentMD5?: string; Check
   }
 }
 
-/** S3's digest of an object in parts: the digest of the parts' digests, and their number. */
-function composite(receipts: Receipt[]): { etag?: string; crc32?: string } {
-  const count = receipts.length
-  const all = (name: keyof Digest) => Buffer.concat(receipts.map(({ digest }) => digest[name] ?? Buffer.alloc(0)))
-  const md5s = all('md5')
-  if (md5s.length > 0) return { etag: `${createHash('md5').update(md5s).digest('hex')}-${count}` }
-  const sums = all('crc32')
-  if (sums.length === 0) return {}
-  const sum = Buffer.alloc(4)
-  sum.writeUInt32BE(crc32(sums))
-  return { crc32: `${sum.toString('base64')}-${count}` }
-}
-
-/** An ETag without its quotes: some replies have them, some have not. */
-export function bare(etag: string | undefined): string | undefined {
-  return etag?.replace(/^"|"$/g, '')
+/** Whether it is about an upload that the store has no more. */
+function isGone(error: unknown): boolean {
+  return error instanceof StorageError && error.code === 'NOT_FOUND' && s3CodeOf(error) !== 'NoSuchBucket'
 }

@@ -12,11 +12,12 @@ import { READ_CONNECTIONS } from './read-parallel.ts'
 import { CALL_RETRY, retry } from './retry.ts'
 import { S3Connection } from './s3-client.ts'
 import { checkConfig, type S3Config } from './s3-config.ts'
+import { bare } from './s3-digests.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
 import { LibStorageWritable } from './s3-lib-storage.ts'
 import { S3Probe } from './s3-probe.ts'
 import { abortUpload, pendingUploads } from './s3-uploads.ts'
-import { bare, isPassing, S3Write, uploadIdOf } from './s3-write.ts'
+import { isPassing, S3Write, uploadIdOf } from './s3-write.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
 
 export type { S3Config }

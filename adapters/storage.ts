@@ -127,8 +127,8 @@ export interface ProbeReport {
  *
  * **Taking up.** Where there is a `discardUpload`, a stream with a `journal` whose `earlier` names an upload of the same
  * key goes on with it. It is given all bytes of the object from the first on. What the store holds is asked, never
- * assumed, and is sent again unless the store's own checksum of it is that of the bytes given. An upload that is gone is
- * begun anew.
+ * assumed, and is sent again unless the store's own checksum of it is that of the bytes given. An upload that has become
+ * the object is not sent again; one that is gone is begun anew.
  *
  * **Reading.** A stream gives exactly the bytes asked for, or fails: ending early is an error. All bytes of one stream
  * are of one version of the object.

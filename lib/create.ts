@@ -66,7 +66,7 @@ export interface CreateOptions extends SelectionOptions {
   /** Told of what did not go well and does not undo the backup. */
   onWarning?: ((warning: ArchiveWarning | ServiceWarning) => void) | undefined
   /** How the server's lease is taken, at each destination. false: without one; see `acquireLease`. */
-  lease?: Omit<LeaseOptions, 'signal' | 'onWait'> | false | undefined
+  lease?: Omit<LeaseOptions, 'signal' | 'onClaim' | 'onWait'> | false | undefined
   /** A destination that takes nothing for so long fails; 5 minutes when left out and there are several. */
   stallMs?: number | undefined
   /** Keeps a journal, so that an upload that is cut off can be taken up. Of one destination that can do it. */
@@ -137,7 +137,9 @@ export async function createSnapshot(
   let made: CreatedSnapshot
   try {
     const dead = await resumable?.deadLeases()
-    if (lease) await destinations.takeLeases(server, { ...lease, dead, onWait }, signal)
+    const onClaim = resumable && ((id: string) => resumable.claiming(id))
+    if (lease) await destinations.takeLeases(server, { ...lease, dead, onClaim, onWait }, signal)
+    if (lease) await resumable?.leased()
     await hooks.before(signal)
     made = resumable
       ? await resumable.run(destinations.leaseId, (attempt) =>
@@ -146,10 +148,12 @@ export async function createSnapshot(
       : await writeSnapshot(context, destinations, seal, source, options)
   } catch (error) {
     await destinations.release()
+    await resumable?.released()
     await hooks.failed(describe(error as Error))
     throw error
   }
   await destinations.release()
+  await resumable?.released()
   for (const { destination, error } of made.destinations) {
     if (error) onWarning({ kind: 'destination', path: destination, message: `${destination} failed: ${error.message}` })
   }

@@ -44,6 +44,8 @@ export interface LeaseOptions {
    * decide as well; 2 seconds on others.
    */
   settleMs?: number | undefined
+  /** Told the `id` of each claim before it is made, and waited for. */
+  onClaim?: ((id: string) => Promise<void>) | undefined
   /** Told once of each claim that is being waited for. */
   onWait?: ((claim: { owner: string; since: string; ttlMs: number }) => void) | undefined
   /** Ends the waiting. The lease itself is ended by `release` alone. */
@@ -120,6 +122,7 @@ class Claimant {
       await this.#untilFree()
       const holding = new Holding(this.#claims, this.#server, this.#ttlMs, this.#clock)
       let won = false
+      await this.#options.onClaim?.(holding.id)
       try {
         await holding.claim(this.#options.owner ?? `${hostname()} (process ${process.pid})`, this.#options.signal)
         won = await this.#contend(holding)

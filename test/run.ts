@@ -1,4 +1,4 @@
-// Runs the tests: `node test/run.ts [fast|s3|s3:full|slow|browser]`. In CI a skipped test fails the run unless test/may-skip.txt names
+// Runs the tests: `node test/run.ts [fast|s3|s3:full|slow|crash|browser]`. In CI a skipped test fails the run unless test/may-skip.txt names
 // it, so that a required test cannot quietly stop running.
 import { spawn } from 'node:child_process'
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -13,6 +13,7 @@ const SUITES = {
   s3: { suffixes: ['.s3test.ts'], needsServers: true, atOnce: 4 },
   's3:full': { suffixes: ['.s3test.ts', '.s3slowtest.ts'], needsServers: true, atOnce: 4 },
   slow: { suffixes: ['.slowtest.ts'], needsServers: false, atOnce: 2 },
+  crash: { suffixes: ['.crashtest.ts'], needsServers: true, atOnce: 1 },
   browser: { suffixes: ['.browsertest.ts'], needsServers: false, atOnce: 1 },
 }
 const name = process.argv[2] ?? 'fast'

@@ -1,5 +1,5 @@
 import { rm } from 'node:fs/promises'
-import { resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { StorageError } from '../../adapters/errors.ts'
 import type { Storage, StoredPart, UploadJournal } from '../../adapters/storage.ts'
 import { type FrameLedger, HEADER_BYTES, parseHeader, SEAL_BYTES, TransformError } from '../../transforms/index.ts'
@@ -8,6 +8,7 @@ import { BackupError } from '../errors.ts'
 import type { SelectionOptions } from '../exclude.ts'
 import { idTime, newId } from '../names.ts'
 import type { BackupSource } from '../source.ts'
+import { ClaimFiles } from './claims.ts'
 import { type FoundJournal, journalFile, listJournals } from './folder.ts'
 import { Journal } from './journal.ts'
 import { thisRun } from './owner.ts'
@@ -72,6 +73,7 @@ export class Resumable {
   readonly #context: ResumableContext
   readonly #how: ResumableOptions
   readonly #source: string
+  readonly #claims: ClaimFiles
   #lease: string | null = null
 
   /** @throws BackupError USAGE for a stream, which cannot be read a second time, and where the store cannot do it. */
@@ -88,6 +90,7 @@ export class Resumable {
     }
     this.#how = how
     this.#context = context
+    this.#claims = new ClaimFiles(join(how.folder, context.server))
     // Not its arguments, which may hold a secret: should they be others, so are the bytes.
     this.#source = typeof source === 'string' ? resolve(source) : `program ${source.command[0]}`
   }
@@ -95,7 +98,22 @@ export class Resumable {
   /** The leases of runs that are known to have died. */
   async deadLeases(): Promise<string[]> {
     const dead = (await this.#ours()).filter(({ owner }) => owner === 'dead')
-    return dead.flatMap(({ contents }) => contents?.run.lease ?? [])
+    return [...dead.flatMap(({ contents }) => contents?.run.lease ?? []), ...(await this.#claims.dead())]
+  }
+
+  /** To be called before a claim to the lease is made. @throws BackupError JOURNAL. */
+  claiming(id: string): Promise<void> {
+    return this.#claims.note(id)
+  }
+
+  /** To be called when the lease is held: what was dead is gone from the store. */
+  leased(): Promise<void> {
+    return this.#claims.dropDead(Date.now() - ABANDONED_MS)
+  }
+
+  /** To be called when the lease was given back. */
+  released(): Promise<void> {
+    return this.#claims.dropOwn()
   }
 
   /**
@@ -172,10 +190,7 @@ export class Resumable {
         await this.#another(file, id, 'Whether its process is still at work cannot be told from here.')
         continue
       }
-      if (contents.done) {
-        await this.#finish(file, contents)
-        continue
-      }
+      if (contents.done && !(await this.#finish(file, contents))) continue
       const difference = this.#differenceOf(contents.head)
       if (difference !== undefined) {
         await this.#another(file, id, difference)
@@ -195,8 +210,11 @@ export class Resumable {
     return undefined
   }
 
-  /** A run died between the commit of its object and the companion, or the end of its journal. */
-  async #finish(file: string, { done }: JournalContents): Promise<void> {
+  /**
+   * A run died between the commit of its object and the companion, or the end of its journal.
+   * @returns whether what is to be backed up may be that snapshot: it was not complete until now, and can be compared.
+   */
+  async #finish(file: string, { head, upload, done }: JournalContents): Promise<boolean> {
     const { storage, signal, onWarning } = this.#context
     const { key, bytes, sha256 } = done as NonNullable<JournalContents['done']>
     try {
@@ -204,11 +222,13 @@ export class Resumable {
       if (stat.size === bytes && (await readCompanion(storage, key, signal)) === null) {
         await writeCompanion(storage, key, sha256, signal)
         onWarning(`The snapshot ${key} had been stored by a run that then died. It is complete now.`)
+        if (head.encrypted && upload) return true
       }
     } catch (error) {
       if (!(error instanceof StorageError && error.code === 'NOT_FOUND')) throw error
     }
     await this.#discard(file, undefined)
+    return false
   }
 
   /** Those of this source and store; and those that cannot be read. */

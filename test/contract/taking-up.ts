@@ -161,7 +161,24 @@ export function takingUpTests(run: ContractRun): void {
       assert.ok(notes.upload && notes.upload !== left.upload)
     })
 
-    it('an upload that was committed is begun anew, and discarding it leaves the object', async () => {
+    it('an upload that has become the object is not sent again', async () => {
+      if (!can(run.storage)) return
+      const key = run.freshKey()
+      const bytes = noise(size, 1)
+      const first = new UploadNotes()
+      await write(run.storage, key, bytes, { journal: first })
+      for (const sureBytes of [size, size + 1000]) {
+        const notes = new UploadNotes(first)
+        notes.sureBytes = sureBytes
+        await write(run.storage, key, bytes, { journal: notes })
+        await run.assertHolds(key, bytes)
+        assert.deepEqual([notes.numbers(false), notes.numbers(true), notes.upload], [all, [], undefined])
+      }
+      await run.storage.discardUpload?.(key, first.upload as string)
+      await run.assertHolds(key, bytes)
+    })
+
+    it('where its bytes are not all certain to be given again it is begun anew, and discarding it leaves the object', async () => {
       if (!can(run.storage)) return
       const key = run.freshKey()
       const first = new UploadNotes()
@@ -169,6 +186,7 @@ export function takingUpTests(run: ContractRun): void {
       await run.storage.discardUpload?.(key, first.upload as string)
       await run.assertHolds(key, noise(size, 1))
       const second = new UploadNotes(first)
+      second.sureBytes = size - 1
       await write(run.storage, key, noise(size, 2), { journal: second })
       await run.storage.discardUpload?.(key, first.upload as string)
       await run.assertHolds(key, noise(size, 2))

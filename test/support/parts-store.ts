@@ -17,7 +17,7 @@ import type { CallOptions, Storage, WriteOptions } from '../../adapters/storage.
 /** Cuts frames of 1 MiB wherever it happens. */
 export const PARTS_STORE_PART_BYTES = 300_001
 
-export type PartsStep = 'begin' | 'putPart' | 'putWhole' | 'commit' | 'takeUp' | 'find' | 'companion'
+export type PartsStep = 'begin' | 'putPart' | 'putWhole' | 'commit' | 'takeUp' | 'find' | 'lease' | 'companion'
 
 /** When a process kills itself. */
 export interface PartsMoment {
@@ -61,6 +61,10 @@ class PartsStore extends StorageLayer {
 
   override createWriteStream(key: string, options: WriteOptions = {}): Writable {
     if (key.endsWith('.sha256')) this.#pass('companion', 'before')
+    if (key.includes('/.lease/')) {
+      this.#pass('lease', 'before')
+      this.#pass('lease', 'after')
+    }
     if (!/\.(mlr|zst)$/.test(key)) return this.inner.createWriteStream(key, options)
     const parts = new FolderParts(this.#root, key, (step, when) => this.#pass(step, when))
     return new MultipartWritable(parts, { ...options, adapter: 'parts', key, partBytes: PARTS_STORE_PART_BYTES })
@@ -103,6 +107,7 @@ class FolderParts implements MultipartPrimitives<string, { number: number; sha25
   readonly #run = `${process.pid}-${randomUUID()}`
   #write: string = randomUUID()
   #pieces = 0
+  #isCommitted = false
 
   constructor(root: string, key: string, pass: Pass) {
     this.#root = root
@@ -139,6 +144,7 @@ class FolderParts implements MultipartPrimitives<string, { number: number; sha25
   }
 
   async commit(upload: string, receipts: { number: number; sha256: string }[]): Promise<void> {
+    if (this.#isCommitted) return
     this.#pass('commit', 'before')
     const parts = receipts.map(({ number, sha256: wanted }) => {
       const bytes = readFileSync(join(this.#root, 'uploads', upload, `${number}`))
@@ -174,12 +180,19 @@ class FolderParts implements MultipartPrimitives<string, { number: number; sha25
     return receipt.sha256
   }
 
-  async takeUp(name: string): Promise<TakenUp<string, { number: number; sha256: string }> | undefined> {
+  async takeUp(
+    name: string,
+    _request: unknown,
+    sureBytes: number,
+  ): Promise<TakenUp<string, { number: number; sha256: string }> | undefined> {
     this.#pass('takeUp', 'before')
     const { id, write } = JSON.parse(name)
     const folder = join(this.#root, 'uploads', id)
-    if (!existsSync(folder)) return undefined
+    const made = existsSync(this.#object) && readFileSync(this.#owner, 'utf8') === write
+    this.#isCommitted = made && statSync(this.#object).size <= sureBytes
+    if (!existsSync(folder) && !this.#isCommitted) return undefined
     this.#write = write
+    if (this.#isCommitted) return { upload: id, receiptOf: (part) => this.#receiptOf(part) }
     const held = new Map(
       readdirSync(folder)
         .filter((part) => !part.endsWith('.new'))
@@ -193,6 +206,11 @@ class FolderParts implements MultipartPrimitives<string, { number: number; sha25
         return held.get(number) === sha256(body) ? { number, sha256: sha256(body) } : undefined
       },
     }
+  }
+
+  #receiptOf({ number, offset, body }: PartBody): { number: number; sha256: string } {
+    this.#see(offset, body, false)
+    return { number, sha256: sha256(body) }
   }
 
   get #object(): string {

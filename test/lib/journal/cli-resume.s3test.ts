@@ -76,7 +76,7 @@ test('backup --resume: a killed upload to S3 is shown by list, goes on at once u
   const text = (await run(0, ['list', '--from', url, '--journal', journals])).stdout.toString()
   assert.match(text, /unfinished upload of world \S+: .* stored, begun .*; backup --resume goes on with it/)
 
-  const [name] = await readdir(join(journals, 'world'))
+  const name = (await readdir(join(journals, 'world'))).find((one) => one.endsWith('.journal'))
   const file = join(journals, 'world', name as string)
   assert.equal(statSync(file).mode & 0o777, 0o600)
   assert.ok(!(await readFile(file)).includes(PASSWORD))

@@ -139,12 +139,10 @@ export async function createSnapshot(
     const dead = await resumable?.deadLeases()
     const onClaim = resumable && ((id: string) => resumable.claiming(id))
     if (lease) await destinations.takeLeases(server, { ...lease, dead, onClaim, onWait }, signal)
-    if (lease) await resumable?.leased()
-    await hooks.before(signal)
+    await resumable?.leased(destinations.leaseId)
+    await hooks.before(signal, await resumable?.candidate())
     made = resumable
-      ? await resumable.run(destinations.leaseId, (attempt) =>
-          writeAttempt(context, destinations, attempt, source, options),
-        )
+      ? await resumable.run((attempt) => writeAttempt(context, destinations, attempt, source, options))
       : await writeSnapshot(context, destinations, seal, source, options)
   } catch (error) {
     await destinations.release()

@@ -33,6 +33,8 @@ export interface HookOptions {
 export interface HookPayload {
   event: 'before' | 'after' | 'failure'
   server: string
+  /** Before a backup that may go on with an upload: the id of its snapshot. */
+  resumes?: string
 }
 
 /**
@@ -141,10 +143,16 @@ export class Hooks {
     this.#onFailure = onFailure
   }
 
-  /** @throws BackupError HOOK; AbortError. */
-  async before(signal: AbortSignal | undefined): Promise<void> {
+  /**
+   * @param resumes the id of the snapshot whose upload may be gone on with: then the source had better be as it was.
+   * @throws BackupError HOOK; AbortError.
+   */
+  async before(signal: AbortSignal | undefined, resumes?: string): Promise<void> {
     const { before, timeoutMs, env } = this.#options
-    if (before) await runHook(before, { event: 'before', server: this.#server }, { timeoutMs, env, signal })
+    if (!before) return
+    const more: Record<string, string> = resumes === undefined ? {} : { MILLRACE_RESUMES: resumes }
+    const payload = { event: 'before' as const, server: this.#server, ...(resumes === undefined ? {} : { resumes }) }
+    await runHook(before, payload, { timeoutMs, env: { ...env, ...more }, signal })
   }
 
   /** @returns whether it went well. */

@@ -106,9 +106,23 @@ export class Resumable {
     return this.#claims.note(id)
   }
 
-  /** To be called when the lease is held: what was dead is gone from the store. */
-  leased(): Promise<void> {
-    return this.#claims.dropDead(Date.now() - ABANDONED_MS)
+  /**
+   * To be called when the lease is held: what was dead is gone from the store.
+   * @param lease the id of it; null where the run has none.
+   */
+  async leased(lease: string | null): Promise<void> {
+    this.#lease = lease
+    if (lease !== null) await this.#claims.dropDead(Date.now() - ABANDONED_MS)
+  }
+
+  /** The id of the snapshot that `run` is going to go on with, if the source is as it was; undefined: with none. */
+  async candidate(): Promise<string | undefined> {
+    if (!this.#how.resume) return undefined
+    const left = (await this.#ours()).filter(
+      ({ owner, contents }) =>
+        contents && (owner === 'dead' || (owner === 'unknown' && this.#lease)) && !this.#differenceOf(contents.head),
+    )
+    return left.at(-1)?.id
   }
 
   /** To be called when the lease was given back. */
@@ -118,12 +132,10 @@ export class Resumable {
 
   /**
    * Makes the object: goes on with what an earlier run has left, or begins.
-   * @param lease the id of the lease that is held now; null without one.
    * @param make makes one attempt.
    * @throws BackupError DIFFERS, JOURNAL; what `make` throws. The upload stays then, and its journal.
    */
-  async run<T>(lease: string | null, make: (attempt: Attempt) => Promise<T>): Promise<T> {
-    this.#lease = lease
+  async run<T>(make: (attempt: Attempt) => Promise<T>): Promise<T> {
     const left = this.#how.resume ? await this.#takeUp() : undefined
     if (left) {
       try {

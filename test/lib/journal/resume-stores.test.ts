@@ -148,6 +148,39 @@ test('the output of a program goes on as well, and its arguments are not in the 
   await assert.rejects(backups.create(Readable.from([Buffer.alloc(10)]), options), { code: 'USAGE' })
 })
 
+test('the before hook is told of the upload that may be gone on with, and of no other', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-test-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const { storage, partBytes } = await (STORES['backblaze-b2'] as (typeof STORES)[string])(t)
+  t.after(() => storage.close())
+  const [world, told] = [join(folder, 'world'), join(folder, 'told')]
+  mkdirSync(world)
+  writeFileSync(join(world, 'r.mca'), seededBytes(PARTS * partBytes, 1))
+  const journals = join(folder, 'journals')
+  const hooks = { before: `echo "$MILLRACE_RESUMES" > '${told}'; cat >> '${told}'` }
+  const options = { journal: { folder: journals, resume: true }, lease: false, hooks } as const
+  const keys = { server: 'survival', key: Buffer.alloc(32, 1) }
+  const ending = new AbortController()
+  const cut = await openBackups({ storage: telling(storage, () => ending.abort()), ...keys })
+  await assert.rejects(cut.create(world, { ...options, signal: ending.signal }), { name: 'AbortError' })
+  const toldOf = () => {
+    const [id, payload] = readFileSync(told, 'utf8').trim().split('\n')
+    return payload === undefined ? ['', JSON.parse(id as string).resumes] : [id, JSON.parse(payload).resumes]
+  }
+  assert.deepEqual(toldOf(), ['', undefined])
+  const [name = ''] = readdirSync(join(journals, 'survival'))
+  const id = name.slice(0, -'.journal'.length)
+  const backups = await openBackups({ storage, ...keys })
+  for (const not of [{ exclude: ['x'] }, { journal: { folder: journals } }]) {
+    const stopped = { ...options, ...not, hooks: { before: `${hooks.before}; exit 1` } }
+    await assert.rejects(backups.create(world, stopped), { code: 'HOOK' })
+    assert.deepEqual(toldOf(), ['', undefined])
+  }
+  const made = await backups.create(world, options)
+  assert.deepEqual(toldOf(), [id, id])
+  assert.equal(made.id, id)
+})
+
 test('an upload of another source is given up after a week, and not before', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'millrace-test-'))
   t.after(() => rmSync(folder, { recursive: true }))

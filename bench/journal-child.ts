@@ -1,0 +1,19 @@
+// A backup of what a program gives, with a journal or without, in a process of its own, for journal.bench.ts:
+// `DIST STORE BYTES JOURNALS PROGRAM…`, where JOURNALS is a folder or `-`.
+import { join } from 'node:path'
+
+const [dist = '', storage = '', bytesText = '', journals = '-', ...command] = process.argv.slice(2)
+const { openBackups } = (await import(join(dist, 'lib/backups.js'))) as typeof import('../lib/backups.ts')
+
+const begun = performance.now()
+const backups = await openBackups({ storage, server: 'world', password: 'a bench' })
+const made = await backups.create(
+  { command: command as [string, ...string[]] },
+  journals === '-' ? {} : { journal: { folder: journals, resume: true } },
+)
+await backups.close()
+const seconds = (performance.now() - begun) / 1000
+if (made.bytes !== Number(bytesText)) throw new Error(`Of ${bytesText} bytes ${made.bytes} were backed up.`)
+const { user, system } = process.cpuUsage()
+const work = { seconds, cpuSeconds: (user + system) / 1e6, bytesIn: made.bytes, bytesOut: made.storedBytes }
+console.log(JSON.stringify(work))

@@ -200,7 +200,8 @@ async function upload(crashes: Crashes, random: Random, wholeMs: number, killsLe
     isTidy,
   })
   for (let kills = 0; ; kills += 1) {
-    const made = await crashes.run(kills < killsLeft ? random.int(wholeMs) : undefined)
+    // A run that goes on is shorter: with moments spread evenly over a whole one, most objects would be killed once or twice.
+    const made = await crashes.run(kills < killsLeft ? random.int(1 + random.int(wholeMs)) : undefined)
     if (made) return ended(made, kills, true)
     const killed = await crashes.complete()
     if (killed) return ended(killed, kills + 1, false)

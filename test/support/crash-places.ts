@@ -73,7 +73,7 @@ export const CRASH_PLACES: Record<string, () => Promise<CrashPlace>> = {
         MILLRACE_GOOGLE_CLIENT_SECRET: clientSecret,
         MILLRACE_GOOGLE_REFRESH_TOKEN: refreshToken,
       },
-      partBytes: 8 * MiB,
+      partBytes: 16 * MiB,
       pending: async () => fake.pendingSessions,
       close: () => fake.close(),
     }

@@ -10,15 +10,18 @@ import { after, before, test } from 'node:test'
 import { openStorage, type Storage } from '../../../adapters/index.ts'
 import { seededBytes } from '../../../bench/world.ts'
 import { HEADER_BYTES } from '../../../transforms/index.ts'
-import { PASSWORD, startMillrace } from '../../support/cli.ts'
+import { millrace, PASSWORD, startMillrace } from '../../support/cli.ts'
 import { type CountingProxy, openCountingProxy } from '../../support/counting-proxy.ts'
 import { CRASH_PLACES, type CrashPlace } from '../../support/crash-places.ts'
 import { type Random, seededRandom } from '../../support/random.ts'
 import { independentReader, NO_READER } from '../../support/tools.ts'
+import { diffTrees } from '../../support/tree.ts'
 
 const MiB = 1024 * 1024
 const BYTES = Number(process.env.MILLRACE_CRASH_BYTES ?? 4096 * MiB)
 const KILLS = Number(process.env.MILLRACE_CRASH_KILLS ?? 30)
+/** With a world that changes most objects are begun anew. */
+const KILLS_OF_CHANGED = Math.ceil(KILLS / 3)
 const PLACES = process.env.MILLRACE_CRASH_PLACES?.split(',') ?? Object.keys(CRASH_PLACES)
 const SEED = process.env.MILLRACE_SEED ?? 'crashes'
 const SERVER = 'world'
@@ -31,6 +34,8 @@ const SMALL_FILES = 1000
 const PARTS_A_KILL = 2
 /** Of an object: heads of requests, listings, leases, and what signing in takes. */
 const TALK_SHARE = 0.002
+const REFUSED_EXIT = 5
+const STRICT = '--resume=strict'
 const NEVER_MS = 2 ** 31 - 1
 
 let folder: string
@@ -51,6 +56,12 @@ before(async () => {
 })
 
 after(() => rm(folder, { recursive: true, force: true }))
+
+/** Writes a region of the world anew. */
+async function writeRegion(i: number, seed: string): Promise<void> {
+  const size = Math.min(REGION_BYTES, BYTES - i * REGION_BYTES)
+  await writeFile(join(world, `r.${i}.0.mca`), seededBytes(`${SEED} ${seed}`)(size))
+}
 
 /** One store, and the backups to it that are killed. */
 class Crashes {
@@ -80,11 +91,11 @@ class Crashes {
   /**
    * Runs a backup, as a user does.
    * @param killAfterMs when it is killed; undefined: it is not.
-   * @returns what it said of the snapshot; null when it was killed.
+   * @returns what it said of the snapshot; null when it was killed, or with `--resume=strict` refused.
    */
-  async run(killAfterMs?: number): Promise<Snapshot | null> {
+  async run(killAfterMs?: number, resume = '--resume'): Promise<Snapshot | null> {
     const args = ['backup', world, '--to', this.#place.url(this.#proxy.origin), '--journal', this.#journals]
-    const { child, result } = startMillrace([...args, '--resume', '--json'], { env: this.#place.env })
+    const { child, result } = startMillrace([...args, resume, '--json'], { env: this.#place.env })
     let isKilled = false
     const timer = setTimeout(() => {
       isKilled = child.kill('SIGKILL')
@@ -93,6 +104,10 @@ class Crashes {
     clearTimeout(timer)
     await this.#proxy.idle()
     if (code === null && isKilled) return null
+    if (code === REFUSED_EXIT && resume === STRICT) {
+      assert.match(stderr, /cannot be taken up\./)
+      return null
+    }
     assert.equal(code, 0, stderr)
     return events().find(({ event }) => event === 'snapshot') as unknown as Snapshot
   }
@@ -145,6 +160,16 @@ class Crashes {
     if (companion === undefined) return undefined
     const { key, size: storedBytes } = await this.storage.stat(companion.slice(0, -COMPANION.length))
     return { id: key.slice(key.indexOf('/') + 1, key.indexOf('.tar')), storedBytes }
+  }
+
+  /** That what is restored is the world as it is now. */
+  async assertRestores({ id }: Snapshot): Promise<void> {
+    const target = join(folder, 'restored')
+    const from = ['--from', this.#place.url(this.#place.origin), '--server', SERVER]
+    const { code, stderr } = await millrace(['restore', id, ...from, '--target', target], { env: this.#place.env })
+    assert.equal(code, 0, stderr)
+    assert.deepEqual(diffTrees(world, target), [])
+    await rm(target, { recursive: true })
   }
 
   async clear(): Promise<void> {
@@ -250,5 +275,37 @@ for (const name of PLACES) {
     t.diagnostic(
       `${JSON.stringify(counts)}: ${(parts / counts.kills).toFixed(2)} parts of ${place.partBytes} bytes a kill`,
     )
+  })
+
+  const changing = `${name}: the same, with the world changed between the runs`
+  test(changing, { skip: NO_READER }, async (t) => {
+    const random = seededRandom(SEED, changing)
+    const crashes = await Crashes.open(await openPlace())
+    t.after(() => crashes.close())
+    const begun = performance.now()
+    assert.ok(await crashes.run())
+    const wholeMs = performance.now() - begun
+    await crashes.clear()
+    const counts = { kills: 0, changes: 0, 'strict runs': 0, objects: 0 }
+    while (counts.kills < KILLS_OF_CHANGED) {
+      const atMs = random.int(1 + random.int(wholeMs))
+      const isStrict = random.chance(0.3)
+      if (isStrict) counts['strict runs'] += 1
+      let made = isStrict ? await crashes.run(undefined, STRICT) : await crashes.run(atMs)
+      if (!isStrict && !made) counts.kills += 1
+      if (!made && counts.kills >= KILLS_OF_CHANGED) made = await crashes.run()
+      // A snapshot that is complete although its run was killed is of the world as it was: there is nothing to compare.
+      if (made) {
+        counts.objects += 1
+        await crashes.check(made)
+        await crashes.assertRestores(made)
+        await crashes.clear()
+      }
+      if (random.chance(0.5)) {
+        counts.changes += 1
+        await writeRegion(random.int(Math.ceil(BYTES / REGION_BYTES)), `change ${counts.changes}`)
+      }
+    }
+    t.diagnostic(JSON.stringify(counts))
   })
 }

@@ -51,7 +51,7 @@ const AWS_RULES: MultipartRules = {
   alignBytes: MiB,
   maxParts: 10_000,
   maxObjectBytes: 10_000 * 5 * 1024 * MiB,
-  concurrency: 8,
+  concurrency: 4,
 }
 
 const OTHER: S3Profile = {

@@ -9,7 +9,7 @@ import {
   sealedSize,
   type WriteKey,
 } from '../transforms/index.ts'
-import { prepareSealing, type SealingStage } from '../transforms/seal-thread.ts'
+import { prepareSealing, type Sealing } from '../transforms/seal-thread.ts'
 import { createLendingZstdCompress } from '../transforms/zstd-compress.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { type Snapshot, snapshotKey } from './catalog.ts'
@@ -134,6 +134,8 @@ export async function createSnapshot(
   const resumable = resumableOf(context, source, options)
   // Before the source is touched: a bad key or level must cost nothing.
   const seal = sealing(context, options.iterations)
+  // An attempt that may be gone on with has its keys from its journal.
+  if (!resumable) seal.deriveAhead()
   let made: CreatedSnapshot
   try {
     const dead = await resumable?.deadLeases()
@@ -145,6 +147,7 @@ export async function createSnapshot(
       ? await resumable.run((attempt) => writeAttempt(context, destinations, attempt, source, options))
       : await writeSnapshot(context, destinations, seal, source, options)
   } catch (error) {
+    seal.discard()
     await destinations.release()
     await resumable?.released()
     await hooks.failed(describe(error as Error))
@@ -198,7 +201,7 @@ function sealing({ key }: CreateContext, iterations: number | undefined, ledger?
 async function writeSnapshot(
   context: CreateContext,
   destinations: Destinations,
-  seal: (onThread: boolean) => SealingStage,
+  seal: Sealing,
   source: BackupSource,
   options: CreateOptions,
   attempt?: Attempt,
@@ -230,7 +233,7 @@ async function writeSnapshot(
     })
     const name = { id, kind: opened.kind, encrypted: context.key !== undefined }
     const key = snapshotKey(server, name)
-    const sealed = seal(isWorthThread(opened.expectedBytes))
+    const sealed = seal.stage(isWorthThread(opened.expectedBytes))
     const meters = metersOf(options, destinations, opened.expectedBytes)
     const transforms = [meters.plain, compress, ...sealed.transforms, meters.stored]
     let sink: Writable

@@ -20,8 +20,15 @@ import { type LedgerSealer, prepareLedgerSealer } from './ledger.ts'
  * with DIFFERS where the bytes are not those that the ledger's frames were sealed from, and with WRONG_KEY.
  */
 export function createEncrypt(options: SealOptions): Transform {
-  const { ledger } = options
-  const prepare = ledger ? prepareLedgerSealer(options, ledger) : prepareSealer(options)
+  const { ledger, onConsumed } = options
+  return encryptStream(ledger ? prepareLedgerSealer(options, ledger) : prepareSealer(options), onConsumed)
+}
+
+/** The stream of `createEncrypt`. @param prepare gives what writes the container; it is called when the stream is made. */
+export function encryptStream(
+  prepare: () => Promise<Sealer | LedgerSealer>,
+  onConsumed: SealOptions['onConsumed'],
+): Transform {
   let sealer: Sealer | LedgerSealer | undefined
   return new Transform({
     construct(callback) {
@@ -34,7 +41,7 @@ export function createEncrypt(options: SealOptions): Transform {
     transform(chunk: Buffer, _encoding, callback) {
       settle(callback, () => {
         sealer?.update(chunk, (sealed) => this.push(sealed))
-        options.onConsumed?.(chunk)
+        onConsumed?.(chunk)
       })
     },
     flush(callback) {

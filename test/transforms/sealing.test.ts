@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises'
 import { test } from 'node:test'
 import { createDecrypt } from '../../transforms/index.ts'
 import { prepareSealing, type Sealing } from '../../transforms/seal-thread.ts'
-import { collect, sample } from '../support/streams.ts'
+import { through as passed, sample } from '../support/streams.ts'
 
 const KEYS = { password: 'a password' }
 const OPTIONS = { ...KEYS, iterations: 100_000 }
@@ -27,7 +27,7 @@ async function through(sealing: Sealing, onThread: boolean): Promise<Buffer> {
   return stored
 }
 
-const opened = (stored: Buffer) => collect(Readable.from([stored], { objectMode: false }).pipe(createDecrypt(KEYS)))
+const opened = (stored: Buffer) => passed(stored, [createDecrypt(KEYS)])
 
 for (const onThread of [false, true]) {
   test(`keys that were derived ahead seal ${onThread ? 'on a thread' : 'here'}, once`, async () => {

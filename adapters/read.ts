@@ -2,6 +2,7 @@ import { constants } from 'node:buffer'
 import { addAbortSignal, Readable } from 'node:stream'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
+import { freeWhatIsParsed } from './parsed.ts'
 import { CALL_RETRY, PART_RETRY, type RetryClock, type RetryPolicy, retry, systemClock } from './retry.ts'
 import type { CallOptions, ReadOptions, Storage } from './storage.ts'
 
@@ -118,6 +119,7 @@ export class ResumingReadable extends Readable {
 
   #attach(body: Readable): void {
     this.#body = body
+    freeWhatIsParsed(body)
     body.on('data', (chunk: Buffer) => {
       if (body !== this.#body) return
       this.#fruitless = 0

@@ -10,10 +10,8 @@ import { beginThread } from './thread.ts'
 const KEPT_FRAMES = 2
 /** Chunks that come while the thread is at work are given to it together. */
 const GATHERED_BYTES = 1024 * 1024
-/** Smaller chunks are copied: what a socket gives, 64 KiB at a time, would be a message's worth of memories to move. */
-const MOVED_BYTES = 96 * 1024
-/** Into memory of this size, which is used again: what is gathered, and the chunk that comes on top. */
-const COPIED_BYTES = GATHERED_BYTES + MOVED_BYTES
+/** Smaller chunks are copied. */
+const MOVED_BYTES = 64 * 1024
 
 /** Bytes of a chunk, on their way to the thread and back. */
 export interface CryptInput {
@@ -71,15 +69,11 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
   /** Of each request, the chunks that were moved with it; undefined for what was copied. */
   readonly #given: (Buffer | undefined)[][] = []
   readonly #kept: ArrayBuffer[] = []
-  /** Memory that small chunks are copied into. */
-  readonly #copies: ArrayBuffer[] = []
   #blocked: Callback | undefined
   #ended: Callback | undefined
   #wanted = true
   #digest: string | undefined
   protected storedBytes = 0
-  /** Whether what was copied is done with when it comes back. */
-  protected readonly endsCopies: boolean = true
 
   /**
    * @param requestsAtOnce that the thread has, or whose output waits to leave; each holds one chunk, or a few that came
@@ -199,8 +193,7 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
 
   /** An input that came back. @param chunk what it was, when it was moved; undefined for a copy. */
   protected inputBack(input: CryptInput, chunk: Buffer | undefined): void {
-    if (!chunk && input.memory.byteLength === COPIED_BYTES && !this.destroyed) this.#copies.push(input.memory)
-    else if (!chunk || !giveBack(chunk, input.memory)) input.memory.transfer(0)
+    if (!chunk || !giveBack(chunk, input.memory)) input.memory.transfer(0)
   }
 
   /** The nonces of what is sealed again as it was. */
@@ -218,19 +211,13 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
   }
 
   #copyOf(chunks: readonly Buffer[]): CryptInput {
-    const bytes = chunks.reduce((sum, { length }) => sum + length, 0)
-    const copy = bytes > COPIED_BYTES || !this.endsCopies ? Buffer.allocUnsafeSlow(bytes) : this.#copyMemory()
+    const copy = Buffer.allocUnsafeSlow(chunks.reduce((sum, { length }) => sum + length, 0))
     let length = 0
     for (const chunk of chunks) {
       length += chunk.copy(copy, length)
       this.#options.onConsumed?.(chunk)
     }
     return { memory: copy.buffer as ArrayBuffer, offset: 0, length }
-  }
-
-  #copyMemory(): Buffer {
-    const kept = this.#copies.pop()
-    return kept ? Buffer.from(kept) : Buffer.allocUnsafeSlow(COPIED_BYTES)
   }
 
   #answered({ inputs, outputs, digest, failure }: CryptAnswer): void {

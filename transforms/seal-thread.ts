@@ -297,8 +297,6 @@ class OpenThread extends CryptThreadStream {
 }
 
 class HashThread extends CryptThreadStream {
-  protected override readonly endsCopies = false
-
   constructor(options: CryptThreadOptions) {
     super(options, SEALED_AT_ONCE)
     this.begin({ job: 'hash' })

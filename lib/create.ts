@@ -225,7 +225,7 @@ async function writeSnapshot(
       level: options.level,
       frameBytes: options.zstdFrameBytes,
       threads: options.threads,
-      onConsumed: opened.kind === 'tar' ? freeChunk : undefined,
+      onConsumed: opened.ownsChunks ? freeChunk : undefined,
       index({ bytes }) {
         plainBytes = bytes
         return index.finish(headOf(context, id, opened.kind, bytes, opened.summary()))

@@ -47,6 +47,8 @@ export interface SourceSummary {
 export interface OpenedSource {
   kind: 'tar' | 'raw'
   stream: Readable
+  /** Its chunks are nobody else's, so their memory may be given back. */
+  ownsChunks: boolean
   /** An upper bound of the bytes to come, when it is known. */
   expectedBytes?: number
   /** Entries to come, about. */
@@ -80,7 +82,8 @@ export async function openSource(source: BackupSource, options: OpenSourceOption
       throw error
     })
     const stream = source instanceof Readable ? source : openCommand(source.command, options.signal)
-    return rawSource(released(notEmpty(stream, options.allowEmpty), hold), hold)
+    const ownsChunks = !(source instanceof Readable)
+    return rawSource(released(notEmpty(stream, options.allowEmpty), hold), hold, ownsChunks)
   }
   let found: Awaited<ReturnType<typeof stat>>
   try {
@@ -177,6 +180,7 @@ async function openFolder(folder: string, options: OpenSourceOptions): Promise<O
   })
   return {
     kind: 'tar',
+    ownsChunks: true,
     stream: released(pack.stream, hold),
     expectedBytes: scan.bytes,
     expectedEntries: scan.entries,
@@ -240,7 +244,7 @@ async function openFile(file: string, options: OpenSourceOptions): Promise<Opene
   // A generator that was never begun has no `finally` to run.
   stream.once('close', () => void handle.close().catch(() => {}))
   return {
-    ...rawSource(released(stream, hold), hold),
+    ...rawSource(released(stream, hold), hold, true),
     expectedBytes: Number(before.size),
     summary: () => ({
       files: 1,
@@ -254,10 +258,11 @@ async function openFile(file: string, options: OpenSourceOptions): Promise<Opene
 
 const NO_OMISSIONS: Omissions = { special: 0, names: 0, unreadable: 0, changed: 0, excluded: 0 }
 
-function rawSource(stream: Readable, hold: Hold | undefined): OpenedSource {
+function rawSource(stream: Readable, hold: Hold | undefined, ownsChunks: boolean): OpenedSource {
   return {
     kind: 'raw',
     stream,
+    ownsChunks,
     expectedEntries: 0,
     summary: () => ({
       files: 1,

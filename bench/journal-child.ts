@@ -5,6 +5,8 @@ import { join } from 'node:path'
 const [dist = '', storage = '', bytesText = '', journals = '-', ...command] = process.argv.slice(2)
 const { openBackups } = (await import(join(dist, 'lib/backups.js'))) as typeof import('../lib/backups.ts')
 
+const { holdHeap } = (await import(join(dist, 'lib/cli/heap.js'))) as typeof import('../lib/cli/heap.ts')
+holdHeap()
 const begun = performance.now()
 const backups = await openBackups({ storage, server: 'world', password: 'a bench' })
 const made = await backups.create(

@@ -16,6 +16,8 @@ const BYTES = Number(process.env.MILLRACE_BENCH_BYTES ?? 100 * 2 ** 30)
 /** What is read again and again; zstd sees none of it twice, as frames are smaller. */
 const BLOCK_BYTES = Math.min(BYTES, 1024 * MiB)
 const PIECE_BYTES = 4 * MiB
+/** The way to a data centre and back. */
+const ANSWER_MS = 20
 const TIME_BAR = 1.02
 const MEMORY_BAR_MIB = 1
 const KINDS = { without: 'without a journal', with: 'with a journal' }
@@ -68,8 +70,8 @@ async function bench(folder: string): Promise<void> {
     ]),
     { runs, time, cpu, more },
     [
-      'The store is a fake that speaks the protocol of B2 over real HTTP on the same machine, takes the SHA-1 of all parts and keeps none of their bytes. It has its share of the same cores. Over a line that is slower, a journal costs less of the time.',
-      'The source is a program that reads one file of world-like bytes again and again. Each in a process of its own, with the built package and all defaults. The journal is on a disk, and synced once a part.',
+      `The store is a fake that speaks the protocol of B2 over real HTTP on the same machine, takes the SHA-1 of all parts, answers each after ${ANSWER_MS} ms, and keeps none of their bytes. It has its share of the same cores. Over a line that is slower, a journal costs less of the time.`,
+      'The source is a program that reads one file of world-like bytes again and again. Each in a process of its own, with the built package and all defaults, its heap held as the command holds its own. The journal is on a disk, and synced once a part.',
     ],
   )
 }
@@ -85,7 +87,7 @@ function writeBlock(file: string): void {
 }
 
 async function startStore(): Promise<{ url: string; env: NodeJS.ProcessEnv; server: ChildProcessWithoutNullStreams }> {
-  const server = spawn(process.execPath, [join(ROOT, 'test/fakes/b2.main.ts'), '--discard'])
+  const server = spawn(process.execPath, [join(ROOT, 'test/fakes/b2.main.ts'), '--discard', `--answer-ms=${ANSWER_MS}`])
   server.stderr.resume()
   const [line] = (await once(server.stdout, 'data')) as [Buffer]
   const told = Object.fromEntries([...line.toString().matchAll(/(\w+)=(\S+)/g)].map(([, name, value]) => [name, value]))

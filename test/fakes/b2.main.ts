@@ -1,7 +1,9 @@
-// A fake B2 as a process of its own: `node test/fakes/b2.main.ts [--discard]` prints one line and lives until SIGTERM.
+// A fake B2 as a process of its own: `node test/fakes/b2.main.ts [--discard] [--answer-ms=N]` prints one line and lives
+// until SIGTERM.
 import { FakeB2 } from './b2.ts'
 
-const fake = await new FakeB2({ discard: process.argv.includes('--discard') }).start()
+const answerMs = Number(process.argv.find((arg) => arg.startsWith('--answer-ms='))?.split('=')[1] ?? 0)
+const fake = await new FakeB2({ discard: process.argv.includes('--discard'), answerMs }).start()
 const { bucketName } = fake.store.addBucket('worlds')
 const { keyId, applicationKey } = fake.store.addKey()
 console.log(`ORIGIN=${fake.origin} BUCKET=${bucketName} KEY_ID=${keyId} APPLICATION_KEY=${applicationKey}`)

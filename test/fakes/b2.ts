@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { setTimeout as delay } from 'node:timers/promises'
 import { apiCalls, type Call } from './b2-calls.ts'
 import { B2Store, type FakeFile, type FakeKey, refusal } from './b2-store.ts'
 import { decode, infoOf, receive, sendFile } from './b2-transfers.ts'
@@ -13,6 +14,8 @@ export interface FakeB2Options {
   minPartBytes?: number
   /** Whether bytes are checked and hashed, and then forgotten; such files read as zeros. */
   discard?: boolean
+  /** How long an upload that has come is not answered: the way there and back. */
+  answerMs?: number
 }
 
 type Body = Record<string, unknown>
@@ -209,6 +212,7 @@ export class FakeB2 {
       })
       const answer =
         name === 'b2_upload_file' ? this.#storeFile(request, url, part) : this.#storePart(request, url, part)
+      if (this.#options.answerMs) await delay(this.#options.answerMs)
       sendJson(reply, 200, answer)
     } finally {
       url.isBusy = false

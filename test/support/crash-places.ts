@@ -42,11 +42,16 @@ export const CRASH_PLACES: Record<string, () => Promise<CrashPlace>> = {
       env: { B2_APPLICATION_KEY_ID: keyId, B2_APPLICATION_KEY: applicationKey },
       partBytes: 8 * MiB,
       pending: async () => fake.unfinished.length,
-      close: () => fake.close(),
+      async close() {
+        fake.store.files.clear()
+        await fake.close()
+      },
     }
   },
   async Dropbox() {
     const fake = await FakeDropbox.open()
+    // A session that it keeps keeps its bytes, which are GiB.
+    fake.sessions.keepFinished = false
     const { clientId, clientSecret, refreshToken } = fake.credentials
     return {
       origin: fake.origin,
@@ -59,7 +64,10 @@ export const CRASH_PLACES: Record<string, () => Promise<CrashPlace>> = {
       partBytes: 8 * MiB,
       // Dropbox has no call that cancels a session: it forgets one after a week.
       pending: async () => undefined,
-      close: () => fake.close(),
+      async close() {
+        fake.sessions.loseAll()
+        await fake.close()
+      },
     }
   },
   async 'Google Drive'() {
@@ -75,7 +83,11 @@ export const CRASH_PLACES: Record<string, () => Promise<CrashPlace>> = {
       },
       partBytes: 16 * MiB,
       pending: async () => fake.pendingSessions,
-      close: () => fake.close(),
+      async close() {
+        fake.state.files.clear()
+        fake.state.sessions.clear()
+        await fake.close()
+      },
     }
   },
 }

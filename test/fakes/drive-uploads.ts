@@ -179,6 +179,8 @@ function commit(state: DriveState, session: Session): void {
     sha256: session.sha256.digest('hex'),
     headRevisionId: newId(),
   })
+  // They are the file's.
+  session.chunks = []
   if (state.loseNextCommit) state.files.delete(session.done.id)
   state.loseNextCommit = false
 }

@@ -103,9 +103,10 @@ export class FakeSessions {
     }
     this.#checkOffset(session, cursor, wrap)
     this.#add(session, cursor.offset, body)
-    const bytes = this.#keepsBytes
-      ? Buffer.concat([...session.pieces.values()].map((piece) => piece.bytes as Buffer))
-      : undefined
+    const pieces = [...session.pieces.values()].map((piece) => piece.bytes as Buffer)
+    const bytes = !this.#keepsBytes ? undefined : pieces.length === 1 ? pieces[0] : Buffer.concat(pieces)
+    // Once: they may be GiB.
+    if (bytes) session.pieces = new Map([[0, { length: bytes.length, bytes, hash: undefined }]])
     session.hash ??= session.hasher.digest()
     return { size: session.size, hash: session.hash, bytes }
   }

@@ -48,6 +48,8 @@ const DISALLOWED = /^(desktop\.ini|thumbs\.db|\.ds_store|\.dropbox|\.dropbox\.at
  */
 export class FakeTree {
   quotaBytes = Infinity
+  /** Whether the revisions of what was deleted are kept too, as Dropbox does. */
+  keepsDeleted = true
   readonly #entries = new Map<string, FakeFile | FakeFolder>()
   readonly #revisions = new Map<string, FakeFile>()
   #count = 0
@@ -121,7 +123,10 @@ export class FakeTree {
     }
     const own = lower(path)
     for (const key of [...this.#entries.keys()]) {
-      if (key === own || key.startsWith(`${own}/`)) this.#entries.delete(key)
+      if (key !== own && !key.startsWith(`${own}/`)) continue
+      const entry = this.#entries.get(key)
+      if (!this.keepsDeleted && entry?.kind === 'file') this.#revisions.delete(entry.rev)
+      this.#entries.delete(key)
     }
     return there
   }

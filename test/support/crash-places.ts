@@ -50,8 +50,9 @@ export const CRASH_PLACES: Record<string, () => Promise<CrashPlace>> = {
   },
   async Dropbox() {
     const fake = await FakeDropbox.open()
-    // A session that it keeps keeps its bytes, which are GiB.
+    // What it keeps keeps its bytes, which are GiB.
     fake.sessions.keepFinished = false
+    fake.tree.keepsDeleted = false
     const { clientId, clientSecret, refreshToken } = fake.credentials
     return {
       origin: fake.origin,

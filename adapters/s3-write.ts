@@ -162,19 +162,19 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   ): Promise<TakenUp<string, Receipt> | undefined> {
     const own = this.#id
     this.#id = write
-    const found = await this.find({ signal })
-    this.#isCommitted = found?.ours === true && found.size <= sureBytes
-    if (!this.#isCommitted) {
-      this.#id = own
-      return undefined
+    try {
+      const found = await this.find({ signal })
+      this.#isCommitted = found?.ours === true && found.size <= sureBytes
+    } finally {
+      if (!this.#isCommitted) this.#id = own
     }
+    if (!this.#isCommitted) return undefined
     return { upload: id, receiptOf: ({ number, body }) => this.#receipt(number, partEtag(body), this.#digest(body)) }
   }
 
   /** Where the store's ETag of a part is no MD5, as under SSE-KMS, it never fits, and the part is sent again. */
   #receiptOf({ number, body }: PartBody, held: { etag: string; size: number } | undefined): Receipt | undefined {
-    if (held?.size !== body.length) return undefined
-    if (partEtag(body) !== bare(held.etag)) return undefined
+    if (held?.size !== body.length || partEtag(body) !== bare(held.etag)) return undefined
     return this.#receipt(number, held.etag, this.#digest(body))
   }
 

@@ -3,13 +3,14 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
-import { type TestContext, test } from 'node:test'
+import { test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Worker } from 'node:worker_threads'
 import { pack } from 'tar-stream'
 import { seededBytes } from '../../bench/world.ts'
 import { type ExtractOptions, extractTar } from '../../lib/archive/extract.ts'
 import { packFolder } from '../../lib/archive/pack.ts'
+import { threadsOf } from '../support/threads.ts'
 import { mounted, NO_MOUNT } from '../support/tmpfs.ts'
 import { diffTrees, tempFolder } from '../support/tree.ts'
 
@@ -30,15 +31,6 @@ function writeMany(root: string): void {
     if (i % 60 === 0) fs.linkSync(file, `${file} again`)
     if (i % 70 === 0) fs.symlinkSync('nowhere', `${file} link`)
   }
-}
-
-/** The threads that are begun from now on. */
-function threadsOf(t: TestContext): Worker[] {
-  const threads: Worker[] = []
-  const note = (thread: Worker) => threads.push(thread)
-  process.on('worker', note)
-  t.after(() => process.off('worker', note))
-  return threads
 }
 
 const hasEnded = (thread: Worker) => thread.threadId === -1

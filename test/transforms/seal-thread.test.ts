@@ -2,26 +2,17 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { type TestContext, test } from 'node:test'
-import type { Worker } from 'node:worker_threads'
+import { test } from 'node:test'
 import fc from 'fast-check'
 import { createDecrypt, HEADER_BYTES, sealedSize, TransformError } from '../../transforms/index.ts'
 import { giveBack, lend, lendMovable } from '../../transforms/lending.ts'
 import { createHashThread, createOpenThread, createSealThread } from '../../transforms/seal-thread.ts'
 import { sample, through } from '../support/streams.ts'
+import { threadsOf } from '../support/threads.ts'
 
 const F = 4096
 const key = Buffer.alloc(32, 7)
 const sha256 = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex')
-
-/** The threads that are begun from now on. */
-function threadsOf(t: TestContext): Worker[] {
-  const threads: Worker[] = []
-  const note = (thread: Worker) => threads.push(thread)
-  process.on('worker', note)
-  t.after(() => process.off('worker', note))
-  return threads
-}
 
 async function collect(source: AsyncIterable<Buffer>): Promise<Buffer> {
   const out: Buffer[] = []

@@ -39,9 +39,9 @@ export class Child {
   async run<T = Work>(
     args: readonly string[],
     { node = process.execPath, env = {} }: { node?: string; env?: NodeJS.ProcessEnv } = {},
-  ): Promise<T & Pick<Measured, 'peakBytes'>> {
-    const { peakBytes, stdout } = await measure(node, this.args(...args), env)
-    return { ...(JSON.parse(stdout) as T), peakBytes }
+  ): Promise<T & Pick<Measured, 'peakBytes' | 'usualBytes'>> {
+    const { peakBytes, usualBytes, stdout } = await measure(node, this.args(...args), env)
+    return { ...(JSON.parse(stdout) as T), peakBytes, usualBytes }
   }
 }
 

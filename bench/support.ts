@@ -20,6 +20,8 @@ export interface Measured {
   seconds: number
   /** The process's largest resident set, as the kernel counted it. */
   peakBytes: number
+  /** The median of its resident set over its life. */
+  usualBytes: number
   stdout: string
 }
 
@@ -114,16 +116,24 @@ export async function measure(
   const begun = performance.now()
   const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
   let peakBytes = 0
+  const resident: number[] = []
   // VmHWM is the peak since the start: only its last value counts, so a poll can miss growth in the last ms alone.
   const poll = setInterval(() => {
     try {
-      const found = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))
-      if (found) peakBytes = Number(found[1]) * 1024
+      const found = /VmHWM:\s+(\d+) kB\nVmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))
+      if (!found) return
+      peakBytes = Number(found[1]) * 1024
+      resident.push(Number(found[2]) * 1024)
     } catch {}
   }, POLL_MS)
   const { code, stdout, stderr } = await endOf(child).finally(() => clearInterval(poll))
   if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}: ${stderr}`)
-  return { seconds: (performance.now() - begun) / 1000, peakBytes, stdout }
+  return {
+    seconds: (performance.now() - begun) / 1000,
+    peakBytes,
+    usualBytes: resident.length > 0 ? median(resident) : 0,
+    stdout,
+  }
 }
 
 export function median(values: readonly number[]): number {

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { type IncomingMessage, request } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
 import { Duplex, type Readable } from 'node:stream'
 import { freeMemory } from './free.ts'
@@ -47,6 +47,8 @@ export async function parserCopies(): Promise<boolean> {
     },
   })
   try {
+    // Not at the top: node:http brings node's whole fetch with it, 15 ms for every command that asks no server.
+    const { request } = await import('node:http')
     const asked = request({ createConnection: () => line as Socket, path: '/' })
     asked.end()
     const answered = once(asked, 'response') as Promise<[IncomingMessage]>

@@ -154,14 +154,17 @@ export function build(): void {
  * MILLRACE_BENCH_RESULTS.
  */
 export function publish(
-  name: string,
+  bench: string,
   question: string,
   header: readonly string[],
   rows: readonly (readonly string[])[],
   data: unknown,
-  caveats: readonly string[],
+  given: readonly string[],
   picture?: string,
 ): void {
+  const isRealtime = process.env.MILLRACE_BENCH_SCHEDULER === 'rr'
+  const name = isRealtime ? `${bench}-rr` : bench
+  const caveats = isRealtime ? [REALTIME, ...given] : given
   const date = new Date().toISOString().slice(0, 10)
   const machine = `${cpus().length} x ${cpus()[0]?.model.trim()}, ${formatBytes(totalmem())}, Node ${process.versions.node}, zstd ${process.versions.zstd}, Linux`
   console.log(`\n${question}\n${machine}\n\n${formatTable(header, rows)}\n`)
@@ -175,6 +178,9 @@ export function publish(
   if (picture !== undefined) writeFileSync(`${base}.svg`, picture)
   writeFileSync(`${base}.json`, `${JSON.stringify({ name, question, date, machine, data, caveats }, null, 2)}\n`)
 }
+
+const REALTIME =
+  'All of it, the others too, ran under SCHED_RR: a thread that wakes takes a core that idles. Under the default of this machine it often waits for a busy one (see the file of the same name without rr).'
 
 /** Brings up the S3 server of the tests, unless MILLRACE_S3_ENDPOINT names one. @returns its environment, and its end. */
 export function startS3(): { env: Record<string, string>; stop: () => void } {

@@ -1,6 +1,6 @@
 import { lstat, mkdir, realpath } from 'node:fs/promises'
 import { finished, type Readable } from 'node:stream'
-import { type Extract, extract } from 'tar-stream'
+import type { Extract } from 'tar-stream'
 import { BackupError } from '../errors.ts'
 import { Extraction, type ExtractOptions, type ExtractResult } from './extraction.ts'
 import { abortError, targetError } from './io.ts'
@@ -45,6 +45,8 @@ export async function extractTar(
   options: ExtractOptions = {},
 ): Promise<ExtractResult> {
   const { signal } = options
+  // Not at the top: a backup needs none of it.
+  const { extract } = await import('tar-stream')
   // Nothing may be fed before somebody listens for entries: tar-stream would lose the first.
   const run = await start(source, targetDir, options)
   // Plain names as bytes: decoded as UTF-8 by tar-stream, two broken names could become one.

@@ -29,7 +29,8 @@ export function formatDuration(ms: number): string {
 
 /** `2561` `file` as `2,561 files`. */
 export function formatCount(count: number, noun: string, plural = `${noun}s`): string {
-  return `${count.toLocaleString('en')} ${count === 1 ? noun : plural}`
+  // Not by Intl, whose first use takes 10 ms.
+  return `${String(count).replace(/\B(?=(\d{3})+$)/g, ',')} ${count === 1 ? noun : plural}`
 }
 
 /** How many times smaller: `1.54`. */

@@ -1,4 +1,5 @@
-import cliProgress from 'cli-progress'
+import { createRequire } from 'node:module'
+import type cliProgress from 'cli-progress'
 import type { Progress } from '../../transforms/index.ts'
 import type { DestinationProgress } from '../destinations.ts'
 import { formatBytes, formatDuration, formatRate, formatRatio } from './format.ts'
@@ -15,6 +16,8 @@ export interface Shown extends Progress {
   /** For so long nothing has passed. */
   idleMs?: number | undefined
 }
+
+const require = createRequire(import.meta.url)
 
 const LOG_MS = 60_000
 /** Reports come four times a second while anything passes. */
@@ -144,7 +147,9 @@ export class ProgressDisplay {
   /** @param stream a terminal. */
   constructor(stream: NodeJS.WriteStream = process.stderr) {
     this.#stream = stream
-    this.#screen = new cliProgress.MultiBar({
+    // Here and not at the top: most runs have no terminal, and all would wait for its sixteen files.
+    const { MultiBar } = require('cli-progress') as typeof cliProgress
+    this.#screen = new MultiBar({
       stream,
       fps: FRAMES_A_SECOND,
       hideCursor: true,

@@ -16,7 +16,7 @@ const PEAK_BAR_MIB = 180
 const POINTS_MAX = 300
 const KINDS = {
   backup: 'backup, into nothing',
-  'backup-compressible': 'backup of what zstd makes 100 times smaller, to a folder',
+  'backup-compressible': 'backup of what zstd makes 12 times smaller, to a folder',
   verify: 'reading that back whole, as a restore does (verify)',
 }
 type Kind = keyof typeof KINDS
@@ -69,8 +69,8 @@ async function bench(folder: string): Promise<void> {
       'Each in a process of its own, with the built package: `openBackups`, a password, all defaults. It watches its own RSS four times a second; the peak is what the kernel counted.',
       'The source is a stream of one block of 4 MiB again and again, so that nothing has to be stored; as large as a zstd frame, so zstd does not see that it repeats. A stream has no size that could be said beforehand. Reading a folder is not in it: bench/memory has that.',
       'Into nothing: a store that keeps the size of the object alone. It is a third compressible, as a world is.',
-      'What is read back has to be stored, so it is made of what zstd makes 100 times smaller; its store is a folder in memory (tmpfs). `verify` reads, decrypts, decompresses and hashes all of it by the same code as a restore, and writes nothing.',
-      'What is stored in less than 64 MiB is read without a thread for decryption, which takes some 18 MiB: so the first row of reading back has none.',
+      'What is read back has to be stored, so it is made of what zstd makes 12 times smaller; its store is a folder in memory (tmpfs). `verify` reads, decrypts, decompresses and hashes all of it by the same code as a restore, and writes nothing.',
+      'What is stored in less than 64 MiB is read without a thread for decryption, which takes some 18 MiB: what is read here is more than that.',
     ],
     lineChart({
       title: 'Resident memory over what is done: 1, 10 and 100 times as much',

@@ -1,4 +1,5 @@
 import type * as http from 'node:http'
+import { pipeline, Readable } from 'node:stream'
 import { parseQuery, QueryError, selectFields } from './drive-query.ts'
 import {
   APPDATA_SCOPE,
@@ -151,20 +152,19 @@ function get(state: DriveState, { request, reply, query }: Asked, id: string): v
     return
   }
   const { start, end } = range ?? { start: 0, end: file.size - 1 }
-  const bytes = sliceOf(file.data, start, end)
-  const headers = { 'content-type': file.mimeType, 'content-length': bytes.length, 'accept-ranges': 'bytes' }
+  const headers = { 'content-type': file.mimeType, 'content-length': end + 1 - start, 'accept-ranges': 'bytes' }
   const partial = { ...headers, 'content-range': `bytes ${start}-${end}/${file.size}` }
-  reply.writeHead(range ? 206 : 200, range ? partial : headers).end(bytes)
+  reply.writeHead(range ? 206 : 200, range ? partial : headers)
+  // Not in one buffer: a file may be GiB. A client that goes away is no failure.
+  pipeline(Readable.from(slicesOf(file.data, start, end), { objectMode: false }), reply, () => {})
 }
 
-function sliceOf(chunks: Buffer[], start: number, end: number): Buffer {
-  const slices: Buffer[] = []
+function* slicesOf(chunks: Buffer[], start: number, end: number): Generator<Buffer> {
   let at = 0
   for (const chunk of chunks) {
-    if (at + chunk.length > start && at <= end) slices.push(chunk.subarray(Math.max(0, start - at), end + 1 - at))
+    if (at + chunk.length > start && at <= end) yield chunk.subarray(Math.max(0, start - at), end + 1 - at)
     at += chunk.length
   }
-  return Buffer.concat(slices)
 }
 
 async function update(state: DriveState, { request, reply, query }: Asked, id: string): Promise<void> {

@@ -20,7 +20,7 @@ export interface CrashPlace {
   close(): Promise<void>
 }
 
-export const CRASH_PLACES: Record<string, () => Promise<CrashPlace>> = {
+export const CRASH_PLACES = {
   async 'S3 on Ceph'() {
     const { endpoint, region, accessKeyId, secretAccessKey, bucket, ...more } = await openTestBucket()
     return {
@@ -91,4 +91,4 @@ export const CRASH_PLACES: Record<string, () => Promise<CrashPlace>> = {
       },
     }
   },
-}
+} satisfies Record<string, () => Promise<CrashPlace>>

@@ -7,22 +7,23 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { after, before, test } from 'node:test'
-import { openStorage, type Storage } from '../../../adapters/index.ts'
-import { seededBytes } from '../../../bench/world.ts'
-import { HEADER_BYTES } from '../../../transforms/index.ts'
-import { millrace, PASSWORD, startMillrace } from '../../support/cli.ts'
-import { type CountingProxy, openCountingProxy } from '../../support/counting-proxy.ts'
-import { CRASH_PLACES, type CrashPlace } from '../../support/crash-places.ts'
-import { type Random, seededRandom } from '../../support/random.ts'
-import { independentReader, NO_READER } from '../../support/tools.ts'
-import { diffTrees } from '../../support/tree.ts'
+import { openStorage, type Storage } from '../../adapters/index.ts'
+import { seededBytes } from '../../bench/world.ts'
+import { HEADER_BYTES } from '../../transforms/index.ts'
+import { millrace, PASSWORD, startMillrace } from './cli.ts'
+import { type CountingProxy, openCountingProxy } from './counting-proxy.ts'
+import { CRASH_PLACES, type CrashPlace } from './crash-places.ts'
+import { type Random, seededRandom } from './random.ts'
+import { independentReader, NO_READER } from './tools.ts'
+import { diffTrees } from './tree.ts'
 
 const MiB = 1024 * 1024
 const BYTES = Number(process.env.MILLRACE_CRASH_BYTES ?? 4096 * MiB)
 const KILLS = Number(process.env.MILLRACE_CRASH_KILLS ?? 30)
 /** With a world that changes most objects are begun anew. */
 const KILLS_OF_CHANGED = Math.ceil(KILLS / 3)
-const PLACES = process.env.MILLRACE_CRASH_PLACES?.split(',') ?? Object.keys(CRASH_PLACES)
+const NAMES = Object.keys(CRASH_PLACES)
+const PLACES = process.env.MILLRACE_CRASH_PLACES?.split(',') ?? NAMES
 const SEED = process.env.MILLRACE_SEED ?? 'crashes'
 const SERVER = 'world'
 const COMPANION = '.sha256'
@@ -37,6 +38,9 @@ const TALK_SHARE = 0.002
 const REFUSED_EXIT = 5
 const STRICT = '--resume=strict'
 const NEVER_MS = 2 ** 31 - 1
+
+for (const name of PLACES)
+  if (!NAMES.includes(name)) throw new Error(`No place is called ${name}: ${NAMES.join(', ')}.`)
 
 let folder: string
 let world: string
@@ -233,9 +237,13 @@ async function upload(crashes: Crashes, random: Random, wholeMs: number, killsLe
   }
 }
 
-for (const name of PLACES) {
+/**
+ * Defines the tests of one store, unless MILLRACE_CRASH_PLACES names others. A file has one: what a fake keeps is GiB, and
+ * goes when its process ends.
+ */
+export function testCrashes(name: keyof typeof CRASH_PLACES): void {
+  if (!PLACES.includes(name)) return
   const openPlace = CRASH_PLACES[name]
-  if (!openPlace) throw new Error(`No place is called ${name}.`)
   const what = `${name}: a backup of ${BYTES / MiB} MiB, killed ${KILLS} times at random moments`
   test(what, { skip: NO_READER }, async (t) => {
     t.diagnostic(`seed ${SEED}`)

@@ -191,6 +191,8 @@ function remove(state: DriveState, { reply, query }: Asked, id: string): void {
 
 /** Removes a file, or a folder and all that is in it. */
 export function removeTree(state: DriveState, id: string): void {
+  // The session that it was uploaded by still knows it, but its bytes are gone.
+  delete state.files.get(id)?.data
   state.files.delete(id)
   for (const file of [...state.files.values()]) if (file.parents.includes(id)) removeTree(state, file.id)
 }

@@ -23,6 +23,10 @@ for (const name of wanted.length > 0 ? wanted : BENCHES) {
   const bench = [process.execPath, join(import.meta.dirname, `${name}.bench.ts`)]
   const [program = '', ...args] = SCHEDULER === 'rr' ? ['chrt', '--rr', '1', ...bench] : bench
   const { status, error } = spawnSync(program, args, { stdio: 'inherit' })
-  if (error) throw error
+  if (error) {
+    console.error(`${program} cannot be run (${error.message}). MILLRACE_BENCH_SCHEDULER=rr needs util-linux.`)
+    process.exit(1)
+  }
+  if (status !== 0 && SCHEDULER) console.error('Where chrt was not permitted: MILLRACE_BENCH_SCHEDULER=rr takes root, or CAP_SYS_NICE.')
   if (status !== 0) process.exit(status ?? 1)
 }

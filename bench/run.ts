@@ -27,6 +27,7 @@ for (const name of wanted.length > 0 ? wanted : BENCHES) {
     console.error(`${program} cannot be run (${error.message}). MILLRACE_BENCH_SCHEDULER=rr needs util-linux.`)
     process.exit(1)
   }
-  if (status !== 0 && SCHEDULER) console.error('Where chrt was not permitted: MILLRACE_BENCH_SCHEDULER=rr takes root, or CAP_SYS_NICE.')
+  if (status !== 0 && SCHEDULER)
+    console.error('Where chrt was not permitted: MILLRACE_BENCH_SCHEDULER=rr takes root, or CAP_SYS_NICE.')
   if (status !== 0) process.exit(status ?? 1)
 }

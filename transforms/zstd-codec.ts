@@ -113,16 +113,27 @@ class LevelCompressor extends FrameContext {
   }
 }
 
+/**
+ * Which bytes a frame becomes, besides the version of zstd: counted up with each change to how a level is chosen below, so
+ * that an upload that an earlier release began is not gone on with by another.
+ */
+export const COMPRESSOR_VERSION = 2
+
 /** A sample is so many slices, spread over the frame. */
 const SAMPLE_SLICES = 8
-const SAMPLE_SLICE_BYTES = 32 * 1024
+const SAMPLE_SLICE_BYTES = 16 * 1024
 /** Frames below it are compressed as they are asked for. */
 const SAMPLED_FRAME_BYTES = 4 * SAMPLE_SLICES * SAMPLE_SLICE_BYTES
-/** A sample that shrinks to less than this profits from the level, and to more than that from none. */
+/** A sample that shrinks to less than this even at the fast level profits from the other one. */
 const SURELY_COMPRESSIBLE = 0.4
-const SURELY_NOT = 0.98
-/** What the level has to save over level 1, or it is not worth its time. */
-const LEAST_GAIN = 0.002
+/** What the level has to save over the fast one, or it is not worth its time. */
+const LEAST_GAIN = 0.004
+/**
+ * Where the level gains nothing. Below 0 zstd looks for matches as at level 1 and leaves what matches nothing as it is,
+ * which is what becomes of a chunk in any case; level 1 tries Huffman codes on it first, and takes twice as long. Not -1,
+ * which node:zlib takes for the default level (its own mark for a parameter that is not set).
+ */
+export const FAST_LEVEL = -2
 
 /** Blocks of 512 bytes that are there twice: files begin at such steps in a tar, so a copy of one is seen in no sample. */
 const REPEATED_BLOCKS = 4
@@ -157,9 +168,9 @@ export function hasRepeats(input: Uint8Array): boolean {
 }
 
 /**
- * Compresses whole frames, at a level, or at level 1 where a sample says that the level gains nothing: chunks of a game
- * are compressed already, and zstd's level 3 takes twice the time of level 1 to find nothing in them. What a frame
- * becomes depends on its bytes alone.
+ * Compresses whole frames, at a level, or fast where a sample says that the level gains nothing: chunks of a game are
+ * compressed already, and zstd's level 3 takes four times as long to find nothing in them. What a frame becomes depends
+ * on its bytes alone.
  */
 export class FrameCompressor {
   readonly #full: LevelCompressor
@@ -172,7 +183,8 @@ export class FrameCompressor {
     const outputBytes = Math.max(compressBound(frameBytes), 1024)
     this.#output = Buffer.allocUnsafeSlow(outputBytes)
     this.#full = new LevelCompressor(level, outputBytes)
-    if (isAdaptive && level > 1 && frameBytes >= SAMPLED_FRAME_BYTES) this.#fast = new LevelCompressor(1, outputBytes)
+    if (isAdaptive && level > 0 && frameBytes >= SAMPLED_FRAME_BYTES)
+      this.#fast = new LevelCompressor(FAST_LEVEL, outputBytes)
   }
 
   /**
@@ -186,7 +198,6 @@ export class FrameCompressor {
     this.#takeSample(input)
     const { length: most } = this.#sample
     const { length: fastBytes } = await fast.compress(this.#sample, output)
-    if (fastBytes > most * SURELY_NOT) return fast.compress(input, output)
     if (fastBytes < most * SURELY_COMPRESSIBLE) return this.#full.compress(input, output)
     const { length: fullBytes } = await this.#full.compress(this.#sample, output)
     return (fullBytes < fastBytes * (1 - LEAST_GAIN) ? this.#full : fast).compress(input, output)

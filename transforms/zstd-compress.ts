@@ -37,7 +37,7 @@ export interface CompressTotals {
 
 /** How a stream is compressed. */
 export interface CompressOptions {
-  /** 1 to 22; 3 when left out. Frames in which it gains nothing over level 1 are compressed at that. */
+  /** 1 to 22; 3 when left out. Frames in which it gains nothing are compressed faster. */
   level?: number | undefined
   /** Every frame at `level`, whatever it gains. */
   fixedLevel?: boolean | undefined

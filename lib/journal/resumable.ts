@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path'
 import { StorageError } from '../../adapters/errors.ts'
 import type { Storage, StoredPart, UploadJournal } from '../../adapters/storage.ts'
 import { type FrameLedger, HEADER_BYTES, parseHeader, SEAL_BYTES, TransformError } from '../../transforms/index.ts'
+import { COMPRESSOR_VERSION } from '../../transforms/zstd-codec.ts'
 import { readCompanion, writeCompanion } from '../companion.ts'
 import { BackupError } from '../errors.ts'
 import type { SelectionOptions } from '../exclude.ts'
@@ -386,5 +387,5 @@ function selectionOf({ include, exclude, defaultExcludes }: SelectionOptions): s
 }
 
 function zstdVersion(): string {
-  return process.versions.zstd ?? 'unknown'
+  return `${process.versions.zstd ?? 'unknown'} (frames ${COMPRESSOR_VERSION})`
 }

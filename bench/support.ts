@@ -7,7 +7,7 @@ import { text } from 'node:stream/consumers'
 import { formatBytes, formatTable } from '../lib/cli/format.ts'
 
 export const ROOT = join(import.meta.dirname, '..')
-export const BIN = join(ROOT, 'dist/lib/cli/bin.js')
+export const BIN = join(ROOT, 'dist/bin/millrace.js')
 
 /** A new folder for a bench's data: in memory where there is room, so that the disk is not what is measured. */
 export function benchFolder(): string {

@@ -124,7 +124,7 @@ const SAMPLE_SLICES = 8
 const SAMPLE_SLICE_BYTES = 16 * 1024
 /** Frames below it are compressed as they are asked for. */
 const SAMPLED_FRAME_BYTES = 4 * SAMPLE_SLICES * SAMPLE_SLICE_BYTES
-/** A sample that shrinks to less than this even at the fast level profits from the other one. */
+/** A sample that shrinks to less than this has more than chunks and their padding, and profits from the level. */
 const SURELY_COMPRESSIBLE = 0.4
 /** What the level has to save over the fast one, or it is not worth its time. */
 const LEAST_GAIN = 0.004
@@ -167,6 +167,14 @@ export function hasRepeats(input: Uint8Array): boolean {
   return false
 }
 
+/** Bytes of words that are as the one before: padding. @param input a whole number of words. */
+function runBytes(input: Uint8Array): number {
+  const words = new Int32Array(input.buffer, input.byteOffset, input.length >>> 2)
+  let repeated = 0
+  for (let at = 1; at < words.length; at++) if (words[at] === words[at - 1]) repeated++
+  return repeated * 4
+}
+
 /**
  * Compresses whole frames, at a level, or fast where a sample says that the level gains nothing: chunks of a game are
  * compressed already, and zstd's level 3 takes four times as long to find nothing in them. What a frame becomes depends
@@ -196,10 +204,13 @@ export class FrameCompressor {
     const fast = this.#fast
     if (!fast || input.length < SAMPLED_FRAME_BYTES || hasRepeats(input)) return this.#full.compress(input, output)
     this.#takeSample(input)
-    const { length: most } = this.#sample
-    const { length: fastBytes } = await fast.compress(this.#sample, output)
-    if (fastBytes < most * SURELY_COMPRESSIBLE) return this.#full.compress(input, output)
     const { length: fullBytes } = await this.#full.compress(this.#sample, output)
+    if (fullBytes < this.#sample.length * SURELY_COMPRESSIBLE) return this.#full.compress(input, output)
+    // Whatever the level, runs go: where it saves no more than those, the fast one need not be tried.
+    if (fullBytes >= (this.#sample.length - runBytes(this.#sample)) * (1 - LEAST_GAIN)) {
+      return fast.compress(input, output)
+    }
+    const { length: fastBytes } = await fast.compress(this.#sample, output)
     return (fullBytes < fastBytes * (1 - LEAST_GAIN) ? this.#full : fast).compress(input, output)
   }
 

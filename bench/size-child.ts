@@ -4,6 +4,7 @@ import { createCipheriv } from 'node:crypto'
 import { join } from 'node:path'
 import { Readable, Writable } from 'node:stream'
 import type { ObjectStat, Storage, WriteOptions } from '../adapters/storage.ts'
+import { holdHeap } from '../lib/cli/heap.ts'
 
 const MiB = 2 ** 20
 const SLAB_BYTES = 512 * 1024
@@ -21,6 +22,7 @@ const load = <T>(path: string): Promise<T> => import(join(dist, path))
 const { openBackups } = await load<typeof import('../lib/backups.ts')>('lib/backups.js')
 const { openMemory } = await load<typeof import('../adapters/memory.ts')>('adapters/memory.js')
 
+holdHeap()
 let doneBytes = 0
 
 /** Bytes that look random, made a few at a time: what their making takes must not be in the peak. */

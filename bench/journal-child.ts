@@ -3,13 +3,13 @@
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { holdHeap } from '../lib/cli/heap.ts'
 
 /** So often everything that is dead is collected, and what lives is counted. */
 const COUNT_MS = 5000
 
 const [dist = '', storage = '', bytesText = '', journals = '-', ...command] = process.argv.slice(2)
 const { openBackups } = (await import(join(dist, 'lib/backups.js'))) as typeof import('../lib/backups.ts')
+const { holdHeap } = (await import(join(dist, 'lib/heap.js'))) as typeof import('../lib/heap.ts')
 
 holdHeap()
 setFlagsFromString('--expose-gc')

@@ -4,7 +4,6 @@ import { createCipheriv } from 'node:crypto'
 import { join } from 'node:path'
 import { Readable, Writable } from 'node:stream'
 import type { ObjectStat, Storage, WriteOptions } from '../adapters/storage.ts'
-import { holdHeap } from '../lib/cli/heap.ts'
 
 const MiB = 2 ** 20
 const SLAB_BYTES = 512 * 1024
@@ -20,6 +19,7 @@ const [dist = '', what = '', bytesText = '', url = ''] = process.argv.slice(2)
 const bytes = Number(bytesText)
 const load = <T>(path: string): Promise<T> => import(join(dist, path))
 const { openBackups } = await load<typeof import('../lib/backups.ts')>('lib/backups.js')
+const { holdHeap } = await load<typeof import('../lib/heap.ts')>('lib/heap.js')
 const { openMemory } = await load<typeof import('../adapters/memory.ts')>('adapters/memory.js')
 
 holdHeap()

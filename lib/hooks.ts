@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
-import type { Readable } from 'node:stream'
 import { throwIfAborted } from '../adapters/retry.ts'
 import { BackupError } from './errors.ts'
+import { lastWords } from './last-words.ts'
 
 /** A command that runs longer is ended. */
 export const HOOK_TIMEOUT_MS = 5 * 60_000
@@ -87,7 +87,7 @@ export async function runHook(
         else resolve(code === null ? `was ended by ${killedBy}` : `ended with exit code ${code}`)
       })
     })
-    if (what !== undefined && ended === undefined) await endOf(child.stderr)
+    if (what !== undefined && ended === undefined) await lastWords([child.stderr], LATE_OUTPUT_MS)
   } finally {
     clearTimeout(timer)
     for (const kill of kills) clearTimeout(kill)
@@ -100,18 +100,6 @@ export async function runHook(
   if (what === undefined && ended === undefined) return
   const last = errors.trim().split('\n').at(-1)
   throw new BackupError('HOOK', `The ${payload.event} hook ${ended ?? what}${last ? `: ${last}` : '.'}`)
-}
-
-/** What a hook that failed has said last may still be on its way. */
-function endOf(pipe: Readable): Promise<void> {
-  return new Promise((resolve) => {
-    if (pipe.closed) return resolve()
-    const late = setTimeout(resolve, LATE_OUTPUT_MS)
-    pipe.once('close', () => {
-      clearTimeout(late)
-      resolve()
-    })
-  })
 }
 
 function environment(): Record<string, string> {

@@ -8,7 +8,7 @@ if (major < 22 || (major === 22 && minor < 15)) {
   process.exitCode = 1
 } else {
   const { main } = await import('./main.ts')
-  const { holdHeap } = await import('./heap.ts')
+  const { holdHeap } = await import('../heap.ts')
   holdHeap()
   process.exitCode = await main(process.argv.slice(2))
 }

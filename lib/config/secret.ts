@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { split } from 'shlex'
 import { BackupError } from '../errors.ts'
 import { readKeyFile, readSecretFile } from '../key-file.ts'
+import { lastWords } from '../last-words.ts'
 import { noteSecret } from '../redact.ts'
 import { pathFrom } from './paths.ts'
 
@@ -174,26 +175,12 @@ function runCommand(
       settle(error.code === 'ENOENT' ? 'cannot be run: there is no such program' : `cannot be run (${error.code})`)
     })
     // The exit, not the close of the pipes: a daemon that it starts may keep them open.
-    child.once('exit', (code, killedBy) => {
-      const finish = () => {
-        if (ended !== undefined) settle(ended)
-        else if (code === 0) settle(undefined)
-        else settle(code === null ? `was ended by ${killedBy}` : `ended with exit code ${code}`)
-      }
+    child.once('exit', async (code, killedBy) => {
       // Where it failed, stderr says why.
-      const pipes = code === 0 ? [child.stdout] : [child.stdout, child.stderr]
-      const open = pipes.filter(({ readableEnded }) => !readableEnded)
-      if (open.length === 0) return finish()
-      const late = setTimeout(finish, LATE_OUTPUT_MS)
-      let left = open.length
-      for (const pipe of open) {
-        pipe.once('end', () => {
-          left--
-          if (left > 0) return
-          clearTimeout(late)
-          finish()
-        })
-      }
+      await lastWords(code === 0 ? [child.stdout] : [child.stdout, child.stderr], LATE_OUTPUT_MS)
+      if (ended !== undefined) settle(ended)
+      else if (code === 0) settle(undefined)
+      else settle(code === null ? `was ended by ${killedBy}` : `ended with exit code ${code}`)
     })
   })
 }

@@ -1,11 +1,14 @@
 import { spawn } from 'node:child_process'
 import { abortError } from '../archive/io.ts'
 import { BackupError } from '../errors.ts'
+import { lastWords } from '../last-words.ts'
 import { Marker } from './marker.ts'
 import type { QuiesceLevel, Quiescer } from './quiescer.ts'
 
 const COMMAND_MS = 10 * 60_000
 const KILL_AFTER_MS = 5_000
+/** How long the last of what a failed one said is waited for: something that it started may hold the pipes open. */
+const LATE_OUTPUT_MS = 1_000
 const OUTPUT_KEPT_BYTES = 4096
 const OUTPUT_SHOWN_CHARS = 200
 /** What a hook has no business with. */
@@ -119,12 +122,10 @@ function runCommand(
       else resolve()
     }
     child.once('error', (error) => settle(over ?? failure(`cannot be run (${error.message})`, '')))
-    child.once('exit', (code, killedBy) => {
-      // What it wrote last may still be on its way.
-      setImmediate(() => {
-        if (over || code === 0) settle(over)
-        else settle(failure(code === null ? `was ended by ${killedBy}` : `ended with exit code ${code}`, output))
-      })
+    child.once('exit', async (code, killedBy) => {
+      if (!over && code !== 0) await lastWords([child.stdout, child.stderr], LATE_OUTPUT_MS)
+      if (over || code === 0) settle(over)
+      else settle(failure(code === null ? `was ended by ${killedBy}` : `ended with exit code ${code}`, output))
     })
   })
 }

@@ -316,9 +316,11 @@ test('a command before the backup that fails stops it, shows the end of what it 
       return true
     },
   )
+  const late = createCommandQuiescer({ ...options, before: '(sleep 0.2; echo said late >&2) & exit 3' })
+  await assert.rejects(backups.create(world, { quiesce: late }), /ended with exit code 3: said late$/)
   const hangs = createCommandQuiescer({ ...options, before: 'sleep 600 & sleep 600', timeoutMs: 3000 })
   await assert.rejects(backups.create(world, { quiesce: hangs }), /within 3 s/)
-  assert.equal(await readFile(join(state, 'after'), 'utf8'), 'x\nx\n')
+  assert.equal(await readFile(join(state, 'after'), 'utf8'), 'x\nx\nx\n')
   assert.deepEqual(await backups.list(), [])
   assert.deepEqual(await markers(state), [])
 })

@@ -55,7 +55,9 @@ export class FileWrites {
     }
     const position = this.#position
     this.#position += piece.data.length
-    const work = this.#write(piece.data, position)
+    // One after another: writes of one file wait for each other in the kernel, which burns a core meanwhile.
+    const work = Promise.all(this.#underWay)
+      .then(() => this.#write(piece.data, position))
       .then(piece.onWritten, (error: unknown) => {
         this.#failure ??= { error }
       })

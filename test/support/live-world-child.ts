@@ -17,6 +17,8 @@ const guests: string[] = []
 let generation = 0
 let saving = true
 let parked: Promise<void> = Promise.resolve()
+/** The flush under way. Who asked for it may be gone: a server does one command after another, for whoever it is. */
+let flushing: Promise<void> = Promise.resolve()
 let allRest = () => {}
 const wakes: (() => void)[] = []
 
@@ -88,16 +90,24 @@ const server = await serveMinecraft({
   onSaving(to) {
     saving = to
     if (to) {
-      for (const wake of wakes.splice(0)) wake()
+      void flushing.then(() => {
+        if (saving) for (const wake of wakes.splice(0)) wake()
+      })
       return
     }
-    parked = new Promise((resolve) => {
-      allRest = resolve
-    })
+    parked =
+      wakes.length === LANES
+        ? Promise.resolve()
+        : new Promise((resolve) => {
+            allRest = resolve
+          })
   },
-  async flush() {
-    await parked
-    await saveAll()
+  flush() {
+    flushing = flushing.then(async () => {
+      await parked
+      await saveAll()
+    })
+    return flushing
   },
 })
 await saveAll()

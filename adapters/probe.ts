@@ -14,7 +14,7 @@ export type Attempt = (step: ProbeStep['step'], work: () => Promise<void>) => Pr
 export interface ProbeExtras {
   /** Further steps, done while the canary is there. @returns what goes into the report as `found`. */
   further?: (attempt: Attempt, canary: string) => Promise<Record<string, boolean | string>>
-  /** Removes the canary for good, in place of `delete`, where that leaves something. */
+  /** In place of `delete`, where that leaves something: it shows the same right, and leaves nothing where it can. */
   remove?: (canary: string) => Promise<void>
 }
 
@@ -95,8 +95,7 @@ export async function probeStorage(
     // Tried even when nothing was written: an absent object is success, so it shows the right to delete. Without the
     // caller's signal, as an aborted probe must not leave its canary.
     await attempt('delete', async () => {
-      if (written) await extras.remove?.(canary)
-      await storage.delete(canary)
+      await (extras.remove ? extras.remove(canary) : storage.delete(canary))
     })
   }
   return report()

@@ -61,29 +61,55 @@ export class S3Probe {
   }
 
   /**
+   * Deletes as backups are deleted. Where that puts a marker over the versions, the marker and all versions that this
+   * probe wrote are removed as well; where they may not be, the marker stays.
+   * @throws StorageError when the plain delete is refused.
+   */
+  async remove(key: string): Promise<void> {
+    const marker = await this.#delete(key)
+    if (marker === undefined) return
+    try {
+      await this.#delete(key, marker)
+    } catch (error) {
+      if (isRefusal(error)) return
+      throw error
+    }
+    if (!(await this.removeVersions(key))) await this.#delete(key)
+  }
+
+  /**
    * Removes every version that this probe wrote, where a plain delete would leave them behind a marker.
    * @returns whether nothing is left; else a plain delete is all that is left to try.
    */
-  async remove(key: string): Promise<boolean> {
+  async removeVersions(key: string): Promise<boolean> {
     for (let version = 0; version < VERSIONS_MAX; version++) {
       try {
         const head = await this.#send('delete', key, (client, options) =>
           client.send(new this.#connection.sdk.HeadObjectCommand(this.#target(key)), options),
         )
         if (!head.VersionId || head.VersionId === 'null') return false
-        await this.#send('delete', key, (client, options) =>
-          client.send(
-            new this.#connection.sdk.DeleteObjectCommand({ ...this.#target(key), VersionId: head.VersionId }),
-            options,
-          ),
-        )
+        await this.#delete(key, head.VersionId)
       } catch (error) {
         if (error instanceof StorageError && error.code === 'NOT_FOUND') return true
-        if (error instanceof StorageError && error.code === 'ACCESS_DENIED') return false
+        if (isRefusal(error)) return false
         throw error
       }
     }
     return false
+  }
+
+  /** @returns the version of the marker that a plain delete has put there. */
+  async #delete(key: string, version?: string): Promise<string | undefined> {
+    const target = { ...this.#target(key), ...(version === undefined ? {} : { VersionId: version }) }
+    try {
+      const { DeleteMarker, VersionId } = await this.#send('delete', key, (client, options) =>
+        client.send(new this.#connection.sdk.DeleteObjectCommand(target), options),
+      )
+      return version === undefined && DeleteMarker ? VersionId : undefined
+    } catch (error) {
+      if (s3CodeOf(error) === 'NoSuchKey') return undefined
+      throw error
+    }
   }
 
   /** Over the canary, so that one object is to be removed, also where that is refused. */
@@ -199,4 +225,9 @@ export class S3Probe {
 function ignoreRefusal(error: unknown): undefined {
   if (error instanceof StorageError && error.code === 'ACCESS_DENIED') return undefined
   throw error
+}
+
+/** Whether a version may not be removed: by this key, or yet. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof StorageError && (error.code === 'ACCESS_DENIED' || error.code === 'LOCKED')
 }

@@ -147,7 +147,7 @@ class S3Storage implements Storage {
 
   async erase(key: string, options: CallOptions = {}): Promise<void> {
     // A plain delete of what is gone would put a marker there.
-    if (!(await new S3Probe(this.#connection, options.signal).remove(key))) await this.delete(key, options)
+    if (!(await new S3Probe(this.#connection, options.signal).removeVersions(key))) await this.delete(key, options)
   }
 
   probe(options: CallOptions = {}): Promise<ProbeReport> {
@@ -164,9 +164,8 @@ class S3Storage implements Storage {
     const probe = new S3Probe(this.#connection, options.signal)
     return probeStorage(this, judged, options, {
       further: (attempt, canary) => probe.further(attempt, canary),
-      remove: async (canary) => {
-        await probe.remove(canary)
-      },
+      // Also when the caller has given up.
+      remove: (canary) => new S3Probe(this.#connection, undefined).remove(canary),
     })
   }
 

@@ -72,14 +72,33 @@ describe('S3: what a store can do, and what objects are stored with', () => {
       const storage = await openS3(settings({ bucket: versioned.bucket }))
       assert.equal((await storage.probe()).ok, true)
       await storage.close()
-      const left = await versionsOf(versioned.bucket)
-      assert.deepEqual(
-        left.filter((version) => 'Size' in version),
-        [],
+      assert.deepEqual(await versionsOf(versioned.bucket), [])
+    } finally {
+      await versioned.remove()
+    }
+  })
+
+  it('a probe that is aborted takes its canary with it, and one whose write is refused leaves no marker', async () => {
+    const versioned = await openTestBucket()
+    try {
+      await bucket.client.send(
+        new PutBucketVersioningCommand({ Bucket: versioned.bucket, VersioningConfiguration: { Status: 'Enabled' } }),
       )
-      for (const { Key, VersionId } of left) {
-        await bucket.client.send(new DeleteObjectCommand({ Bucket: versioned.bucket, Key, VersionId }))
-      }
+      const storage = await openS3(settings({ bucket: versioned.bucket }))
+      const abort = new AbortController()
+      const probe = assert.rejects(storage.probe({ signal: abort.signal }), { name: 'AbortError' })
+      while ((await versionsOf(versioned.bucket)).length === 0);
+      abort.abort()
+      await probe
+      assert.deepEqual(await versionsOf(versioned.bucket), [])
+      await storage.close()
+      // Ceph takes no AES256 over http.
+      const refused = await openS3(settings({ bucket: versioned.bucket, encryption: { algorithm: 'AES256' } }))
+      const { steps } = await refused.probe()
+      assert.equal(steps.find(({ step }) => step === 'write')?.ok, false)
+      assert.equal(steps.find(({ step }) => step === 'delete')?.ok, true)
+      await refused.close()
+      assert.deepEqual(await versionsOf(versioned.bucket), [])
     } finally {
       await versioned.remove()
     }

@@ -3,7 +3,7 @@ import { StorageError } from './errors.ts'
 import { normalizePrefix, prefixedKey } from './keys.ts'
 import { CALL_RETRY, retry, throwIfAborted } from './retry.ts'
 import { parseEndpoint, type S3Config } from './s3-config.ts'
-import { ADAPTER, type S3Names, toStorageError } from './s3-errors.ts'
+import { ADAPTER, type S3Names, s3CodeOf, toStorageError } from './s3-errors.ts'
 import { S3HttpHandler } from './s3-http.ts'
 import { profileOf, S3_PROFILES, type S3Integrity, type S3Profile } from './s3-profiles.ts'
 
@@ -104,6 +104,26 @@ export class S3Connection {
   call<T>(operation: string, send: Send<T>, options: S3CallOptions = {}): Promise<T> {
     const { callRetry = CALL_RETRY } = this.config
     return retry(() => this.once(operation, send, options), callRetry, { signal: options.signal })
+  }
+
+  /**
+   * Deletes one version of an object, or the object as whoever reads it sees it. An absent one is success.
+   * @returns the version of the marker that a bucket which keeps versions has put over them.
+   */
+  async delete(key: string, version: string | undefined, signal: AbortSignal | undefined): Promise<string | undefined> {
+    const target = { Bucket: this.config.bucket, Key: this.fullKey(key, 'delete') }
+    const command = { ...target, ...(version === undefined ? {} : { VersionId: version }) }
+    try {
+      const { DeleteMarker, VersionId } = await this.call(
+        'delete',
+        (client, options) => client.send(new this.sdk.DeleteObjectCommand(command), options),
+        { signal, key },
+      )
+      return version === undefined && DeleteMarker ? VersionId : undefined
+    } catch (error) {
+      if (s3CodeOf(error) === 'NoSuchKey') return undefined
+      throw error
+    }
   }
 
   /** What is wrong with a listing that the store gave. */

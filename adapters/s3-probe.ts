@@ -66,15 +66,15 @@ export class S3Probe {
    * @throws StorageError when the plain delete is refused.
    */
   async remove(key: string): Promise<void> {
-    const marker = await this.#delete(key)
+    const marker = await this.#connection.delete(key, undefined, this.#signal)
     if (marker === undefined) return
     try {
-      await this.#delete(key, marker)
+      await this.#connection.delete(key, marker, this.#signal)
     } catch (error) {
       if (isRefusal(error)) return
       throw error
     }
-    if (!(await this.removeVersions(key))) await this.#delete(key)
+    if (!(await this.removeVersions(key))) await this.#connection.delete(key, undefined, this.#signal)
   }
 
   /**
@@ -88,7 +88,7 @@ export class S3Probe {
           client.send(new this.#connection.sdk.HeadObjectCommand(this.#target(key)), options),
         )
         if (!head.VersionId || head.VersionId === 'null') return false
-        await this.#delete(key, head.VersionId)
+        await this.#connection.delete(key, head.VersionId, this.#signal)
       } catch (error) {
         if (error instanceof StorageError && error.code === 'NOT_FOUND') return true
         if (isRefusal(error)) return false
@@ -96,20 +96,6 @@ export class S3Probe {
       }
     }
     return false
-  }
-
-  /** @returns the version of the marker that a plain delete has put there. */
-  async #delete(key: string, version?: string): Promise<string | undefined> {
-    const target = { ...this.#target(key), ...(version === undefined ? {} : { VersionId: version }) }
-    try {
-      const { DeleteMarker, VersionId } = await this.#send('delete', key, (client, options) =>
-        client.send(new this.#connection.sdk.DeleteObjectCommand(target), options),
-      )
-      return version === undefined && DeleteMarker ? VersionId : undefined
-    } catch (error) {
-      if (s3CodeOf(error) === 'NoSuchKey') return undefined
-      throw error
-    }
   }
 
   /** Over the canary, so that one object is to be removed, also where that is refused. */

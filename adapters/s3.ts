@@ -142,7 +142,7 @@ class S3Storage implements Storage {
     const fullKey = this.#connection.fullKey(key, 'delete')
     // In a bucket with Object Lock a plain delete always succeeds: it hides the object, which stays and is billed.
     if (config.objectLock && !isPassing(key)) await this.#deleteVersions(key, fullKey, options)
-    else await this.#deleteObject(key, fullKey, undefined, options)
+    else await this.#connection.delete(key, undefined, options.signal)
   }
 
   async erase(key: string, options: CallOptions = {}): Promise<void> {
@@ -202,25 +202,6 @@ class S3Storage implements Storage {
     await retry(() => abortUpload(connection, fullKey, id, signal), callRetry, { signal })
   }
 
-  async #deleteObject(
-    key: string,
-    fullKey: string,
-    version: string | undefined,
-    { signal }: CallOptions,
-  ): Promise<void> {
-    const { sdk, config } = this.#connection
-    const target = { Bucket: config.bucket, Key: fullKey, ...(version === undefined ? {} : { VersionId: version }) }
-    try {
-      await this.#connection.call(
-        'delete',
-        (client, sending) => client.send(new sdk.DeleteObjectCommand(target), sending),
-        { signal, key },
-      )
-    } catch (error) {
-      if (s3CodeOf(error) !== 'NoSuchKey') throw error
-    }
-  }
-
   /** Every version and marker of one key, the oldest first: where one is locked, the newest is still the one to see. */
   async #deleteVersions(key: string, fullKey: string, options: CallOptions): Promise<void> {
     const { sdk, config } = this.#connection
@@ -242,7 +223,7 @@ class S3Storage implements Storage {
       const isLast = !page.IsTruncated || !page.NextKeyMarker || page.NextKeyMarker > fullKey
       marker = isLast ? undefined : { KeyMarker: page.NextKeyMarker!, VersionIdMarker: page.NextVersionIdMarker! }
     }
-    for (const version of versions.reverse()) await this.#deleteObject(key, fullKey, version, options)
+    for (const version of versions.reverse()) await this.#connection.delete(key, version, options.signal)
   }
 
   #head(key: string, signal: AbortSignal | undefined): Promise<HeadObjectCommandOutput> {

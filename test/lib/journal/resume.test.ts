@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { cpSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { crc32 } from 'node:zlib'
+import { COMPRESSOR_VERSION } from '../../../transforms/zstd-codec.ts'
 import type { PartsMoment } from '../../support/parts-store.ts'
 import { PARTS_STORE_PART_BYTES } from '../../support/parts-store.ts'
 import { ResumeRounds } from '../../support/resume-rounds.ts'
@@ -187,4 +189,26 @@ test('a journal that is damaged is not used, and a new object is begun', async (
   assert.equal(done?.takenUp, null)
   // Nobody knows the name of its upload any more.
   await rounds.assertWhole(done?.id as string, 1)
+})
+
+/** Where the first block begins, and its payload. */
+const [BLOCK_AT, PAYLOAD_AT] = [24, 36]
+
+test('frames that an earlier release would have compressed otherwise are not gone on with', async (t) => {
+  const rounds = new ResumeRounds(t, 'another compressor')
+  assert.equal(await rounds.run(AT_PART_12), null)
+  const file = journalOf(rounds)
+  const bytes = readFileSync(file)
+  const payload = bytes.subarray(PAYLOAD_AT, PAYLOAD_AT + bytes.readUInt32BE(BLOCK_AT))
+  const ours = `(frames ${COMPRESSOR_VERSION})`
+  const at = payload.indexOf(ours)
+  assert.ok(at > 0)
+  payload.write(ours.replace(/\d/, '0'), at)
+  bytes.writeUInt32BE(crc32(payload, crc32(bytes.subarray(BLOCK_AT, BLOCK_AT + 8), crc32(bytes.subarray(8, 24)))), 32)
+  writeFileSync(file, bytes)
+  const done = await rounds.run()
+  assert.ok(done && !done.error, JSON.stringify(done))
+  assert.match(done.warnings.join(), /It was begun with zstd \S+ \(frames 0\), and this is \S+ \(frames \d+\)\./)
+  assert.equal(done.takenUp, null)
+  await rounds.assertWhole(done.id)
 })

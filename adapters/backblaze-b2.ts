@@ -11,6 +11,7 @@ import { probeStorage } from './probe.ts'
 import { openPastEnd, readByRanges } from './ranged-read.ts'
 import { type OpenedRange, promisedLength, type RangeRequest, readRangeByStream, replaced } from './read.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
+import { begunUntil } from './unfinished.ts'
 
 export type { B2Config }
 
@@ -115,7 +116,7 @@ class B2Storage implements Storage {
   async purgeUnfinished(olderThanMs: number, options: CallOptions & { prefix?: string } = {}): Promise<number> {
     const { call, prefix: base } = this.#connection
     const { signal, prefix = '' } = options
-    const limit = Date.now() - olderThanMs
+    const limit = begunUntil(olderThanMs)
     let purged = 0
     for await (const file of unfinishedFiles(this.#connection, call, base + prefix, { signal })) {
       if (file.uploadTimestamp > limit) continue

@@ -14,6 +14,7 @@ import { probeStorage } from './probe.ts'
 import { checkRange, readRangeByStream } from './read.ts'
 import { throwIfAborted } from './retry.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
+import { begunUntil } from './unfinished.ts'
 
 /** Settings of a folder as a store. */
 export interface FilesystemConfig {
@@ -117,7 +118,7 @@ class FilesystemStorage implements Storage {
   }
 
   async purgeUnfinished(olderThanMs: number, options: CallOptions & { prefix?: string } = {}): Promise<number> {
-    const limit = Date.now() - olderThanMs
+    const limit = begunUntil(olderThanMs)
     let purged = 0
     for await (const file of this.#walk('purgeUnfinished', options.prefix ?? '', options)) {
       if (!file.temporary || Number(file.stats.mtimeMs) > limit) continue

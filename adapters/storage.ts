@@ -185,7 +185,11 @@ export interface Storage {
    * canary object of its own. It never throws for a refusal: the report says which step failed and why.
    */
   probe(options?: CallOptions): Promise<ProbeReport>
-  /** Cancels uploads begun more than `olderThanMs` ago and never finished. @returns how many were cancelled. */
+  /**
+   * Cancels uploads that were begun and never finished.
+   * @param olderThanMs those begun more than so many ms ago; of 0 all of them, whatever the clocks say.
+   * @returns how many were cancelled.
+   */
   purgeUnfinished?(olderThanMs: number, options?: CallOptions & { prefix?: string }): Promise<number>
   /**
    * Cancels an upload that a stream with a journal has left. One that is gone is success.

@@ -1,19 +1,20 @@
 import { rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { StorageError } from '../../adapters/errors.ts'
-import type { Storage, StoredPart, UploadJournal } from '../../adapters/storage.ts'
-import { type FrameLedger, HEADER_BYTES, parseHeader, SEAL_BYTES, TransformError } from '../../transforms/index.ts'
+import type { Storage } from '../../adapters/storage.ts'
+import { TransformError } from '../../transforms/index.ts'
 import { COMPRESSOR_VERSION } from '../../transforms/zstd-codec.ts'
 import { readCompanion, writeCompanion } from '../companion.ts'
 import { BackupError } from '../errors.ts'
 import type { SelectionOptions } from '../exclude.ts'
-import { idTime, newId } from '../names.ts'
+import { newId } from '../names.ts'
 import type { BackupSource } from '../source.ts'
+import { type Attempt, cancelUnknown, JournaledAttempt } from './attempt.ts'
 import { ClaimFiles } from './claims.ts'
 import { type FoundJournal, journalFile, listJournals } from './folder.ts'
 import { Journal } from './journal.ts'
 import { thisRun } from './owner.ts'
-import type { JournalContents, JournalHead, JournalOptions } from './records.ts'
+import type { JournalContents, JournalHead } from './records.ts'
 
 /** After so long an upload that another source was uploaded by is given up: no store keeps it for much longer. */
 const ABANDONED_MS = 7 * 86_400_000
@@ -27,30 +28,6 @@ export interface ResumableOptions {
    * DIFFERS and leave it. Otherwise a new object is begun then. false when left out: only a journal is kept.
    */
   resume?: boolean | 'strict' | undefined
-}
-
-/** What was taken up. */
-export interface TakenUpload {
-  /** When the upload was begun, in ms since 1970. */
-  since: number
-  /** Bytes that the store held already. */
-  heldBytes: number
-  /** Bytes that were sent now. */
-  sentBytes: number
-}
-
-/** How one attempt at an object is made, so that another can go on with it. */
-export interface Attempt {
-  id: string
-  tool: string
-  options: Pick<JournalOptions, 'level' | 'zstdFrameBytes' | 'iterations'>
-  ledger: FrameLedger
-  /** The journal of the upload under this key. */
-  upload(key: string): UploadJournal
-  /** The store has committed the object: on the disk when it resolves. */
-  committed(key: string, bytes: number, sha256: string): Promise<void>
-  /** What was taken up, as far as it is known; null where the upload was begun. */
-  taken(): TakenUpload | null
 }
 
 export interface ResumableContext {
@@ -145,14 +122,14 @@ export class Resumable {
         if (!isAnother(error)) throw error
         await this.#another(left.file, left.head.id, error.message)
         // With a mistyped password it may yet be wanted: it goes when the new snapshot is there.
-        if (error.code === 'DIFFERS') await this.#discard(left.file, left.before)
+        if (error.code === 'DIFFERS') await this.#discard(left.file, left.head.id, left.before)
       }
     }
     return this.#attempt(await this.#begin(), make)
   }
 
   async #attempt<T>(journal: Journal, make: (attempt: Attempt) => Promise<T>): Promise<T> {
-    const attempt = new JournaledAttempt(journal, this.#context.storage)
+    const attempt = new JournaledAttempt(journal, this.#context)
     let made: T
     try {
       made = await make(attempt)
@@ -165,9 +142,9 @@ export class Resumable {
     await attempt.discardUnused()
     await journal.remove()
     // Whatever an earlier run has left is of no use beside a newer snapshot.
-    for (const { owner, file, contents } of await this.#left()) {
+    for (const { owner, file, id, contents } of await this.#left()) {
       const isLeft = owner === 'dead' || (owner === 'unknown' && this.#lease !== null)
-      if (isLeft) await this.#discard(file, contents)
+      if (isLeft) await this.#discard(file, id, contents)
     }
     return made
   }
@@ -240,7 +217,7 @@ export class Resumable {
     } catch (error) {
       if (!(error instanceof StorageError && error.code === 'NOT_FOUND')) throw error
     }
-    await this.#discard(file, undefined)
+    await this.#discard(file, head.id, undefined)
     return false
   }
 
@@ -275,11 +252,12 @@ export class Resumable {
   }
 
   /** Cancels an upload at the store, and removes its journal when that is done. */
-  async #discard(file: string, contents: JournalContents | undefined): Promise<void> {
+  async #discard(file: string, id: string, contents: JournalContents | undefined): Promise<void> {
     const { storage, signal, onWarning } = this.#context
     const { upload } = contents ?? {}
     try {
       if (upload) await storage.discardUpload?.(upload.key, upload.upload, { signal })
+      await cancelUnknown(this.#context, id)
     } catch (error) {
       if (signal?.aborted) throw error
       // It stays, so that the next run can try again.
@@ -287,93 +265,6 @@ export class Resumable {
       return
     }
     await rm(file, { force: true })
-  }
-}
-
-class JournaledAttempt implements Attempt {
-  readonly #journal: Journal
-  readonly #storage: Storage
-  #heldBytes = 0
-  #sentBytes = 0
-  #hasUpload: boolean
-  #isUsed = false
-
-  constructor(journal: Journal, storage: Storage) {
-    this.#journal = journal
-    this.#storage = storage
-    this.#hasUpload = journal.before?.upload !== undefined
-  }
-
-  get id(): string {
-    return this.#journal.head.id
-  }
-
-  get tool(): string {
-    return this.#journal.head.tool
-  }
-
-  get options(): Attempt['options'] {
-    const { level, zstdFrameBytes, iterations } = this.#journal.head.options
-    return { level, zstdFrameBytes, iterations }
-  }
-
-  get ledger(): FrameLedger {
-    return this.#journal
-  }
-
-  get hasUpload(): boolean {
-    return this.#hasUpload
-  }
-
-  upload(key: string): UploadJournal {
-    const before = this.#journal.before?.upload
-    return {
-      earlier: before?.key === key ? before.upload : undefined,
-      sureBytes: this.#sureBytes,
-      begun: async (upload) => {
-        this.#journal.begun({ key, upload })
-        await this.#journal.flush()
-        this.#hasUpload = true
-        this.#isUsed = true
-        // Nothing knows of it any more. Where it is gone this is success, and else prune finds it one day.
-        if (before) await this.#storage.discardUpload?.(before.key, before.upload).catch(() => {})
-      },
-      ready: () => this.#journal.flush(),
-      stored: (part) => this.#stored(part),
-    }
-  }
-
-  /** An object that turned out to be one request takes no upload up. */
-  async discardUnused(): Promise<void> {
-    const before = this.#journal.before?.upload
-    if (!before || this.#isUsed) return
-    await this.#storage.discardUpload?.(before.key, before.upload).catch(() => {})
-  }
-
-  async committed(key: string, bytes: number, sha256: string): Promise<void> {
-    this.#journal.done({ key, bytes, sha256 })
-    await this.#journal.flush()
-    this.#hasUpload = true
-  }
-
-  taken(): TakenUpload | null {
-    if (!this.#journal.before) return null
-    const since = (idTime(this.id) as Date).getTime()
-    return { since, heldBytes: this.#heldBytes, sentBytes: this.#sentBytes }
-  }
-
-  /** The frames that are compared before they leave. Without encryption nothing is certain. */
-  get #sureBytes(): number {
-    const { header, frames } = this.#journal.before ?? {}
-    if (!header || frames === undefined) return 0
-    return HEADER_BYTES + frames * (parseHeader(header).frameBytes + SEAL_BYTES)
-  }
-
-  #stored({ number, bytes, checksum, sent }: StoredPart): void {
-    this.#isUsed = true
-    if (sent) this.#sentBytes += bytes
-    else this.#heldBytes += bytes
-    this.#journal.stored(number, bytes, checksum)
   }
 }
 

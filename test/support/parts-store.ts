@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { createHash, randomUUID } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -75,6 +76,17 @@ class PartsStore extends StorageLayer {
     rmSync(join(this.#root, 'uploads', id), { recursive: true, force: true })
   }
 
+  protected override async purge(
+    olderThanMs: number,
+    options: CallOptions & { prefix?: string } = {},
+  ): Promise<number> {
+    assert.equal(olderThanMs, 0, 'it keeps no times')
+    const uploads = join(this.#root, 'uploads')
+    const found = readdirSync(uploads).filter((id) => id.startsWith(named(options.prefix ?? '')))
+    for (const id of found) rmSync(join(uploads, id), { recursive: true, force: true })
+    return found.length
+  }
+
   #pass(step: PartsStep, when: PartsMoment['when']): boolean {
     const nth = this.#calls.get(step) ?? 0
     if (when === 'after') this.#calls.set(step, nth + 1)
@@ -96,6 +108,9 @@ const RULES = {
   maxObjectBytes: 1e12,
   concurrency: 3,
 }
+
+/** A key as the name of a file, or the beginning of one. */
+const named = (key: string) => key.replaceAll('/', '+')
 
 const sha256 = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex')
 
@@ -125,7 +140,7 @@ class FolderParts implements MultipartPrimitives<string, { number: number; sha25
 
   async begin(): Promise<string> {
     this.#pass('begin', 'before')
-    const id = randomUUID()
+    const id = `${named(this.#key)}+${randomUUID()}`
     mkdirSync(join(this.#root, 'uploads', id))
     this.#pass('begin', 'after')
     return id
@@ -218,7 +233,7 @@ class FolderParts implements MultipartPrimitives<string, { number: number; sha25
   }
 
   get #owner(): string {
-    return join(this.#root, 'owners', this.#key.replaceAll('/', '+'))
+    return join(this.#root, 'owners', named(this.#key))
   }
 
   #place(bytes: Buffer): void {

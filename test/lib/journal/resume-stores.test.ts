@@ -6,10 +6,12 @@ import { Readable } from 'node:stream'
 import { type TestContext, test } from 'node:test'
 import { openB2 } from '../../../adapters/backblaze-b2.ts'
 import { openDropbox } from '../../../adapters/dropbox.ts'
+import { StorageError, type StorageErrorCode } from '../../../adapters/errors.ts'
 import { openGoogleDrive } from '../../../adapters/google-drive.ts'
 import type { Storage, WriteOptions } from '../../../adapters/storage.ts'
 import { type CreateOptions, openBackups } from '../../../lib/index.ts'
-import { listJournals } from '../../../lib/journal/folder.ts'
+import { type FoundJournal, listJournals } from '../../../lib/journal/folder.ts'
+import { Journal } from '../../../lib/journal/journal.ts'
 import { FakeB2 } from '../../fakes/b2.ts'
 import { startDriveFake } from '../../fakes/drive.ts'
 import { FakeDropbox } from '../../fakes/dropbox.ts'
@@ -201,4 +203,51 @@ test('an upload of another source is given up after a week, and not before', asy
   t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 8 * 86_400_000 })
   await backups.create(join(folder, 'new'), options)
   assert.deepEqual([pending?.(), (await listJournals(journals)).length], [0, 0])
+})
+
+test('an upload that a journal cannot name is cancelled by the id of its snapshot, where the store lets us', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-test-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const { storage, partBytes, pending } = await (STORES['backblaze-b2'] as (typeof STORES)[string])(t)
+  t.after(() => storage.close())
+  const world = join(folder, 'world')
+  mkdirSync(world)
+  const journals = join(folder, 'journals')
+  const keys = { server: 'survival', key: Buffer.alloc(32, 1) }
+  const options = { journal: { folder: journals, resume: false }, lease: false } as const
+  const cut = async () => {
+    writeFileSync(join(world, 'r.mca'), seededBytes(PARTS * partBytes, 1))
+    const ending = new AbortController()
+    const at = await openBackups({ storage: telling(storage, () => ending.abort()), ...keys })
+    await assert.rejects(at.create(world, { ...options, signal: ending.signal }), { name: 'AbortError' })
+    // As of a run that was killed before it had taken the name of its upload down.
+    const [{ file, contents }] = (await listJournals(journals)) as [FoundJournal]
+    assert.ok(contents?.upload)
+    rmSync(file)
+    await (await Journal.create(file, contents.head, contents.run)).close()
+    writeFileSync(join(world, 'r.mca'), seededBytes(1000, 2))
+  }
+  const answering = (code: StorageErrorCode) => {
+    const error = new StorageError('The store said so.', { code, adapter: 'b2', operation: 'purgeUnfinished' })
+    return overriding(storage, { purgeUnfinished: () => Promise.reject(error) })
+  }
+  const left = async () => [pending?.(), (await listJournals(journals)).length]
+  const warnings: string[] = []
+  const onWarning = ({ message }: { message: string }) => warnings.push(message)
+
+  await cut()
+  const unavailable = await openBackups({ storage: answering('UNAVAILABLE'), ...keys })
+  await unavailable.create(world, { ...options, onWarning })
+  assert.match(warnings.join(), /could not be cancelled: The store said so/)
+  assert.deepEqual(await left(), [1, 1], 'its journal stays for the next run')
+  const backups = await openBackups({ storage, ...keys })
+  await backups.create(world, options)
+  assert.deepEqual(await left(), [0, 0])
+
+  await cut()
+  warnings.length = 0
+  const denied = await openBackups({ storage: answering('ACCESS_DENIED'), ...keys })
+  await denied.create(world, { ...options, onWarning })
+  assert.doesNotMatch(warnings.join(), /could not be cancelled/)
+  assert.deepEqual(await left(), [1, 0], 'who may not cancel can do no more')
 })

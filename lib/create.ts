@@ -216,6 +216,7 @@ async function writeSnapshot(
     const index = new IndexBuilder()
     const opened = await openSource(source, {
       ...options,
+      onSeen: (bytes) => isWorthThread(bytes) && seal.beginAhead(),
       index,
       allowEmpty: options.allowEmpty ?? false,
       onWarning,
@@ -285,6 +286,8 @@ async function writeSnapshot(
       elapsedMs: performance.now() - begun,
     }
   } finally {
+    // What the streams were not made of.
+    seal.discard()
     // At the end of the source it was released already.
     await hold?.release()
   }

@@ -13,7 +13,8 @@ import {
   type Seekable,
   TransformError,
 } from '../transforms/index.ts'
-import { openingStage, type SealingStage } from '../transforms/seal-thread.ts'
+import { prepareOpenerOf } from '../transforms/open-sealed.ts'
+import { openingStage, type SealingStage, ThreadAhead } from '../transforms/seal-thread.ts'
 import { createLendingZstdDecompress } from '../transforms/zstd-decompress.ts'
 import type { Snapshot } from './catalog.ts'
 import { BackupError } from './errors.ts'
@@ -31,6 +32,8 @@ export interface OpenObjectOptions {
   allowPlain?: boolean | undefined
   /** Take an object whose index names another server or snapshot, or that has no index. */
   allowRenamed?: boolean | undefined
+  /** It is going to be read whole: what takes a while to begin for that is begun while the keys are derived. */
+  whole?: boolean | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -74,16 +77,24 @@ export async function openObject(
       signal,
       ...(stat.version === undefined ? {} : { version: stat.version }),
     })
+  const onThread = isWorthThread(stat.size)
+  const threads = new ThreadAhead()
+  if (options.whole && onThread) threads.begin()
   let sealed: Sealed | undefined
-  let source: RangeSource
-  if (snapshot.encrypted) {
-    sealed = await openSealed(readRange, stat.size, keys as ReadKeys)
-    source = sealed
-  } else {
-    source = openPlain(readRange, stat.size)
-  }
   let seekable: Seekable | null = null
+  const close = () => {
+    threads.end()
+    seekable?.close()
+    sealed?.close()
+  }
   try {
+    let source: RangeSource
+    if (snapshot.encrypted) {
+      sealed = await openSealed(readRange, stat.size, keys as ReadKeys)
+      source = sealed
+    } else {
+      source = openPlain(readRange, stat.size)
+    }
     seekable = await openSeekable(source)
     const head = seekable?.hasIndex ? await seekable.head() : null
     if (!options.allowRenamed) checkPlace(snapshot, head)
@@ -102,22 +113,19 @@ export async function openObject(
       reading() {
         // What comes straight from the store may be the store's own memory.
         const onStored = storage.ownedReads ? freeChunk : undefined
-        const { transforms, totals } = openingStage(snapshot.encrypted ? keys : undefined, {
-          onThread: isWorthThread(stat.size),
+        const { transforms, totals } = openingStage(sealed && prepareOpenerOf(sealed, keys as ReadKeys), {
+          onThread,
+          thread: onThread ? threads.take() : undefined,
           ownsChunks: storage.ownedReads,
           onConsumed: onStored,
         })
         const onConsumed = snapshot.encrypted ? freeChunk : onStored
         return { transforms: [...transforms, createLendingZstdDecompress({ onConsumed })], totals }
       },
-      close() {
-        seekable?.close()
-        sealed?.close()
-      },
+      close,
     }
   } catch (error) {
-    seekable?.close()
-    sealed?.close()
+    close()
     throw error
   }
 }

@@ -3,7 +3,7 @@ import { StorageError } from '../adapters/errors.ts'
 import type { Storage } from '../adapters/storage.ts'
 import type { IndexHead, Progress, ReadKeys } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
-import { applyFolder } from './archive/extract.ts'
+import { applyFolder, loadExtract } from './archive/extract.ts'
 import { defaultPortableNames, namePolicy, type PortableNames } from './archive/portable-names.ts'
 import { newMode, type Owner } from './archive/rights.ts'
 import { type Build, type Built, buildTree, contentBytes, unverified } from './building.ts'
@@ -101,9 +101,11 @@ export async function restoreSnapshot(
     for (const one of found) if (await finishPlacing(one, place)) finished.push(one.record.job)
     const mode = await modeOf(place, snapshot, options)
     if (mode === 'new' && finished.length === 0) await checkTarget(place)
+    // While the companion is read and the keys are derived. What is wrong with it shows where it is used.
+    if (snapshot.kind === 'tar') loadExtract().catch(() => {})
     const digest = await readCompanion(storage, snapshot.key, signal)
     if (digest === null && !allowUnverified) unverified(snapshot, 'has no companion that fits it')
-    const object = await openObject(storage, snapshot, { ...options, keys })
+    const object = await openObject(storage, snapshot, { ...options, keys, whole: !options.include })
     try {
       const job = jobOf(object, snapshot, options)
       const result = { id: snapshot.id, target: place.path }

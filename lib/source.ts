@@ -62,6 +62,8 @@ export interface OpenSourceOptions extends SelectionOptions {
   hold?: (() => Promise<Hold>) | undefined
   /** Called for each name that a pattern left out. */
   onLeftOut?: ((left: LeftOut) => void) | undefined
+  /** Told of how much there is at least, while a folder is looked through. */
+  onSeen?: ScanOptions['onSeen']
   index: IndexBuilder
   allowEmpty: boolean
   onWarning: (warning: ArchiveWarning) => void
@@ -151,7 +153,9 @@ export interface FolderPlan {
  */
 export async function planFolder(
   folder: string,
-  options: SelectionOptions & Pick<OpenSourceOptions, 'onLeftOut'> & Pick<ScanOptions, 'onWarning' | 'signal'>,
+  options: SelectionOptions &
+    Pick<OpenSourceOptions, 'onLeftOut'> &
+    Pick<ScanOptions, 'onWarning' | 'onSeen' | 'signal'>,
 ): Promise<FolderPlan> {
   const selection = await openSelection(folder, options)
   const filter = filterOf(selection, options.onLeftOut ?? (() => {}))

@@ -169,7 +169,8 @@ async function look(
   reached: Reached,
 ): Promise<Found> {
   if (options.quick) return quick(storage, snapshot, options.signal)
-  const object = await openObject(storage, snapshot, { ...options, keys })
+  const whole = options.sample === undefined && !options.restoreTest
+  const object = await openObject(storage, snapshot, { ...options, keys, whole })
   reached.object = object
   if (options.sample !== undefined) return sample(object, snapshot, options.sample, options)
   if (!options.restoreTest) return full(object, options, reached)

@@ -259,14 +259,23 @@ export function newDecipher(key: CipherKey, nonce: Uint8Array, aad: Uint8Array) 
   return createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES }).setAAD(aad)
 }
 
+/** Tries the material of a reader on a header. @throws TransformError WRONG_KEY. */
+export type PreparedOpener = (header: Header) => Promise<Opener>
+
 /**
  * Checks the material of a reader.
+ * @param known an opener of the same object, whose keys need not be derived again where the header is the same.
  * @returns a function that tries it on a header and gives the frame reader's keys.
- * @throws TransformError BAD_KEY at once; the function WRONG_KEY.
+ * @throws TransformError BAD_KEY at once.
  */
-export function prepareOpener(material: ReadKeys): (header: Header) => Promise<Opener> {
+export function prepareOpener(material: ReadKeys, known?: Opener): PreparedOpener {
   const { passwords, keys } = checkReadKeys(material)
   return async (header) => {
+    const twin = known?.twin(header)
+    if (twin) {
+      for (const key of keys) key.fill(0)
+      return twin
+    }
     const raw = header.iterations === null
     if (raw ? keys.length === 0 : passwords.length === 0) {
       throw new TransformError(
@@ -297,6 +306,7 @@ export class Opener {
   readonly header: Header
   readonly #keys: ObjectKeys
   readonly #aad: Buffer
+  #isWiped = false
 
   constructor(header: Header, keys: ObjectKeys) {
     this.header = header
@@ -322,6 +332,13 @@ export class Opener {
     return plain
   }
 
+  /** Another opener with the same keys; undefined where the header is another, or the keys are wiped. */
+  twin({ fields, mac }: Header): Opener | undefined {
+    if (this.#isWiped || !fields.equals(this.header.fields) || !timingSafeEqual(mac, this.header.mac)) return undefined
+    const { header, frames } = this.#keys
+    return new Opener(this.header, { header: Buffer.from(header), frames: Buffer.from(frames) })
+  }
+
   /** The key of the frames, for who opens them elsewhere and wipes it; this one cannot open any after that. */
   takeFrameKey(): Buffer {
     const key = Buffer.from(this.#keys.frames)
@@ -330,6 +347,7 @@ export class Opener {
   }
 
   wipe(): void {
+    this.#isWiped = true
     this.#keys.header.fill(0)
     this.#keys.frames.fill(0)
   }

@@ -45,7 +45,21 @@ export interface CryptThreadOptions {
   onConsumed?: ((chunk: Buffer) => void) | undefined
   /** Chunks that are all of their memory are this stream's to keep: they are moved to the thread, and not copied. */
   ownsChunks?: boolean | undefined
+  /** What `beginCryptThread` gave; it is the stream's then. */
+  thread?: Worker | undefined
 }
+
+/**
+ * Begins the thread of a stream that is made a little later, as it takes a while until it is at work. It ends with the
+ * stream; whoever makes none ends it.
+ */
+export function beginCryptThread(): Worker {
+  const thread = beginThread(import.meta.url, 'crypt-worker')
+  // An 'error' that nobody listens to ends the process; the stream sees that it has ended, or how it ends.
+  return thread.on('error', () => {})
+}
+
+const hasEnded = (thread: Worker): boolean => thread.threadId === -1
 
 /** A stream whose bytes are hashed, and sealed or opened, on a thread of its own. */
 export interface CryptThread extends Duplex {
@@ -83,7 +97,8 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
     super({ readableHighWaterMark: 64 * 1024, writableHighWaterMark: GATHERED_BYTES })
     this.#options = options
     this.#requestsAtOnce = requestsAtOnce
-    this.#worker = beginThread(import.meta.url, 'crypt-worker')
+    const { thread } = options
+    this.#worker = thread && !hasEnded(thread) ? thread : beginCryptThread()
     this.#worker.on('message', (answer: CryptAnswer) => {
       try {
         this.#answered(answer)

@@ -3,6 +3,7 @@ import {
   endsShort,
   FRAME_OVERHEAD_BYTES,
   type Opener,
+  type PreparedOpener,
   prepareOpener,
   prepareSealer,
   type Sealer,
@@ -67,11 +68,16 @@ export interface DecryptOptions {
  * AUTH_FAILED or TRUNCATED.
  */
 export function createDecrypt(material: ReadKeys, options: DecryptOptions = {}): Transform {
-  return new DecryptStream(material, options.onConsumed)
+  return decryptStream(prepareOpener(material), options)
+}
+
+/** `createDecrypt` with material that was checked. */
+export function decryptStream(prepare: PreparedOpener, { onConsumed }: DecryptOptions): Transform {
+  return new DecryptStream(prepare, onConsumed)
 }
 
 class DecryptStream extends Transform {
-  readonly #prepare: (header: ReturnType<typeof parseHeader>) => Promise<Opener>
+  readonly #prepare: PreparedOpener
   readonly #onConsumed: ((chunk: Buffer) => void) | undefined
   #opener: Opener | undefined
   // The header first, then one sealed frame, reused: what leaves is always a buffer of its own.
@@ -80,9 +86,9 @@ class DecryptStream extends Transform {
   #frame = 0
   #frameBytes = 0
 
-  constructor(material: ReadKeys, onConsumed: ((chunk: Buffer) => void) | undefined) {
+  constructor(prepare: PreparedOpener, onConsumed: ((chunk: Buffer) => void) | undefined) {
     super()
-    this.#prepare = prepareOpener(material)
+    this.#prepare = prepare
     this.#onConsumed = onConsumed
   }
 

@@ -1,5 +1,12 @@
 import { Readable } from 'node:stream'
-import { FRAME_OVERHEAD_BYTES, frameCount, type Opener, plainSize, prepareOpener } from './container.ts'
+import {
+  FRAME_OVERHEAD_BYTES,
+  frameCount,
+  type Opener,
+  type PreparedOpener,
+  plainSize,
+  prepareOpener,
+} from './container.ts'
 import { TransformError } from './errors.ts'
 import { HEADER_BYTES, type Header, parseHeader } from './header.ts'
 import type { ReadKeys } from './keys.ts'
@@ -51,18 +58,26 @@ export async function openSealed(readRange: ReadRange, size: number, material: R
   return sealed
 }
 
+/**
+ * As `prepareOpener` of the same material, without deriving the keys again.
+ * @param sealed what `openSealed` gave of the same object, not closed yet when the header comes.
+ */
+export function prepareOpenerOf(sealed: Sealed, material: ReadKeys): PreparedOpener {
+  return prepareOpener(material, sealed instanceof SealedRanges ? sealed.opener : undefined)
+}
+
 class SealedRanges implements Sealed {
   readonly header: Header
   readonly size: number
   readonly #readRange: ReadRange
   readonly #sealedBytes: number
-  readonly #opener: Opener
+  readonly opener: Opener
   readonly #cache = new Map<number, Buffer>()
 
   constructor(readRange: ReadRange, sealedBytes: number, plainBytes: number, opener: Opener) {
     this.#readRange = readRange
     this.#sealedBytes = sealedBytes
-    this.#opener = opener
+    this.opener = opener
     this.header = opener.header
     this.size = plainBytes
   }
@@ -78,7 +93,7 @@ class SealedRanges implements Sealed {
     }
     const plain: Buffer[] = []
     for (let at = 0; at < bytes.length; at += whole) {
-      plain.push(this.#opener.open(first + plain.length, bytes.subarray(at, Math.min(at + whole, bytes.length))))
+      plain.push(this.opener.open(first + plain.length, bytes.subarray(at, Math.min(at + whole, bytes.length))))
     }
     return plain
   }
@@ -124,7 +139,7 @@ class SealedRanges implements Sealed {
 
   close(): void {
     this.#cache.clear()
-    this.#opener.wipe()
+    this.opener.wipe()
   }
 
   async *#pieces(start: number, end: number): AsyncGenerator<Buffer> {

@@ -1,10 +1,11 @@
 import { timingSafeEqual } from 'node:crypto'
 import type { Duplex } from 'node:stream'
+import type { Worker } from 'node:worker_threads'
 import {
   authFailed,
   endsShort,
   NONCE_BYTES,
-  type Opener,
+  type PreparedOpener,
   prepareObject,
   prepareOpener,
   type SealedObject,
@@ -15,13 +16,14 @@ import {
 } from './container.ts'
 import type { CryptOutput } from './crypt-job.ts'
 import {
+  beginCryptThread,
   type CryptAnswer,
   type CryptInput,
   type CryptThread,
   type CryptThreadOptions,
   CryptThreadStream,
 } from './crypt-thread.ts'
-import { createDecrypt, encryptStream } from './encrypt.ts'
+import { decryptStream, encryptStream } from './encrypt.ts'
 import { TransformError } from './errors.ts'
 import { createHashTee } from './hash-tee.ts'
 import { checkMagic, HEADER_BYTES, MAC_OFFSET, parseHeader } from './header.ts'
@@ -77,7 +79,9 @@ export interface Sealing {
   stage(onThread: boolean): SealingStage
   /** Begins to derive the keys of a password, which takes a seventh of a second of another core, before the streams are made. */
   deriveAhead(): void
-  /** Lets go of what was derived ahead, where no streams were made. */
+  /** Begins the thread before the streams are made on one. */
+  beginAhead(): void
+  /** Lets go of what was derived and begun ahead, where no streams were made of it. */
   discard(): void
 }
 
@@ -89,6 +93,7 @@ export interface Sealing {
 export function prepareSealing(options: SealOptions | undefined, threadOptions: CryptThreadOptions): Sealing {
   const prepare = options && preparing(options)
   let ahead: Promise<SealedObject> | undefined
+  const threads = new ThreadAhead()
   const take = () => {
     const object = ahead ?? (prepare as () => Promise<SealedObject>)()
     ahead = undefined
@@ -97,8 +102,8 @@ export function prepareSealing(options: SealOptions | undefined, threadOptions: 
   return {
     stage(onThread) {
       if (onThread) {
-        const both = { ...options, ...threadOptions }
-        const thread = options ? new SealThread(take, both) : createHashThread(threadOptions)
+        const how = { ...threadOptions, thread: threads.take() }
+        const thread = options ? new SealThread(take, { ...options, ...how }) : createHashThread(how)
         return { transforms: [thread], totals: () => thread }
       }
       const tee = createHashTee()
@@ -110,7 +115,9 @@ export function prepareSealing(options: SealOptions | undefined, threadOptions: 
       // It is told to whoever takes it.
       ahead?.catch(() => {})
     },
+    beginAhead: () => threads.begin(),
     discard() {
+      threads.end()
       ahead?.then(wipeKeys, () => {})
       ahead = undefined
     },
@@ -122,6 +129,28 @@ export function prepareSealing(options: SealOptions | undefined, threadOptions: 
   }
 }
 
+/** A thread that is begun before the stream that it is for is made. */
+export class ThreadAhead {
+  #thread: Worker | undefined
+
+  /** Begins one where there is none. */
+  begin(): void {
+    this.#thread ??= beginCryptThread()
+  }
+
+  /** For who ends it; undefined where none was begun. */
+  take(): Worker | undefined {
+    const thread = this.#thread
+    this.#thread = undefined
+    return thread
+  }
+
+  /** Ends the one that nobody has taken. */
+  end(): void {
+    void this.take()?.terminate()
+  }
+}
+
 function wipeKeys({ keys }: SealedObject): void {
   keys.header.fill(0)
   keys.frames.fill(0)
@@ -129,20 +158,18 @@ function wipeKeys({ keys }: SealedObject): void {
 
 /**
  * The streams that hash an object as it is stored, and open it.
- * @param keys undefined: it is not encrypted.
- * @throws TransformError BAD_KEY.
+ * @param prepared what opens it; undefined: it is not encrypted.
  */
 export function openingStage(
-  keys: ReadKeys | undefined,
+  prepared: PreparedOpener | undefined,
   { onThread, ...threadOptions }: CryptThreadOptions & { onThread: boolean },
 ): SealingStage {
   if (onThread) {
-    const thread = keys ? createOpenThread(keys, threadOptions) : createHashThread(threadOptions)
+    const thread = prepared ? new OpenThread(prepared, threadOptions) : createHashThread(threadOptions)
     return { transforms: [thread], totals: () => thread }
   }
   const tee = createHashTee()
-  const { onConsumed } = threadOptions
-  return { transforms: [tee, ...(keys ? [createDecrypt(keys, { onConsumed })] : [])], totals: () => tee }
+  return { transforms: [tee, ...(prepared ? [decryptStream(prepared, threadOptions)] : [])], totals: () => tee }
 }
 
 class SealThread extends CryptThreadStream {
@@ -223,12 +250,12 @@ class SealThread extends CryptThreadStream {
 }
 
 class OpenThread extends CryptThreadStream {
-  readonly #prepare: (header: ReturnType<typeof parseHeader>) => Promise<Opener>
+  readonly #prepare: PreparedOpener
   #head = Buffer.alloc(0)
   /** Chunks that came before the header was whole. */
   #early: Buffer[] | undefined = []
 
-  constructor(prepare: (header: ReturnType<typeof parseHeader>) => Promise<Opener>, options: CryptThreadOptions) {
+  constructor(prepare: PreparedOpener, options: CryptThreadOptions) {
     super(options, OPENED_AT_ONCE)
     this.#prepare = prepare
   }

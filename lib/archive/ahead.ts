@@ -10,7 +10,7 @@ const LOOKAHEAD = 32
 const LOOKAHEAD_BATCHED = 512
 
 /** Files that are read one by one before a thread is begun that reads them in batches, which takes some 20 MiB. */
-const FEW_FILES = 512
+const FEW_FILES = 32
 
 /** Files that are read one by one after a batch that was not worth it, before another one is tried. */
 const MORE_FILES = 1024
@@ -37,7 +37,7 @@ export class Lookahead {
   /** Files to be read one by one before the next batch. */
   #oneByOne: number
 
-  /** @param threadAfter files after which small ones are read in batches; 512 when left out. */
+  /** @param threadAfter files after which small ones are read in batches; 32 when left out. */
   constructor(root: string, threadAfter = FEW_FILES) {
     this.#root = root
     this.#oneByOne = threadAfter

@@ -9,6 +9,9 @@ import { ContentError } from './tar-entry.ts'
 export { applyFolder } from './attributes.ts'
 export type { ExtractOptions, ExtractResult } from './extraction.ts'
 
+/** Loads what `extractTar` needs, ahead of it: a backup needs none of that. */
+export const loadExtract = () => import('tar-stream')
+
 /** Feeds the source into extract; settles when all is taken, or rejects with the source's own error. */
 async function feed(source: Readable, tar: Extract, { tail, chunks }: Extraction): Promise<void> {
   let wake = (): void => {}
@@ -45,8 +48,7 @@ export async function extractTar(
   options: ExtractOptions = {},
 ): Promise<ExtractResult> {
   const { signal } = options
-  // Not at the top: a backup needs none of it.
-  const { extract } = await import('tar-stream')
+  const { extract } = await loadExtract()
   // Nothing may be fed before somebody listens for entries: tar-stream would lose the first.
   const run = await start(source, targetDir, options)
   // Plain names as bytes: decoded as UTF-8 by tar-stream, two broken names could become one.

@@ -49,7 +49,7 @@ export interface ExtractOptions {
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
   /** Told of each chunk of the source of which everything has been written, so that its memory may be used again. */
   onConsumed?: (chunk: Buffer) => void
-  /** Small files after which the others are written in batches, on a thread of their own; 512 when left out. */
+  /** Small files after which the others are written in batches, on a thread of their own; 32 when left out. */
   threadAfter?: number | undefined
   signal?: AbortSignal | undefined
 }

@@ -2,7 +2,7 @@ import { read } from './io.ts'
 import type { SlabWriter } from './slab.ts'
 
 /** Reads of one file that are under way at a time, of a chunk each: the disk is not to wait for this process. */
-const READS_AT_ONCE = 3
+const READS_AT_ONCE = 2
 
 /** A large file's bytes, read into the chunks of an archive, in order and a little ahead. */
 export class LargeFile {

@@ -19,7 +19,7 @@ export interface PackOptions {
   onWarning?: (warning: ArchiveWarning) => void
   /** Called about once for each half MiB. */
   onProgress?: (progress: PackProgress) => void
-  /** Files after which small ones are read in batches, on a thread of their own; 512 when left out. */
+  /** Files after which small ones are read in batches, on a thread of their own; 32 when left out. */
   threadAfter?: number
   signal?: AbortSignal
 }
@@ -49,7 +49,7 @@ export interface PackResult {
 }
 
 export interface FolderPack {
-  /** The tar, binary, in chunks of half a MiB at most. Destroying it closes every file. */
+  /** The tar, binary, in chunks of a MiB at most. Destroying it closes every file. */
   stream: Readable
   /** The totals. Throws before the stream has produced its last byte. */
   result(): PackResult

@@ -113,6 +113,7 @@ class FolderPacker {
       yield* this.#out.takeReady()
     } finally {
       await this.#coming?.catch(() => {})
+      await this.#walker.settle()
       await this.#ahead.close()
       if (this.#last) await close(this.#last.fd).catch(() => {})
       await this.#closing

@@ -26,6 +26,8 @@ export interface ScanOptions {
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
   /** Entries after which it goes on on a thread of its own; 8,192 when left out. */
   threadAfter?: number | undefined
+  /** Told now and then of the bytes that were found so far, by this thread. */
+  onSeen?: ((bytes: number) => void) | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -117,7 +119,7 @@ function scanOnThread(root: string, signal: AbortSignal | undefined): Promise<Sc
  * @throws BackupError SOURCE when the root is missing, not a folder, or cannot be listed; AbortError
  */
 export async function scanFolder(root: string, options: ScanOptions = {}): Promise<ScanResult> {
-  const { signal, filter, onWarning, threadAfter = FEW_ENTRIES } = options
+  const { signal, filter, onWarning, onSeen, threadAfter = FEW_ENTRIES } = options
   const scan = new ScanSums(onWarning)
   const pending: string[] = ['']
   // A filter and a listener are of this thread.
@@ -144,6 +146,7 @@ export async function scanFolder(root: string, options: ScanOptions = {}): Promi
         batch.push(addPath(scan, join(root, path), path))
         if (batch.length === PARALLEL_STATS) {
           await Promise.all(batch.splice(0))
+          onSeen?.(scan.result.bytes)
           if (mayMove && scan.result.entries >= threadAfter) {
             mayMove = false
             const whole = await scanOnThread(root, signal)

@@ -2,13 +2,13 @@ import { lend } from '../../transforms/lending.ts'
 import { HEADER_LIMIT_BYTES, type TarHeader, writeHeader } from './header.ts'
 
 /** The size of the chunks that come out, and of the reads of large files. */
-export const SLAB_BYTES = 512 * 1024
+export const SLAB_BYTES = 1024 * 1024
 
 /** Chunks that are kept to be filled again. */
-const KEPT_SLABS = 4
+const KEPT_SLABS = 3
 
 /**
- * Gathers headers, small files and zeros into chunks of half a MiB. They are lent: a chunk that was taken is written to
+ * Gathers headers, small files and zeros into chunks of a MiB. They are lent: a chunk that was taken is written to
  * again only when it was given back.
  */
 export class SlabWriter {

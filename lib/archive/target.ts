@@ -20,7 +20,7 @@ const PARALLEL_FILES = 16
 const WRITES_AT_ONCE = 2
 
 /** Small files that are written one by one before a thread is begun for the others. */
-const FEW_FILES = 512
+const FEW_FILES = 32
 
 /** Files that are brought onto the disk at the same time. */
 const PARALLEL_SYNCS = 8

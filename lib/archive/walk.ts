@@ -153,6 +153,11 @@ export class Walker {
     }
   }
 
+  /** Waits for the listing that was begun ahead, so that no folder is open after it. Never throws. */
+  async settle(): Promise<void> {
+    await this.#ahead?.listing.catch(() => {})
+  }
+
   async #enter(path: string): Promise<WalkItem | undefined> {
     const listed = this.#ahead?.path === path ? this.#ahead.listing : this.#list(path)
     this.#ahead = undefined

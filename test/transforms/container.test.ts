@@ -12,6 +12,8 @@ import {
   sealedSize,
   TransformError,
 } from '../../transforms/index.ts'
+import { prepareOpenerOf } from '../../transforms/open-sealed.ts'
+import { openingStage } from '../../transforms/seal-thread.ts'
 import { sample, through } from '../support/streams.ts'
 
 const F = 4096
@@ -184,6 +186,26 @@ test('the ranged reader agrees with the whole reader and refuses a lying length'
     const size = sealed.length - cut
     await assert.rejects(openSealed(readRange, size, { key }), hasCode('AUTH_FAILED', 'TRUNCATED'))
   }
+})
+
+test('a whole read takes the keys of the ranged one, for the same header alone and until it is closed', async () => {
+  const plain = sample(3 * F)
+  const [sealed, other] = [await seal(plain), await seal(plain)]
+  const ranged = await openSealed(async (at, bytes) => sealed.subarray(at, at + bytes), sealed.length, { key })
+  // Which opens nothing by itself.
+  const wrong = { key: Buffer.alloc(32, 99) }
+  for (const onThread of [false, true]) {
+    const read = (bytes: Buffer) =>
+      through(bytes, [...openingStage(prepareOpenerOf(ranged, wrong), { onThread }).transforms])
+    assert.deepEqual(await read(sealed), plain)
+    await assert.rejects(read(other), hasCode('WRONG_KEY'))
+    const flipped = Buffer.from(sealed)
+    flipped[HEADER_BYTES - 1]! ^= 1
+    await assert.rejects(read(flipped), hasCode('WRONG_KEY'))
+  }
+  ranged.close()
+  const late = openingStage(prepareOpenerOf(ranged, wrong), { onThread: false })
+  await assert.rejects(through(sealed, [...late.transforms]), hasCode('WRONG_KEY'))
 })
 
 test('two containers of the same plaintext share no frame', async () => {

@@ -9,6 +9,7 @@ import { test } from 'node:test'
 import type { Storage } from '../../adapters/storage.ts'
 import { BackupError } from '../../lib/errors.ts'
 import { openObject } from '../../lib/open-object.ts'
+import { prepareOpener } from '../../transforms/container.ts'
 import {
   createDecrypt,
   createZstdDecompress,
@@ -176,7 +177,8 @@ test('every vector is judged by the streaming reader as the manifest says', asyn
 test('every vector is judged by the streaming reader that decrypts on a thread as the manifest says', async () => {
   for (const vector of vectors.filter(({ layer }) => layer !== 'seed')) {
     const bytes = await bytesOf(vector)
-    const thread = openingStage(keysOf(vector), { onThread: true })
+    const keys = keysOf(vector)
+    const thread = openingStage(keys && prepareOpener(keys), { onThread: true })
     const verdict = await verdictOf(async () => {
       const out: Buffer[] = []
       const sink = new Writable({

@@ -115,7 +115,7 @@ export async function openObject(
         const onStored = storage.ownedReads ? freeChunk : undefined
         const { transforms, totals } = openingStage(sealed && prepareOpenerOf(sealed, keys as ReadKeys), {
           onThread,
-          thread: onThread ? threads.take() : undefined,
+          begun: threads.take(),
           ownsChunks: storage.ownedReads,
           onConsumed: onStored,
         })

@@ -45,8 +45,6 @@ export interface CryptThreadOptions {
   onConsumed?: ((chunk: Buffer) => void) | undefined
   /** Chunks that are all of their memory are this stream's to keep: they are moved to the thread, and not copied. */
   ownsChunks?: boolean | undefined
-  /** What `beginCryptThread` gave; it is the stream's then. */
-  thread?: Worker | undefined
 }
 
 /**
@@ -92,12 +90,12 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
   /**
    * @param requestsAtOnce that the thread has, or whose output waits to leave; each holds one chunk, or a few that came
    * together.
+   * @param thread what `beginCryptThread` gave, which is the stream's from now on; it begins one when left out.
    */
-  constructor(options: CryptThreadOptions, requestsAtOnce: number) {
+  constructor(options: CryptThreadOptions, requestsAtOnce: number, thread?: Worker) {
     super({ readableHighWaterMark: 64 * 1024, writableHighWaterMark: GATHERED_BYTES })
     this.#options = options
     this.#requestsAtOnce = requestsAtOnce
-    const { thread } = options
     this.#worker = thread && !hasEnded(thread) ? thread : beginCryptThread()
     this.#worker.on('message', (answer: CryptAnswer) => {
       try {

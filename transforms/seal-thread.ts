@@ -102,8 +102,10 @@ export function prepareSealing(options: SealOptions | undefined, threadOptions: 
   return {
     stage(onThread) {
       if (onThread) {
-        const how = { ...threadOptions, thread: threads.take() }
-        const thread = options ? new SealThread(take, { ...options, ...how }) : createHashThread(how)
+        const begun = threads.take()
+        const thread = options
+          ? new SealThread(take, { ...options, ...threadOptions }, begun)
+          : new HashThread(threadOptions, begun)
         return { transforms: [thread], totals: () => thread }
       }
       const tee = createHashTee()
@@ -159,13 +161,14 @@ function wipeKeys({ keys }: SealedObject): void {
 /**
  * The streams that hash an object as it is stored, and open it.
  * @param prepared what opens it; undefined: it is not encrypted.
+ * @param begun a thread that was begun ahead.
  */
 export function openingStage(
   prepared: PreparedOpener | undefined,
-  { onThread, ...threadOptions }: CryptThreadOptions & { onThread: boolean },
+  { onThread, begun, ...threadOptions }: CryptThreadOptions & { onThread: boolean; begun?: Worker | undefined },
 ): SealingStage {
   if (onThread) {
-    const thread = prepared ? new OpenThread(prepared, threadOptions) : createHashThread(threadOptions)
+    const thread = prepared ? new OpenThread(prepared, threadOptions, begun) : new HashThread(threadOptions, begun)
     return { transforms: [thread], totals: () => thread }
   }
   const tee = createHashTee()
@@ -182,8 +185,12 @@ class SealThread extends CryptThreadStream {
   /** The next frame to leave. */
   #frame = 0
 
-  constructor(prepare: () => Promise<SealedObject>, options: CryptThreadOptions & Pick<SealOptions, 'ledger'>) {
-    super(options, SEALED_AT_ONCE)
+  constructor(
+    prepare: () => Promise<SealedObject>,
+    options: CryptThreadOptions & Pick<SealOptions, 'ledger'>,
+    begun?: Worker,
+  ) {
+    super(options, SEALED_AT_ONCE, begun)
     this.#prepare = prepare
     this.#ledger = options.ledger
   }
@@ -255,8 +262,8 @@ class OpenThread extends CryptThreadStream {
   /** Chunks that came before the header was whole. */
   #early: Buffer[] | undefined = []
 
-  constructor(prepare: PreparedOpener, options: CryptThreadOptions) {
-    super(options, OPENED_AT_ONCE)
+  constructor(prepare: PreparedOpener, options: CryptThreadOptions, begun?: Worker) {
+    super(options, OPENED_AT_ONCE, begun)
     this.#prepare = prepare
   }
 
@@ -324,8 +331,8 @@ class OpenThread extends CryptThreadStream {
 }
 
 class HashThread extends CryptThreadStream {
-  constructor(options: CryptThreadOptions) {
-    super(options, SEALED_AT_ONCE)
+  constructor(options: CryptThreadOptions, begun?: Worker) {
+    super(options, SEALED_AT_ONCE, begun)
     this.begin({ job: 'hash' })
   }
 

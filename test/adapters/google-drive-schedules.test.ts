@@ -43,7 +43,9 @@ function classifier(fake: DriveFake): (request: ArrivedRequest) => RequestKind {
       const name = /^name = '([^']*)' and mimeType !=/.exec(query.get('q') ?? '')?.[1]
       return { kind: name === undefined ? `${method} ${pathname}` : 'lookup', ...keyOf(name) }
     }
-    const key = keyOf(fake.state.fileNames.get(id))
+    const name = fake.state.fileNames.get(id)
+    // An id whose file is not there yet is of the trial that asked for it, and of no other: it proves nothing to them.
+    const key = name === undefined ? { subject: `the id ${id}` } : keyOf(name)
     if (query.get('alt') === 'media') return { kind: 'media', role: 'read', ...key }
     // Of a replacement two files have to do with one key: what is known of one says nothing of the other.
     return { kind: `${method === 'DELETE' ? 'delete' : 'get'} ${id}`, role: 'settle', ...key }

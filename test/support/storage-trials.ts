@@ -71,6 +71,8 @@ export interface TrialContext {
   partBytes: number
   idleMs: number
   attempts?: number | undefined
+  /** For how long this process, which is the server too, stood still at most since a time of `performance.now()`, in ms. */
+  stalledMs(since: number): number
   /** The log of the proxy about one key, from the moment that this is called. */
   follow(key: string): () => LoggedRequest[]
 }
@@ -95,7 +97,8 @@ const KEYS = 'trials'
  *
  * Three things no client can help, and they are counted apart, each allowed only where the proxy's log proves it:
  * - `unknown`: an object or an upload is left, after the last requests that should have cleared up all met faults, or
- *   as the server was still at work on it when the adapter had waited for its whole idle time;
+ *   as the server was still at work on it when the adapter had waited for its whole idle time, or as all of this
+ *   process stood still for half of that, as on a machine that has too much to do;
  * - `replaced`: the old object is gone, as a commit had reached the server before the write failed and was undone;
  * - a pending upload of a `begin` that reached the server and whose answer was lost.
  *
@@ -123,6 +126,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
   const uploads: Record<string, number> = {}
   const downloads: Record<string, number> = {}
   const broken: string[] = []
+  const stalls = new StallWatch()
   let mayPend = 0
   let multipart = 0
   try {
@@ -137,6 +141,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
       partBytes,
       attempts: options.attempts,
       idleMs: options.idleMs,
+      stalledMs: (since) => stalls.longestSince(since),
       follow(key) {
         const from = proxy.arrived
         return () => logOf(proxy, classify, key, from)
@@ -198,6 +203,7 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
     }
     return report
   } finally {
+    stalls.close()
     await storage.close()
     await direct.close()
     await proxy.close()
@@ -228,6 +234,33 @@ export function couldNotSettle(
   const alike = settling.filter(({ kind }) => kind === last.kind)
   const tail = alike.slice(-Math.min(attempts, alike.length))
   return tail.every((entry) => !isAnswered(entry))
+}
+
+const WATCH_MS = 20
+
+/** Notes for how long the event loop came late. */
+class StallWatch {
+  readonly #stalls: { at: number; ms: number }[] = []
+  readonly #timer: NodeJS.Timeout
+  #last = performance.now()
+
+  constructor() {
+    this.#timer = setInterval(() => {
+      const at = performance.now()
+      const ms = at - this.#last - WATCH_MS
+      this.#last = at
+      if (ms > WATCH_MS) this.#stalls.push({ at, ms })
+    }, WATCH_MS)
+  }
+
+  longestSince(since: number): number {
+    const late = performance.now() - this.#last - WATCH_MS
+    return Math.max(late, 0, ...this.#stalls.filter(({ at }) => at >= since).map(({ ms }) => ms))
+  }
+
+  close(): void {
+    clearInterval(this.#timer)
+  }
 }
 
 /** Whether a failure is one that an adapter may report. */

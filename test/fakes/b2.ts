@@ -16,6 +16,8 @@ export interface FakeB2Options {
   discard?: boolean
   /** How long an upload that has come is not answered: the way there and back. */
   answerMs?: number
+  /** Requests after which an account token has expired, as it does after 24 hours. Default: none. */
+  tokenRequests?: number
 }
 
 type Body = Record<string, unknown>
@@ -55,7 +57,7 @@ export class FakeB2 {
   /** Awaited before a call of the API is done, with what it asks: it may never end. */
   beforeCall: ((name: string, body: Record<string, unknown>) => Promise<void> | undefined) | undefined
   readonly #options: FakeB2Options
-  readonly #tokens = new Map<string, { key: FakeKey; isExpired: boolean }>()
+  readonly #tokens = new Map<string, { key: FakeKey; isExpired: boolean; requests: number }>()
   readonly #urls = new Map<string, UploadUrl>()
   readonly #armed: Armed[] = []
   readonly #apiCalls: Record<string, Call>
@@ -165,7 +167,7 @@ export class FakeB2 {
       throw refusal(401, 'unsupported', 'Multi-Bucket application keys can only be used with v4 or later')
     }
     const authorizationToken = `4_${keyId}_${randomBytes(24).toString('base64url')}_acct`
-    this.#tokens.set(authorizationToken, { key, isExpired: false })
+    this.#tokens.set(authorizationToken, { key, isExpired: false, requests: 0 })
     const bucketId = bucketIds?.[0] ?? null
     const nameOf = (id: string) => this.store.buckets.find((one) => one.bucketId === id)?.bucketName ?? null
     const bucketName = bucketId && nameOf(bucketId)
@@ -260,6 +262,7 @@ export class FakeB2 {
   #keyOf(request: IncomingMessage, capability: string): FakeKey {
     const token = this.#tokens.get(request.headers.authorization ?? '')
     if (!token) throw refusal(401, 'bad_auth_token', 'Invalid authorization token')
+    if (token.requests++ >= (this.#options.tokenRequests ?? Infinity)) token.isExpired = true
     if (token.isExpired) throw refusal(401, 'expired_auth_token', 'Authorization token has expired')
     if (!token.key.capabilities.includes(capability)) throw refusal(401, 'unauthorized')
     return token.key

@@ -130,7 +130,8 @@ async function takeChunk(
   session.arriving = arriving
   try {
     for await (const chunk of request as AsyncIterable<Buffer>) {
-      if (session.arriving !== arriving) break
+      // Read on to its end: a request that is broken off here is neither answered nor is its connection closed.
+      if (session.arriving !== arriving) continue
       arriving.chunks.push(chunk)
       arriving.bytes += chunk.length
     }

@@ -81,6 +81,8 @@ export interface FaultProxy {
   follow(schedule: FaultSchedule | undefined): void
   /** Resolves when a request that matches has arrived. */
   arrival(match: Match): Promise<void>
+  /** What was passed on to the server and is not over there. */
+  readonly underWay: SeenRequest[]
   /** Resolves when the server has answered, or broken off, all that was passed on to it. */
   idle(): Promise<void>
   close(): Promise<void>
@@ -107,7 +109,7 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
   const armed: { fault: Fault; match: Match; left: number }[] = []
   const seen: SeenRequest[] = []
   const arrivals: { match: Match; resolve: () => void }[] = []
-  const underWay = new Set<Promise<unknown>>()
+  const underWay = new Map<SeenRequest, Promise<unknown>>()
   let schedule: FaultSchedule | undefined
   let count = 0
 
@@ -171,9 +173,9 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
       passBack(method, answer, reply, fault)
     })
     const ended = new Promise<void>((resolve) => passed.on('close', resolve))
-    underWay.add(ended)
+    underWay.set(entry, ended)
     passed.on('close', () => {
-      underWay.delete(ended)
+      underWay.delete(entry)
       entry.serverStatus ??= 0
     })
     let isCut = false
@@ -219,8 +221,11 @@ export async function openFaultProxy(target: string, options: FaultProxyOptions 
       schedule = next
     },
     arrival: (match) => new Promise((resolve) => arrivals.push({ match, resolve })),
+    get underWay() {
+      return [...underWay.keys()]
+    },
     async idle() {
-      while (underWay.size > 0) await Promise.all(underWay)
+      while (underWay.size > 0) await Promise.all(underWay.values())
     },
     async close() {
       server.closeAllConnections()

@@ -38,9 +38,10 @@ export interface RequestKind {
   subject?: string
   /**
    * `begin` opens an upload at the server, `commit` may make an object, `settle` is how the adapter finds out or clears
-   * up (stat, delete, cancel), `read` brings an object's bytes and nothing else.
+   * up (stat, delete, cancel), `read` brings an object's bytes and nothing else, `renew` gets a new token, for all that
+   * runs.
    */
-  role?: 'begin' | 'commit' | 'settle' | 'read'
+  role?: 'begin' | 'commit' | 'settle' | 'read' | 'renew'
 }
 
 export interface ScheduleOptions {

@@ -71,8 +71,6 @@ export interface TrialContext {
   partBytes: number
   idleMs: number
   attempts?: number | undefined
-  /** For how long this process, which is the server too, stood still at most since a time of `performance.now()`, in ms. */
-  stalledMs(since: number): number
   /** The log of the proxy about one key, from the moment that this is called. */
   follow(key: string): () => LoggedRequest[]
 }
@@ -97,8 +95,7 @@ const KEYS = 'trials'
  *
  * Three things no client can help, and they are counted apart, each allowed only where the proxy's log proves it:
  * - `unknown`: an object or an upload is left, after the last requests that should have cleared up all met faults, or
- *   as the server was still at work on it when the adapter had waited for its whole idle time, or as all of this
- *   process stood still for half of that, as on a machine that has too much to do;
+ *   as the server was still at work on it when the adapter had waited for its whole idle time;
  * - `replaced`: the old object is gone, as a commit had reached the server before the write failed and was undone;
  * - a pending upload of a `begin` that reached the server and whose answer was lost.
  *
@@ -126,7 +123,6 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
   const uploads: Record<string, number> = {}
   const downloads: Record<string, number> = {}
   const broken: string[] = []
-  const stalls = new StallWatch()
   let mayPend = 0
   let multipart = 0
   try {
@@ -141,7 +137,6 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
       partBytes,
       attempts: options.attempts,
       idleMs: options.idleMs,
-      stalledMs: (since) => stalls.longestSince(since),
       follow(key) {
         const from = proxy.arrived
         return () => logOf(proxy, classify, key, from)
@@ -180,7 +175,10 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
     await runAll(shuffled(tasks, seed), concurrency)
 
     proxy.follow(undefined)
-    await within(deadlineMs, proxy.idle())
+    await within(deadlineMs, proxy.idle()).catch((error: Error) => {
+      const left = proxy.underWay.map((entry) => ({ ...entry, ...classify(entry) }))
+      throw new Error(`requests at the server never end: ${error.message}\n${tell(left)}`)
+    })
     const log = logOf(proxy, classify, undefined, 0)
     const lostBegins = log.filter(({ role, reached, ...entry }) => role === 'begin' && reached && !isAnswered(entry))
     const pending = await options.pendingUploads()
@@ -203,7 +201,6 @@ export async function runTrials(options: TrialOptions): Promise<TrialReport> {
     }
     return report
   } finally {
-    stalls.close()
     await storage.close()
     await direct.close()
     await proxy.close()
@@ -218,8 +215,9 @@ export function isAnswered({ answered, fault }: Pick<SeenRequest, 'answered' | '
 /**
  * Whether the log proves that the adapter could not clear up: the server took a begin or a commit, and either was at it
  * for longer than the adapter waits for any answer, or else the requests of the kind that the adapter tried last to
- * settle with have all met faults since. An adapter that also makes them for other ends, and had answers then, has used
- * up its `attempts` when as many of the last ones met faults.
+ * settle with have all met faults since, or the last of them was refused for its token, or none could be made without one, and
+ * no new one was to be had. An adapter that also makes them for other ends, and had answers then, has used up its
+ * `attempts` when as many of the last ones met faults.
  */
 export function couldNotSettle(
   log: LoggedRequest[],
@@ -229,38 +227,35 @@ export function couldNotSettle(
   if (!made) return false
   if (made.serverStatus === undefined || (made.serverMs ?? 0) >= idleMs) return true
   const settling = log.filter(({ role, index }) => role === 'settle' && index > made.index)
-  const last = settling.at(-1)
-  if (last === undefined) return false
-  const alike = settling.filter(({ kind }) => kind === last.kind)
-  const tail = alike.slice(-Math.min(attempts, alike.length))
-  return tail.every((entry) => !isAnswered(entry))
+  // One that broke off before it told its key is this trial's or another's: with them, and without them.
+  const own = settling.filter(({ subject }) => subject !== undefined)
+  const readings = [settling, own].map((requests) => requests.filter(({ answered }) => answered !== REFUSED_TOKEN))
+  const kinds = new Set(readings.map((requests) => requests.at(-1)?.kind))
+  if (readings.some((requests) => [...kinds].some((kind) => isLostTail(requests, kind, attempts)))) return true
+  const last = own.at(-1) ?? settling.at(-1)
+  // Another's request may have been refused, and the adapter have waited for a new token before it asked at all.
+  if (last === undefined) return gotNoToken(log, made.index, attempts)
+  return last.answered === REFUSED_TOKEN && gotNoToken(log, last.index, attempts)
 }
 
-const WATCH_MS = 20
+const REFUSED_TOKEN = 401
 
-/** Notes for how long the event loop came late. */
-class StallWatch {
-  readonly #stalls: { at: number; ms: number }[] = []
-  readonly #timer: NodeJS.Timeout
-  #last = performance.now()
+/** Whether the last `attempts` requests of a kind, where there are any, were all not answered. */
+function isLostTail(requests: LoggedRequest[], kind: string | undefined, attempts: number): boolean {
+  const alike = requests.filter((entry) => entry.kind === kind)
+  const tail = alike.slice(-Math.min(attempts, alike.length))
+  return tail.length > 0 && tail.every((entry) => !isAnswered(entry))
+}
 
-  constructor() {
-    this.#timer = setInterval(() => {
-      const at = performance.now()
-      const ms = at - this.#last - WATCH_MS
-      this.#last = at
-      if (ms > WATCH_MS) this.#stalls.push({ at, ms })
-    }, WATCH_MS)
+/** Whether `attempts` renewals in a row were not answered, the last of which came after a request. */
+function gotNoToken(log: LoggedRequest[], after: number, attempts: number): boolean {
+  let inARow = 0
+  for (const entry of log) {
+    if (entry.role !== 'renew') continue
+    inARow = isAnswered(entry) ? 0 : inARow + 1
+    if (inARow >= attempts && entry.index > after) return true
   }
-
-  longestSince(since: number): number {
-    const late = performance.now() - this.#last - WATCH_MS
-    return Math.max(late, 0, ...this.#stalls.filter(({ at }) => at >= since).map(({ ms }) => ms))
-  }
-
-  close(): void {
-    clearInterval(this.#timer)
-  }
+  return false
 }
 
 /** Whether a failure is one that an adapter may report. */
@@ -276,8 +271,9 @@ function logOf(
 ): LoggedRequest[] {
   const log: LoggedRequest[] = []
   for (const entry of proxy.seen) {
-    if (entry.index < from) continue
     const asked = classify(entry)
+    // A renewal that was under way when a trial began may be the one that it waited for.
+    if (entry.index < from && asked.role !== 'renew') continue
     if (key === undefined || asked.subject === undefined || asked.subject === key) log.push({ ...entry, ...asked })
   }
   return log.sort((a, b) => a.index - b.index)

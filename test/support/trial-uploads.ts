@@ -67,7 +67,6 @@ export async function tryUpload(context: TrialContext, plan: UploadPlan): Promis
   const { key, data, old, fate, shape } = plan
   if (old) await pipeline(Readable.from([old]), context.direct.createWriteStream(key))
   const logOf = context.follow(key)
-  const begun = performance.now()
   const stopper = new AbortController()
   const options = { ...optionsOf(plan), ...(fate === 'signal' ? { signal: stopper.signal } : {}) }
   const stream = context.storage.createWriteStream(key, options)
@@ -94,8 +93,7 @@ export async function tryUpload(context: TrialContext, plan: UploadPlan): Promis
   else assert.equal(fate, 'destroy', 'it neither committed nor failed')
   if (error instanceof StorageError) assertFits(error, plan)
   // More than one at most: each begin that the server took may be pending when no cancelling got through.
-  const isStalled = context.stalledMs(begun) >= context.idleMs / 2
-  const mayPend = isStalled || couldNotSettle(log, context) ? 1 : 0
+  const mayPend = couldNotSettle(log, context) ? 1 : 0
   const said = error instanceof StorageError ? `failed ${error.code}` : 'aborted'
   if (found === (old && sha256(old))) return { outcome: said, mayPend }
   const didCommit = log.some(({ role, reached }) => role === 'commit' && reached)

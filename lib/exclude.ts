@@ -26,9 +26,20 @@ export interface LeftOut {
   origin: string
 }
 
-interface Rule {
+/** A pattern, and where it is from: see {@link LeftOut}. */
+interface Pattern {
   pattern: string
   origin: string
+}
+
+/** What a {@link Selection} is made of; nothing but data, so that a thread can make the same. */
+export interface SelectionRules {
+  game: string | null
+  patterns: Pattern[]
+  include?: readonly string[] | undefined
+}
+
+interface Rule extends Pattern {
   negated: boolean
   folderOnly: boolean
   matches: (path: string) => boolean
@@ -50,6 +61,8 @@ export interface Selection {
   game: string | null
   /** Whether anything could be left out at all. */
   any: boolean
+  /** Gives the same selection to `selectionOf`. */
+  rules: SelectionRules
   /** Why something is left out, or undefined when it is backed up. */
   judge(path: string, isFolder: boolean): LeftOut | undefined
 }
@@ -97,17 +110,25 @@ async function exists(path: string): Promise<boolean> {
 export async function openSelection(folder: string, options: SelectionOptions): Promise<Selection> {
   const { include, exclude = [], defaultExcludes = true } = options
   const game = defaultExcludes ? await recogniseGame(folder) : undefined
-  const rules = [
-    ...(game?.exclude ?? []).map((pattern) => parseRule(pattern, game?.game as string)),
+  const patterns = [
+    ...(game?.exclude ?? []).map((pattern) => ({ pattern, origin: game?.game as string })),
     ...(await readIgnoreFile(folder)),
-    ...exclude.map((pattern) => parseRule(pattern, 'exclude')),
-  ].filter((rule) => rule !== undefined)
+    ...exclude.map((pattern) => ({ pattern, origin: 'exclude' })),
+  ]
+  return selectionOf({ game: game?.game ?? null, patterns, include })
+}
+
+/** @throws BackupError USAGE for a pattern that cannot be used. */
+export function selectionOf(rules: SelectionRules): Selection {
+  const { game, patterns, include } = rules
+  const parsed = patterns.map(parseRule).filter((rule) => rule !== undefined)
   const included = include && includeTest(include)
   return {
-    game: game?.game ?? null,
-    any: rules.length > 0 || included !== undefined,
+    game,
+    any: parsed.length > 0 || included !== undefined,
+    rules,
     judge(path, isFolder) {
-      const rule = rules.findLast((one) => (isFolder || !one.folderOnly) && one.matches(path))
+      const rule = parsed.findLast((one) => (isFolder || !one.folderOnly) && one.matches(path))
       if (rule && !rule.negated) return { path, folder: isFolder, pattern: rule.pattern, origin: rule.origin }
       if (included && !included(path, isFolder))
         return { path, folder: isFolder, pattern: 'include', origin: 'include' }
@@ -122,7 +143,7 @@ async function recogniseGame(folder: string): Promise<GameDefaults | undefined> 
   return undefined
 }
 
-async function readIgnoreFile(folder: string): Promise<(Rule | undefined)[]> {
+async function readIgnoreFile(folder: string): Promise<Pattern[]> {
   const file = join(folder, IGNORE_FILE)
   let bytes: Buffer
   try {
@@ -150,11 +171,11 @@ async function readIgnoreFile(folder: string): Promise<(Rule | undefined)[]> {
   } catch (cause) {
     throw new BackupError('SOURCE', `${file} is not UTF-8 text.`, { cause })
   }
-  return text.split(/\r?\n/).map((line, at) => parseRule(line, `${IGNORE_FILE}:${at + 1}`))
+  return text.split(/\r?\n/).map((pattern, at) => ({ pattern, origin: `${IGNORE_FILE}:${at + 1}` }))
 }
 
 /** One line; undefined for an empty one and for a comment. */
-function parseRule(line: string, origin: string): Rule | undefined {
+function parseRule({ pattern: line, origin }: Pattern): Rule | undefined {
   // A space at the end counts only behind a backslash, as git has it.
   const pattern = line.replace(/(?<!\\)\s+$/, '')
   if (pattern === '' || pattern.startsWith('#')) return undefined

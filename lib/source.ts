@@ -133,11 +133,11 @@ function released(source: Readable, hold: Hold | undefined): Readable {
 }
 
 /** What packFolder and scanFolder ask; undefined where everything is taken. */
-function filterOf(selection: Selection, onLeftOut: (left: LeftOut) => void) {
+function filterOf(selection: Selection, onLeftOut: ((left: LeftOut) => void) | undefined) {
   if (!selection.any) return undefined
   return (path: string, isFolder: boolean) => {
     const left = selection.judge(path, isFolder)
-    if (left) onLeftOut(left)
+    if (left) onLeftOut?.(left)
     return left === undefined
   }
 }
@@ -158,8 +158,10 @@ export async function planFolder(
     Pick<ScanOptions, 'onWarning' | 'onSeen' | 'signal'>,
 ): Promise<FolderPlan> {
   const selection = await openSelection(folder, options)
-  const filter = filterOf(selection, options.onLeftOut ?? (() => {}))
-  return { selection, scan: await scanFolder(folder, { ...options, filter }) }
+  const { onLeftOut } = options
+  const filter = filterOf(selection, onLeftOut)
+  const rules = onLeftOut ? undefined : selection.rules
+  return { selection, scan: await scanFolder(folder, { ...options, filter, rules }) }
 }
 
 async function openFolder(folder: string, options: OpenSourceOptions): Promise<OpenedSource> {

@@ -1,12 +1,14 @@
 import fs from 'node:fs'
 import { join } from 'node:path'
 import { parentPort, workerData } from 'node:worker_threads'
+import { selectionOf } from '../exclude.ts'
 import { LISTING, type ScanAnswer, type ScanRequest, ScanSums } from './scan.ts'
 import { decodeName } from './walk.ts'
 
 // The thread of scanFolder; see scanOnThread.
 
-function scan(root: string): ScanAnswer {
+function scan({ root, rules }: ScanRequest): ScanAnswer {
+  const selection = rules && selectionOf(rules)
   const sums = new ScanSums()
   const pending = ['']
   for (let folder = pending.pop(); folder !== undefined; folder = pending.pop()) {
@@ -16,6 +18,7 @@ function scan(root: string): ScanAnswer {
         const name = decodeName(entry.name)
         if (name === undefined) continue
         const path = folder === '' ? name : `${folder}/${name}`
+        if (selection?.judge(path, entry.isDirectory())) continue
         if (entry.isDirectory()) pending.push(path)
         const stat = fs.lstatSync(join(root, path), { bigint: true, throwIfNoEntry: false })
         if (stat) sums.add(stat, path)
@@ -27,13 +30,13 @@ function scan(root: string): ScanAnswer {
   return sums.result
 }
 
-function scanOrNothing(root: string): ScanAnswer {
+function scanOrNothing(request: ScanRequest): ScanAnswer {
   try {
-    return scan(root)
+    return scan(request)
   } catch {
     // Who asked scans again, and says what it is.
     return undefined
   }
 }
 
-parentPort?.postMessage(scanOrNothing((workerData as ScanRequest).root))
+parentPort?.postMessage(scanOrNothing(workerData as ScanRequest))

@@ -3,6 +3,7 @@ import { opendir, stat as statFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beginThread } from '../../transforms/thread.ts'
 import { BackupError } from '../errors.ts'
+import type { SelectionRules } from '../exclude.ts'
 import { type ArchiveWarning, BLOCK_BYTES, escapeBytes, roundToBlock, TRAILER_BYTES } from './entry.ts'
 import { abortError, explain, lstat } from './io.ts'
 import { DIRECTORY_BATCH, decodeName, sourceError, type WalkFilter } from './walk.ts'
@@ -22,6 +23,8 @@ export interface ScanResult {
 export interface ScanOptions {
   /** As packFolder's. */
   filter?: WalkFilter | undefined
+  /** What the filter goes by, where that is all that it does: a thread makes its own of it. */
+  rules?: SelectionRules | undefined
   /** Called for what will be left out because it cannot be archived, as far as that shows without reading files. */
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
   /** Entries after which it goes on on a thread of its own; 8,192 when left out. */
@@ -87,6 +90,8 @@ async function addPath(sums: ScanSums, path: string, relative: string): Promise<
 /** What a scan on a thread of its own is given. */
 export interface ScanRequest {
   root: string
+  /** undefined: everything is taken. */
+  rules: SelectionRules | undefined
 }
 
 /** What it answers: undefined when anything went wrong that a scan has to say something about. */
@@ -97,8 +102,7 @@ export type ScanAnswer = ScanResult | undefined
  * as long as the kernel needs for it.
  * @returns undefined when something could not be listed, or the thread cannot be had.
  */
-function scanOnThread(root: string, signal: AbortSignal | undefined): Promise<ScanAnswer> {
-  const request: ScanRequest = { root }
+function scanOnThread(request: ScanRequest, signal: AbortSignal | undefined): Promise<ScanAnswer> {
   const { promise, resolve, reject } = Promise.withResolvers<ScanAnswer>()
   const worker = beginThread(import.meta.url, 'scan-worker', request)
   const onAbort = () => reject(abortError(signal as AbortSignal))
@@ -119,11 +123,11 @@ function scanOnThread(root: string, signal: AbortSignal | undefined): Promise<Sc
  * @throws BackupError SOURCE when the root is missing, not a folder, or cannot be listed; AbortError
  */
 export async function scanFolder(root: string, options: ScanOptions = {}): Promise<ScanResult> {
-  const { signal, filter, onWarning, onSeen, threadAfter = FEW_ENTRIES } = options
+  const { signal, filter, rules, onWarning, onSeen, threadAfter = FEW_ENTRIES } = options
   const scan = new ScanSums(onWarning)
   const pending: string[] = ['']
-  // A filter and a listener are of this thread.
-  let mayMove = filter === undefined && onWarning === undefined
+  // A listener is of this thread, and so is a filter of unknown rules.
+  let mayMove = (filter === undefined || rules !== undefined) && onWarning === undefined
   try {
     if (!(await statFile(root)).isDirectory()) throw new BackupError('SOURCE', `${root} is not a folder`)
   } catch (cause) {
@@ -149,7 +153,7 @@ export async function scanFolder(root: string, options: ScanOptions = {}): Promi
           onSeen?.(scan.result.bytes)
           if (mayMove && scan.result.entries >= threadAfter) {
             mayMove = false
-            const whole = await scanOnThread(root, signal)
+            const whole = await scanOnThread({ root, rules }, signal)
             if (whole) return whole
           }
         }

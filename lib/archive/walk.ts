@@ -25,7 +25,10 @@ export interface WalkItem {
   kind: WalkKind
 }
 
-/** Whether something is archived. Asked once for each name; what is in a folder that is not is never asked for. */
+/**
+ * Whether something is archived. Asked once for each name, in the archive's order but for folders, which may be asked for
+ * before their turn; what is in a folder that is not archived is never asked for.
+ */
 export type WalkFilter = (path: string, isFolder: boolean) => boolean
 
 type Warn = (warning: ArchiveWarning & { kind: 'name' | 'unreadable' | 'vanished' }) => void
@@ -106,7 +109,9 @@ export class Walker {
   readonly #levels: { prefix: string; listing: Listing; next: number }[] = []
   // The folder that was named last: its content is next.
   #folder: string | undefined
-  /** The listing of the folder after that, read meanwhile. */
+  /** The folder after that, about which the filter was asked before its turn. */
+  #asked: { path: string; isTaken: boolean } | undefined
+  /** Its listing, read meanwhile. */
   #ahead: { path: string; listing: Promise<Listing | undefined> } | undefined
 
   private constructor(root: string, listing: Listing, warn: Warn, filter: WalkFilter | undefined) {
@@ -147,7 +152,7 @@ export class Walker {
         continue
       }
       const path = level.prefix + name
-      if (this.#filter && !this.#filter(path, kind === 'dir')) continue
+      if (!this.#takes(path, kind === 'dir')) continue
       if (kind === 'dir') this.#folder = path
       return { path, kind }
     }
@@ -181,9 +186,17 @@ export class Walker {
     return (await lstat(folder)).isDirectory() ? readListing(folder) : undefined
   }
 
-  /** Begins to list the folder whose turn is next. Not where a filter has to be asked about it first, in its turn. */
+  #takes(path: string, isFolder: boolean): boolean {
+    const asked = this.#asked
+    if (asked?.path === path) {
+      this.#asked = undefined
+      return asked.isTaken
+    }
+    return this.#filter?.(path, isFolder) ?? true
+  }
+
+  /** Begins to list the folder whose turn is next, unless the filter leaves it out. */
   #lookAhead(): void {
-    if (this.#filter) return
     for (const { prefix, listing, next } of this.#levels.toReversed()) {
       let at = next
       while (at < listing.length && !isFolder(listing[at] as string)) at++
@@ -191,6 +204,9 @@ export class Walker {
       const name = decodeName((listing[at] as string).slice(0, -3))
       if (name === undefined) return
       const path = prefix + name
+      const isTaken = this.#takes(path, true)
+      this.#asked = { path, isTaken }
+      if (!isTaken) return
       const listed = this.#list(path)
       // It is told when its turn has come.
       listed.catch(() => {})

@@ -172,6 +172,28 @@ test('an empty folder gives an archive of two zero blocks', async (t) => {
   assert.equal(result.entries, 0)
 })
 
+test('a filter is asked once for each name, and for nothing in a folder that it leaves out', async (t) => {
+  const folders = ['a', 'b', 'b/c', 'b/d', 'b/e', 'b/e/f', 'g', 'h']
+  const files = ['a/1', 'b/1', 'b/c/1', 'b/d/1', 'b/e/f/1', 'g/1', 'h/1', 'z'].flatMap((name) => [name, `${name}.x`])
+  const { world } = await odd(t, [
+    ...folders.map((name) => ({ path: name, type: 'dir' }) as const),
+    ...files.map((name) => ({ path: name, type: 'file', content: name }) as const),
+  ])
+  const left = ['a', 'b/d', 'b/e/f', 'g']
+  const asked: string[] = []
+  const { entries } = await pack(world, {
+    filter(name, isFolder) {
+      asked.push(name)
+      assert.equal(isFolder, folders.includes(name), name)
+      return !left.includes(name) && !name.endsWith('.x')
+    },
+  })
+  const isWithin = (name: string) => left.some((folder) => name.startsWith(`${folder}/`))
+  assert.deepEqual(asked.sort(), [...folders, ...files].filter((name) => !isWithin(name)).sort())
+  const paths = entries.map((entry) => entry.path)
+  assert.deepEqual(paths, ['b', 'b/1', 'b/c', 'b/c/1', 'b/e', 'h', 'h/1', 'z'])
+})
+
 test('a root that is missing or no folder fails before any byte; one that is a symlink is followed', async (t) => {
   const { dir, world } = await odd(t, [{ path: 'f', type: 'file', content: 'f' }])
   const isSource = (error: unknown): boolean => error instanceof BackupError && error.code === 'SOURCE'

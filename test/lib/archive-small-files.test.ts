@@ -12,6 +12,7 @@ import { extractTar } from '../../lib/archive/extract.ts'
 import { packFolder } from '../../lib/archive/pack.ts'
 import { scanFolder } from '../../lib/archive/scan.ts'
 import { SmallFiles } from '../../lib/archive/small-files.ts'
+import { selectionOf } from '../../lib/exclude.ts'
 import { diffTrees, tempFolder } from '../support/tree.ts'
 
 const FILES = 1500
@@ -148,4 +149,24 @@ test('a large folder measures the same on a thread of its own', async (t) => {
   })
   await assert.rejects(scanFolder(world, { threadAfter: 100, signal: controller.signal }), { name: 'AbortError' })
   assert.deepEqual(threads.map(hasEnded), [true])
+})
+
+test('what a large folder leaves out, its thread leaves out too', async (t) => {
+  const world = tempFolder(t)
+  writeMany(world)
+  const of = (pattern: string) => ({ pattern, origin: 'exclude' })
+  const rules = { game: null, patterns: [of('/d3/'), of('*7 ü'), of('!*27 ü')], include: ['d[0-5]'] }
+  const { judge } = selectionOf(rules)
+  const filter = (name: string, isFolder: boolean) => judge(name, isFolder) === undefined
+  const alone = await scanFolder(world, { filter })
+  const threads: Worker[] = []
+  const onThread = (thread: Worker) => threads.push(thread)
+  process.on('worker', onThread)
+  t.after(() => process.off('worker', onThread))
+  assert.deepEqual(await scanFolder(world, { filter, threadAfter: 100 }), alone)
+  assert.equal(threads.length, 0)
+  assert.deepEqual(await scanFolder(world, { filter, rules, threadAfter: 100 }), alone)
+  assert.equal(threads.length, 1)
+  const { files } = await scanFolder(world)
+  assert.ok(alone.files > FILES / 2 && alone.files < files - FILES / 10, `${alone.files} of ${files}`)
 })

@@ -3,7 +3,7 @@ import { open, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import picomatch from 'picomatch'
 import { BackupError } from './errors.ts'
-import { matchPaths } from './select.ts'
+import { GLOB_OPTIONS, matchPaths } from './select.ts'
 
 /*
  * What of a folder is backed up. The patterns are a subset of .gitignore's, told in docs/guides/live-worlds.md: one a
@@ -195,12 +195,12 @@ function parseRule({ pattern: line, origin }: Pattern): Rule | undefined {
   if (glob.endsWith('/**')) glob += '/*'
   // Told to leave braces alone, picomatch still hands them to its regular expression.
   glob = glob.replace(/\\.|[{}()|+@]/g, (found) => (found.length > 1 ? found : `\\${found}`))
-  const matches = picomatch(anchored ? glob : `**/${glob}`, GLOB_OPTIONS)
+  const matches = picomatch(anchored ? glob : `**/${glob}`, IGNORE_OPTIONS)
   return { pattern, origin, negated, folderOnly, matches }
 }
 
 /** git knows no braces, no `+(…)` and no `!` within. */
-const GLOB_OPTIONS = { dot: true, nobrace: true, noextglob: true, nonegate: true, strictSlashes: true } as const
+const IGNORE_OPTIONS = { ...GLOB_OPTIONS, nobrace: true, noextglob: true, nonegate: true, strictSlashes: true } as const
 
 /** Takes what the globs do, and the folders on the way there. */
 function includeTest(include: readonly string[]): (path: string, isFolder: boolean) => boolean {
@@ -218,7 +218,7 @@ function includeTest(include: readonly string[]): (path: string, isFolder: boole
         const part = parts[at]
         if (part === undefined) return false
         if (part === '**') return true
-        if (part !== name && !picomatch.isMatch(name, part, { dot: true })) return false
+        if (part !== name && !picomatch.isMatch(name, part, GLOB_OPTIONS)) return false
       }
       return names.length < parts.length
     }

@@ -2,6 +2,9 @@ import picomatch from 'picomatch'
 import type { IndexEntry, Seekable } from '../transforms/index.ts'
 import { BackupError } from './errors.ts'
 
+/** For picomatch: names that begin with a dot are like others, and so are those with a line break in them. */
+export const GLOB_OPTIONS = { dot: true, flags: 's' } as const
+
 /**
  * Makes a test of paths from globs. A pattern that names a folder takes all beneath it; `*` does not cross a slash and
  * takes names that begin with a dot too.
@@ -16,7 +19,7 @@ export function matchPaths(patterns: readonly string[]): (path: string) => boole
         `The pattern ${JSON.stringify(pattern)} selects nothing. Patterns are relative to the folder that was backed up.`,
       )
     }
-    const glob = picomatch([clean, `${clean}/**`], { dot: true })
+    const glob = picomatch([clean, `${clean}/**`], GLOB_OPTIONS)
     // A name may hold what a glob gives a meaning to: taken as it stands, it still names itself.
     return (path: string) => path === clean || path.startsWith(`${clean}/`) || glob(path)
   })

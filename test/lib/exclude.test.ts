@@ -121,6 +121,15 @@ test('names that hold what patterns give a meaning to are left out with a backsl
   assert.deepEqual(left.map(({ path }) => path).sort(), ['!b', '#a', '[d]', 'c*', 'e ', 'f{1,2}', 'g+(h)', 'i.j'])
 })
 
+test('a line break in a name is a character like others, to what is left out and to what is taken', async (t) => {
+  const names = ['a\nb.tmp', 'a\nb.txt', 'deep/x\ny', 'deep/er\n/z', 'two\nlines/q', 'z']
+  const folder = await folderOf(t, names)
+  const { left } = await backedUp(folder, { exclude: ['*.tmp', 'deep/**', 'q'] })
+  assert.deepEqual(left.map(({ path }) => path).sort(), ['a\nb.tmp', 'deep/er\n', 'deep/x\ny', 'two\nlines/q'])
+  const { paths } = await backedUp(folder, { include: ['deep', 'a*'] })
+  assert.deepEqual(paths.sort(), ['a\nb.tmp', 'a\nb.txt', 'deep', 'deep/er\n', 'deep/er\n/z', 'deep/x\ny'])
+})
+
 test('the option comes after the ignore file, and says which pattern it was', async (t) => {
   const folder = await folderOf(t, ['a.tmp', 'b.tmp', 'c.log'])
   await writeFile(join(folder, '.millraceignore'), '# ours\n*.tmp\n')

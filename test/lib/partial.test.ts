@@ -57,6 +57,27 @@ async function open(storage: Storage, source?: string) {
   return backups
 }
 
+test('a folder is restored with all in it, whatever its names hold', async (t) => {
+  const folder = await scratch(t)
+  const source = join(folder, 'world')
+  const names = ['in/plain', 'in/two\nlines', 'in/b\\c', 'in/[x]', 'in/*', 'in/...']
+  await makeTree(source, [
+    { path: 'in', type: 'dir' },
+    ...names.map((path) => ({ path, type: 'file' as const, content: path })),
+    { path: 'in/deep\n', type: 'dir' },
+    { path: 'in/deep\n/x', type: 'file', content: 'x' },
+    { path: 'out', type: 'file' },
+  ])
+  const backups = await open(await openMemory(), source)
+  for (const [at, include] of [['in'], ['in/'], ['i*'], ['in/**'], ['**/*', 'in/']].entries()) {
+    const target = join(folder, `restored ${at}`)
+    await backups.restore('latest', target, { include })
+    const all = snapshotTree(source)
+    if (!include.includes('**/*')) all.delete('out')
+    assert.deepEqual([...snapshotTree(target).keys()], [...all.keys()], JSON.stringify(include))
+  }
+})
+
 test('some files are restored as they were, with the folders they are in', async (t) => {
   const folder = await world(t)
   const whole = snapshotTree(folder)

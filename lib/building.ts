@@ -1,7 +1,5 @@
-import type { Duplex, Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
-import { isAbort } from '../adapters/retry.ts'
-import { composeBytes, createMeter, type IndexEntry, type Progress, type Seekable } from '../transforms/index.ts'
+import type { Readable } from 'node:stream'
+import { createMeter, type IndexEntry, type Progress, type Seekable } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { type ExtractOptions, extractTar } from './archive/extract.ts'
 import { writeRawFile } from './archive/raw-file.ts'
@@ -10,7 +8,7 @@ import type { Snapshot } from './catalog.ts'
 import { BackupError } from './errors.ts'
 import type { OpenObject } from './open-object.ts'
 import { cutArchive } from './partial.ts'
-import { freeChunk } from './pipe.ts'
+import { freeChunk, pump } from './pipe.ts'
 import { type Earlier, entriesBefore, lookAtEarlier } from './resume.ts'
 import type { Staging } from './staging.ts'
 
@@ -169,25 +167,6 @@ async function writeRaw(build: Build, staging: Staging, stream: Readable): Promi
     signal: build.signal,
   })
   return { bytes, files: 1 }
-}
-
-/** Runs a source through transforms into a consumer, and gives what the consumer gives. */
-async function pump<T>(
-  source: Readable,
-  transforms: readonly Duplex[],
-  consume: (stream: Readable) => Promise<T>,
-): Promise<T> {
-  const plain = composeBytes(transforms)
-  const results = await Promise.allSettled([pipeline(source, plain), consume(plain).finally(() => plain.destroy())])
-  const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []))
-  // One end that fails takes the other along: what that one says is only an echo.
-  if (failures.length > 0) throw failures.find((error) => !isEcho(error)) ?? failures.find(isAbort) ?? failures[0]
-  return (results[1] as PromiseFulfilledResult<T>).value
-}
-
-function isEcho(error: unknown): boolean {
-  const { code } = error as NodeJS.ErrnoException
-  return code === 'ERR_STREAM_PREMATURE_CLOSE' || isAbort(error)
 }
 
 /** @throws BackupError DAMAGED */

@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os'
 import type { Duplex, Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { freeMemory } from '../adapters/free.ts'
+import { isAbort } from '../adapters/retry.ts'
 import { composeBytes } from '../transforms/index.ts'
 import { giveBack } from '../transforms/lending.ts'
 
@@ -32,6 +33,30 @@ export async function run(
     await Promise.all([...middle, ...transforms, sink].map(closed))
     throw error
   }
+}
+
+/**
+ * Runs a source through transforms into a consumer, and gives what the consumer gives.
+ * @throws the first error of any of them.
+ */
+export async function pump<T>(
+  source: Readable,
+  transforms: readonly Duplex[],
+  consume: (stream: Readable) => Promise<T>,
+): Promise<T> {
+  const plain = composeBytes(transforms)
+  // All of a small source may have come, and be found damaged, before the consumer listens: then it finds the error.
+  plain.on('error', () => {})
+  const results = await Promise.allSettled([pipeline(source, plain), consume(plain).finally(() => plain.destroy())])
+  const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []))
+  // One end that fails takes the other along: what that one says is only an echo.
+  if (failures.length > 0) throw failures.find((error) => !isEcho(error)) ?? failures.find(isAbort) ?? failures[0]
+  return (results[1] as PromiseFulfilledResult<T>).value
+}
+
+function isEcho(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException
+  return code === 'ERR_STREAM_PREMATURE_CLOSE' || isAbort(error)
 }
 
 function closed(stream: Writable | Duplex): Promise<void> | undefined {

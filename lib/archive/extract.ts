@@ -48,6 +48,8 @@ export async function extractTar(
   options: ExtractOptions = {},
 ): Promise<ExtractResult> {
   const { signal } = options
+  // Whoever reads it later finds its error; without a listener until then, the process would end.
+  source.on('error', () => {})
   const { extract } = await loadExtract()
   // Nothing may be fed before somebody listens for entries: tar-stream would lose the first.
   const run = await start(source, targetDir, options)

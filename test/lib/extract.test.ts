@@ -146,6 +146,18 @@ test('T25: an older, longer file is replaced, not written into; its other names 
   assert.deepEqual(diffTrees(from, to), [])
 })
 
+test('a source that fails before it is read ends the extraction, and not the process', async (t) => {
+  const source = new Readable({ read() {} })
+  const failed = new Error('gone before it began')
+  const extracting = extractTar(source, path.join(tempFolder(t), 'to'), {
+    before: async () => {
+      source.destroy(failed)
+      await new Promise((resolve) => source.once('close', resolve))
+    },
+  })
+  await assert.rejects(extracting, failed)
+})
+
 test('T23: a disk that is full is a clear error, and no half-written file is left', async (t) => {
   const { from, to } = await world(t, [
     { path: 'a', type: 'file', content: 'a' },

@@ -2,8 +2,11 @@ import picomatch from 'picomatch'
 import type { IndexEntry, Seekable } from '../transforms/index.ts'
 import { BackupError } from './errors.ts'
 
-/** For picomatch: names that begin with a dot are like others, and so are those with a line break in them. */
-export const GLOB_OPTIONS = { dot: true, flags: 's' } as const
+/**
+ * For picomatch: names that begin with a dot are like others, and so are those with a line break in them; `[!a]` is
+ * any character but an a, and not one of the two.
+ */
+export const GLOB_OPTIONS = { dot: true, flags: 's', posix: true } as const
 
 /**
  * Makes a test of paths from globs. A pattern that names a folder takes all beneath it; `*` does not cross a slash and

@@ -1,6 +1,7 @@
 import type { BigIntStats } from 'node:fs'
 import { chmod, chown, lstat, mkdir, readdir, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
+import { nsToTimeArgument } from './archive/entry.ts'
 import { BackupError } from './errors.ts'
 import { isThere, moveTo, type Place } from './place.ts'
 import type { Staging } from './staging.ts'
@@ -121,5 +122,5 @@ async function openFolder(path: string, { mode }: BigIntStats): Promise<void> {
 async function setFolder(path: string, like: Like, stat: BigIntStats, before: BigIntStats): Promise<void> {
   if (like.owners) await chown(path, Number(stat.uid), Number(stat.gid))
   await chmod(path, Number(like.modes ? stat.mode : before.mode) & 0o7777)
-  await utimes(path, Number(stat.atimeNs) / 1e9, Number(stat.mtimeNs) / 1e9)
+  await utimes(path, nsToTimeArgument(stat.atimeNs), nsToTimeArgument(stat.mtimeNs))
 }

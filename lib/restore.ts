@@ -3,6 +3,7 @@ import { StorageError } from '../adapters/errors.ts'
 import type { Storage } from '../adapters/storage.ts'
 import type { IndexHead, Progress, ReadKeys } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
+import { msToNs, nsToTimeArgument } from './archive/entry.ts'
 import { applyFolder, loadExtract } from './archive/extract.ts'
 import { defaultPortableNames, namePolicy, type PortableNames } from './archive/portable-names.ts'
 import { newMode, type Owner } from './archive/rights.ts'
@@ -302,5 +303,6 @@ async function applyHead(path: string, head: IndexHead, { owners, modes }: Resto
   const mode = modes === false ? newMode(kind === 'tar' ? 'dir' : 'file') : root.mode
   if (kind === 'tar') return applyFolder(path, { ...root, mode })
   await chmod(path, mode & 0o777)
-  await utimes(path, root.mtime / 1000, root.mtime / 1000)
+  const time = nsToTimeArgument(msToNs(root.mtime))
+  await utimes(path, time, time)
 }

@@ -4,7 +4,7 @@ import { createReadStream } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { pipeline, Readable, Transform } from 'node:stream'
 import type { IndexBuilder } from '../transforms/index.ts'
-import type { ArchiveWarning } from './archive/entry.ts'
+import { type ArchiveWarning, nsToMs } from './archive/entry.ts'
 import { packFolder } from './archive/pack.ts'
 import { type ScanOptions, type ScanResult, scanFolder } from './archive/scan.ts'
 import { BackupError } from './errors.ts'
@@ -256,7 +256,7 @@ async function openFile(file: string, options: OpenSourceOptions): Promise<Opene
       files: 1,
       consistency: consistencyOf(hold?.outcome(), changed, 0),
       mode: Number(before.mode) & 0o7777,
-      mtime: Number(before.mtimeNs / 1_000_000n),
+      mtime: nsToMs(before.mtimeNs),
       omissions: { ...NO_OMISSIONS, changed },
     }),
   }

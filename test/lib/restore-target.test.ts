@@ -66,6 +66,23 @@ test('T24: a merge replaces what the snapshot has, by renames, and leaves the re
   assert.deepEqual(await readdir(join(target, '..')), ['target'])
 })
 
+test('times before 1970 and of any millisecond come back, of one file and of a folder that a merge finds', async (t) => {
+  const { folder, world, target, backups } = await stage(t)
+  const file = join(world, 'level.dat')
+  for (const [at, mtime] of [-1500, 0, 1_600_000_000_123, 1_600_000_000_250].entries()) {
+    fs.utimesSync(file, new Date(mtime), new Date(mtime))
+    fs.utimesSync(join(world, 'region'), new Date(mtime), new Date(mtime))
+    const whole = await backups.create(world)
+    const raw = await backups.create(file)
+    await makeTree(join(target, `${at}`), [{ path: 'region', type: 'dir' }])
+    await backups.restore(whole.id, join(target, `${at}`), { merge: true })
+    await backups.restore(raw.id, join(folder, `raw ${at}`))
+    for (const restored of [join(target, `${at}/region`), join(target, `${at}/level.dat`), join(folder, `raw ${at}`)]) {
+      assert.equal(Math.round(fs.statSync(restored).mtimeMs), mtime, restored)
+    }
+  }
+})
+
 test('T24: a merge of other types is refused before anything is fetched or changed, unless it may overwrite', async (t) => {
   const { world, target, backups } = await stage(t)
   for (const [path, type] of [

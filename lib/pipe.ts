@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os'
 import type { Duplex, Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { freeMemory } from '../adapters/free.ts'
-import { isAbort } from '../adapters/retry.ts'
+import { abortError, isAbort } from '../adapters/retry.ts'
 import { composeBytes } from '../transforms/index.ts'
 import { giveBack } from '../transforms/lending.ts'
 
@@ -31,7 +31,8 @@ export async function run(
   } catch (error) {
     source.destroy()
     await Promise.all([...middle, ...transforms, sink].map(closed))
-    throw error
+    // What the abort closed may be heard of before the abort.
+    throw signal?.aborted && isEcho(error) ? abortError(signal) : error
   }
 }
 

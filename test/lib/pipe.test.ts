@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
-import { PassThrough, Readable, Transform } from 'node:stream'
+import { PassThrough, Readable, Transform, Writable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { pump } from '../../lib/pipe.ts'
+import { pump, run } from '../../lib/pipe.ts'
 
 /** Finds at its end that something was wrong; the stage before it has taken all by then. */
 function failingLate(): Transform {
@@ -36,4 +36,19 @@ test('the consumer has its result, and its failure ends the source', async () =>
   }
   await assert.rejects(pump(endless, [new PassThrough(), new PassThrough()], failing), { message: 'the disk is full' })
   assert.equal(endless.destroyed, true)
+})
+
+test('an abort is an AbortError, also where what it closed is heard of first', async () => {
+  for (const close of [true, false]) {
+    const stopper = new AbortController()
+    const source = new Readable({ read() {} })
+    const sink = new Writable({ write: (_chunk, _encoding, callback) => callback() })
+    const running = run(source, [new PassThrough(), new PassThrough()], sink, stopper.signal)
+    setImmediate(() => {
+      if (close) sink.destroy()
+      process.nextTick(() => stopper.abort())
+    })
+    await assert.rejects(running, { name: 'AbortError' }, `${close}`)
+    assert.equal(source.destroyed, true)
+  }
 })

@@ -1,4 +1,5 @@
 import { StorageError } from '../adapters/errors.ts'
+import { throwIfAborted } from '../adapters/retry.ts'
 import type { Storage } from '../adapters/storage.ts'
 import type { ReadKeys } from '../transforms/index.ts'
 import type { Snapshot } from './catalog.ts'
@@ -43,7 +44,7 @@ export async function describeSnapshots(
     const unknown = snapshots.filter(({ key }) => !known.has(key)).values()
     const worker = async () => {
       for (const snapshot of unknown) {
-        signal?.throwIfAborted()
+        throwIfAborted(signal)
         const head = await headOf(storage, snapshot, { ...fetch, signal })
         if (typeof head === 'string') problems.set(snapshot.key, head)
         else {

@@ -1,4 +1,5 @@
 import { StorageError } from '../adapters/errors.ts'
+import { throwIfAborted } from '../adapters/retry.ts'
 import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import type { Progress } from '../transforms/index.ts'
 import { type ListedSnapshot, type Survey, surveyStore } from './catalog.ts'
@@ -293,7 +294,7 @@ class Pruning {
       for (const item of queue) {
         if (failure) return
         try {
-          this.#options.signal?.throwIfAborted()
+          throwIfAborted(this.#options.signal)
           await act(item)
         } catch (error) {
           failure ??= { error }

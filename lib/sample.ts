@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { throwIfAborted } from '../adapters/retry.ts'
 import type { Seekable } from '../transforms/index.ts'
 
 /** Frames that are read at the same time. */
@@ -44,7 +45,7 @@ export async function readSample(
   let next = 0
   const work = async () => {
     for (let i = picked[next++]; i !== undefined; i = picked[next++]) {
-      signal?.throwIfAborted()
+      throwIfAborted(signal)
       const frame = seekable.frame(i)
       await seekable.read(frame.contentAt, frame.contentBytes)
       contentBytes += frame.contentBytes

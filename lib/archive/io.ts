@@ -1,4 +1,5 @@
 import fs, { type BigIntStats } from 'node:fs'
+import { isAbort } from '../../adapters/retry.ts'
 import { BackupError } from '../errors.ts'
 
 /*
@@ -112,8 +113,8 @@ export function explain(what: string, error: unknown): string {
   return `${what}: ${reason}`
 }
 
-/** The error of a path that cannot be written. */
+/** The error of a path that cannot be written; an abort is none. */
 export function targetError(path: string, cause: unknown): unknown {
-  if (cause instanceof BackupError || errnoOf(cause) === undefined) return cause
+  if (cause instanceof BackupError || isAbort(cause) || errnoOf(cause) === undefined) return cause
   return new BackupError('TARGET', explain(`Cannot write ${path}`, cause), { cause })
 }

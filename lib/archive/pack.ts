@@ -110,7 +110,8 @@ class FolderPacker {
       const { changed, reread } = this.#result
       this.#result.consistency = changed > 0 ? 'changed' : reread > 0 ? 'reread' : 'still'
       this.#done = true
-      yield* this.#out.takeReady()
+      // Not yield*: an array's iterator takes no error, so that of a stream destroyed here would come as another one.
+      for (const slab of this.#out.takeReady()) yield slab
     } finally {
       await this.#coming?.catch(() => {})
       await this.#walker.settle()

@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { type TestContext, test } from 'node:test'
 import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
-import { type BackupsOptions, openBackups } from '../../lib/index.ts'
+import { type Backups, type BackupsOptions, openBackups } from '../../lib/index.ts'
 import { scratch } from '../support/cli.ts'
 import { overriding } from '../support/storage.ts'
 import { feed, sample } from '../support/streams.ts'
@@ -329,4 +330,53 @@ test('progress is told, and ends with what was stored', async (t) => {
   let restoredBytes = 0
   await backups.restore('latest', join(await scratch(t), 'out'), { onProgress: ({ bytes }) => (restoredBytes = bytes) })
   assert.equal(restoredBytes, made.storedBytes)
+})
+
+test('an abort for whatever reason is an AbortError, at any of the requests', async (t) => {
+  const folder = await world(t)
+  const memory = await openMemory()
+  await (await open(memory)).create(folder)
+  const target = join(await scratch(t), 'target')
+  const works: Record<string, (backups: Backups, signal: AbortSignal) => Promise<unknown>> = {
+    create: (backups, signal) => backups.create(folder, { signal }),
+    list: (backups, signal) => backups.list({ signal }),
+    describe: (backups, signal) => backups.describe({ fetch: true, signal }),
+    inspect: (backups, signal) => backups.inspect('latest', { signal }),
+    read: async (backups, signal) => buffer(await backups.read('latest', 'region/r.0.0.mca', { signal })),
+    verify: (backups, signal) => backups.verify('latest', { signal }),
+    sample: (backups, signal) => backups.verify('latest', { sample: 1, signal }),
+    'restore test': (backups, signal) => backups.verify('latest', { restoreTest: true, signal }),
+    restore: (backups, signal) => backups.restore('latest', target, { signal }),
+    some: (backups, signal) => backups.restore('latest', target, { include: ['region'], signal }),
+    prune: (backups, signal) => backups.prune({ keepLast: 1 }, { signal }),
+  }
+  for (const [what, work] of Object.entries(works)) {
+    // Aborted at the n-th call of the store, until one comes through.
+    for (let at = 0, isOver = false; !isOver; at++) {
+      const stopper = new AbortController()
+      let calls = 0
+      const storage = new Proxy(memory, {
+        get(target, name) {
+          const value: unknown = Reflect.get(target, name, target)
+          if (typeof value !== 'function') return value
+          return (...given: unknown[]) => {
+            if (calls++ === at) stopper.abort(new Error('enough'))
+            return value.apply(target, given)
+          }
+        },
+      })
+      const done = await work(await open(storage), stopper.signal).then(
+        () => true,
+        (error: Error) => {
+          // What is in the store by then has to be said.
+          const isStored = what === 'create' && /is stored, and its companion could not be written/.test(error.message)
+          if (!isStored) assert.equal(error.name, 'AbortError', `${what}, call ${at}: ${error.stack}`)
+          return false
+        },
+      )
+      isOver = calls <= at
+      assert.ok(done || !isOver, `${what} fails by itself`)
+      await rm(target, { recursive: true, force: true })
+    }
+  }
 })

@@ -4,15 +4,17 @@ import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { test } from 'node:test'
 import { openFilesystem } from '../../adapters/filesystem.ts'
+import { openMemory } from '../../adapters/memory.ts'
 import { BackupError, type Backups, type CreateOptions, openBackups } from '../../lib/index.ts'
 import { TransformError } from '../../transforms/index.ts'
 import { faultSeeds } from '../support/fault-schedule.ts'
 import { type Random, seededRandom } from '../support/random.ts'
 import { randomShape, randomWorld } from '../support/random-world.ts'
-import { diffTrees, makeTree, snapshotTree, type TreeItem, tempFolder } from '../support/tree.ts'
+import { diffTrees, makeTree, type SnapshotEntry, snapshotTree, type TreeItem, tempFolder } from '../support/tree.ts'
 
 const KiB = 1024
-const SEEDS = faultSeeds(...Array.from({ length: 40 }, (_, at) => at))
+/** Of each test; `MILLRACE_FAULT_SEED=40,41,42` for others. */
+const SEEDS = faultSeeds(...Array.from({ length: 12 }, (_, at) => at))
 const DAMAGED_BYTES = 12
 const INTERRUPTIONS = 3
 
@@ -124,5 +126,86 @@ for (const seed of SEEDS) {
     assert.deepEqual(diffTrees(world, join(dir, 'resumed')), [])
     const [object] = fs.globSync(join(dir, 'store/world/*.{zst,mlr}'))
     await damaged(backups, random, object as string, join(dir, 'damaged'))
+  })
+}
+
+/** What a target holds when a snapshot's tree was merged into another's. */
+function merged(into: Map<string, SnapshotEntry>, snapshot: Map<string, SnapshotEntry>): Map<string, SnapshotEntry> {
+  const isReplaced = (path: string) =>
+    [...path.matchAll(/\//g)].some(({ index }) => (snapshot.get(path.slice(0, index))?.type ?? 'dir') !== 'dir')
+  return new Map([...[...into].filter(([path]) => !isReplaced(path)), ...snapshot])
+}
+
+/** All but owners, and which names are one file: what is merged has hard links of two trees. */
+function facts(tree: Map<string, SnapshotEntry>) {
+  return [...tree]
+    .map(([path, { type, mode, mtime, hash, target }]) => ({ path, type, mode, mtime, hash, target }))
+    .sort((a, b) => (a.path < b.path ? -1 : 1))
+}
+
+for (const seed of SEEDS) {
+  test(`a merge into another world gives what both have, or changes nothing (seed ${seed})`, async (t) => {
+    const dir = tempFolder(t)
+    const random = seededRandom(seed, 'merge')
+    const [world, target] = [join(dir, 'world'), join(dir, 'target')]
+    const shape = () => ({ folders: 1 + random.int(8), files: 5 + random.int(80), large: 0.02 })
+    await makeTree(world, randomWorld(`${seed} world`, shape()))
+    await makeTree(target, randomWorld(`${seed} target`, shape()))
+    const [ours, theirs] = [snapshotTree(world), snapshotTree(target)]
+    const isOfAnotherType = [...ours].some(([path, { type }]) => (theirs.get(path)?.type ?? type) !== type)
+    const backups = await openBackups({ storage: await openMemory(), server: 'world', key: Buffer.alloc(32, 1) })
+    await backups.create(world)
+    const merging = backups.restore('latest', target, { merge: true })
+    if (isOfAnotherType) {
+      await assert.rejects(merging, (error) => error instanceof BackupError && error.code === 'TARGET')
+      assert.deepEqual(facts(snapshotTree(target)), facts(theirs))
+      await backups.restore('latest', target, { merge: true, overwrite: true })
+    } else await merging
+    assert.deepEqual(facts(snapshotTree(target)), facts(merged(theirs, ours)))
+    assert.deepEqual(fs.readdirSync(dir).sort(), ['target', 'world'])
+  })
+}
+
+function openBeneath(dir: string): string[] {
+  return fs.readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      const path = fs.readlinkSync(`/proc/self/fd/${fd}`)
+      return path.startsWith(dir) ? [path] : []
+    } catch {
+      // It was the folder's own.
+      return []
+    }
+  })
+}
+
+/** Runs what may be aborted at any time, and aborts it at one. */
+async function aborting(random: Random, maxMs: number, work: (signal: AbortSignal) => Promise<unknown>): Promise<void> {
+  const signal = AbortSignal.timeout(random.int(maxMs + 1))
+  // The timeout's own error is the reason; what is thrown is an AbortError.
+  await work(signal).catch((error: Error) => assert.equal(error.name, 'AbortError', error.stack))
+}
+
+for (const seed of SEEDS) {
+  test(`whatever is aborted ends with an AbortError, and leaves nothing open (seed ${seed})`, async (t) => {
+    const dir = tempFolder(t)
+    const random = seededRandom(seed, 'abort')
+    const world = join(dir, 'world')
+    await makeTree(world, randomWorld(`${seed}`, randomShape(random)))
+    const storage = await openFilesystem({ root: join(dir, 'store') })
+    const backups = await openBackups({ storage, server: 'world', password: 'correct horse' })
+    await aborting(random, 400, (signal) => backups.create(world, { signal, iterations: 100_000 }))
+    const made = await backups.list()
+    const objects = fs.globSync(join(dir, 'store/**/*'), { withFileTypes: true }).filter((entry) => entry.isFile())
+    assert.equal(objects.length, 2 * made.length)
+    if (made.length === 0) await backups.create(world, { iterations: 100_000 })
+    const [out, some] = [join(dir, 'out'), join(dir, 'some')]
+    await aborting(random, 200, (signal) => backups.verify('latest', { signal }))
+    await aborting(random, 100, (signal) => backups.verify('latest', { signal, sample: 0.5 }))
+    await aborting(random, 400, (signal) => backups.verify('latest', { signal, restoreTest: true, scratch: dir }))
+    await aborting(random, 400, (signal) => backups.restore('latest', out, { signal, checkpointBytes: 100 * KiB }))
+    await aborting(random, 400, (signal) => backups.restore('latest', some, { signal, include: ['*'] }))
+    await backups.restore('latest', out, { overwrite: true })
+    assert.deepEqual(diffTrees(world, out), [])
+    assert.deepEqual(openBeneath(dir), [])
   })
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFile, execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import fs from 'node:fs'
 import path from 'node:path'
 import type { Readable } from 'node:stream'
@@ -170,6 +171,19 @@ test('an empty folder gives an archive of two zero blocks', async (t) => {
   const { tar, result } = await pack(tempFolder(t))
   assert.ok(tar.equals(Buffer.alloc(1024)))
   assert.equal(result.entries, 0)
+})
+
+test('a stream that is destroyed before its last bytes have left fails with the error that it is given', async (t) => {
+  const { world } = await odd(t, [{ path: 'f', type: 'file', content: Buffer.alloc(1_200_000, 1) }])
+  const { stream } = await packFolder(world)
+  await once(stream, 'readable')
+  // Room for the last bytes, and none for its end: it waits with them.
+  stream.read(100)
+  await sleep(100)
+  const failed = new Error('enough')
+  stream.destroy(failed)
+  const [error] = await once(stream, 'error')
+  assert.equal(error, failed)
 })
 
 test('a filter is asked once for each name, and for nothing in a folder that it leaves out', async (t) => {

@@ -95,7 +95,8 @@ const KEYS = 'trials'
  *
  * Three things no client can help, and they are counted apart, each allowed only where the proxy's log proves it:
  * - `unknown`: an object or an upload is left, after the last requests that should have cleared up all met faults, or
- *   as the server was still at work on it when the adapter had waited for its whole idle time;
+ *   could not be made as no token was to be had for them, or as the server was still at work on it when the adapter
+ *   had waited for its whole idle time;
  * - `replaced`: the old object is gone, as a commit had reached the server before the write failed and was undone;
  * - a pending upload of a `begin` that reached the server and whose answer was lost.
  *
@@ -214,10 +215,10 @@ export function isAnswered({ answered, fault }: Pick<SeenRequest, 'answered' | '
 
 /**
  * Whether the log proves that the adapter could not clear up: the server took a begin or a commit, and either was at it
- * for longer than the adapter waits for any answer, or else the requests of the kind that the adapter tried last to
- * settle with have all met faults since, or the last of them was refused for its token, or none could be made without one, and
- * no new one was to be had. An adapter that also makes them for other ends, and had answers then, has used up its
- * `attempts` when as many of the last ones met faults.
+ * for longer than the adapter waits for any answer, or the requests of the kind that the adapter tried last to settle
+ * with have all met faults since, or it had no token for them and was given none: the last was refused for it, or none
+ * was made. An adapter that also makes them for other ends, and had answers then, has used up its `attempts` when as
+ * many of the last ones met faults.
  */
 export function couldNotSettle(
   log: LoggedRequest[],

@@ -23,6 +23,7 @@ import type { LeaseOptions } from './lease.ts'
 import { idTime, newId } from './names.ts'
 import { freeChunk, isWorthThread, run } from './pipe.ts'
 import { Hold, type QuiesceOutcome, type Quiescer } from './quiesce/quiescer.ts'
+import { unusedWarning } from './select.ts'
 import { type BackupSource, type Omissions, openSource } from './source.ts'
 
 /** How far a backup is. */
@@ -255,6 +256,7 @@ async function writeSnapshot(
       throw destinations.explain(error)
     }
     const summary = opened.summary()
+    for (const pattern of summary.unused ?? []) onWarning(unusedWarning(pattern, 'the source'))
     const { bytes: storedBytes, digest: sha256 } = sealed.totals()
     await attempt?.committed(key, storedBytes, sha256)
     await destinations.complete(key, storedBytes, sha256, signal)

@@ -65,6 +65,8 @@ export interface Selection {
   rules: SelectionRules
   /** Why something is left out, or undefined when it is backed up. */
   judge(path: string, isFolder: boolean): LeftOut | undefined
+  /** The include patterns that have taken nothing of what was judged. */
+  unused(): string[]
 }
 
 /** A kind of folder that is known, and what in it is made anew by its game and of no use in a backup. */
@@ -122,7 +124,8 @@ export async function openSelection(folder: string, options: SelectionOptions): 
 export function selectionOf(rules: SelectionRules): Selection {
   const { game, patterns, include } = rules
   const parsed = patterns.map(parseRule).filter((rule) => rule !== undefined)
-  const included = include && includeTest(include)
+  const included = include && matchPaths(include)
+  const isOnTheWay = includeWays(include ?? [])
   return {
     game,
     any: parsed.length > 0 || included !== undefined,
@@ -130,10 +133,11 @@ export function selectionOf(rules: SelectionRules): Selection {
     judge(path, isFolder) {
       const rule = parsed.findLast((one) => (isFolder || !one.folderOnly) && one.matches(path))
       if (rule && !rule.negated) return { path, folder: isFolder, pattern: rule.pattern, origin: rule.origin }
-      if (included && !included(path, isFolder))
+      if (included && !included.takes(path) && !(isFolder && isOnTheWay(path)))
         return { path, folder: isFolder, pattern: 'include', origin: 'include' }
       return undefined
     },
+    unused: () => included?.unused() ?? [],
   }
 }
 
@@ -200,11 +204,10 @@ function parseRule({ pattern: line, origin }: Pattern): Rule | undefined {
 }
 
 /** git knows no braces, no `+(…)` and no `!` within. */
-const IGNORE_OPTIONS = { ...GLOB_OPTIONS, nobrace: true, noextglob: true, nonegate: true, strictSlashes: true } as const
+const IGNORE_OPTIONS = { ...GLOB_OPTIONS, nobrace: true, noextglob: true, strictSlashes: true } as const
 
-/** Takes what the globs do, and the folders on the way there. */
-function includeTest(include: readonly string[]): (path: string, isFolder: boolean) => boolean {
-  const takes = matchPaths(include)
+/** Whether a folder is on the way to what the globs take. */
+function includeWays(include: readonly string[]): (path: string) => boolean {
   const ways = include.map((pattern) => {
     const parts = pattern
       .replace(/^(\.\/)+/, '')
@@ -223,5 +226,5 @@ function includeTest(include: readonly string[]): (path: string, isFolder: boole
       return names.length < parts.length
     }
   })
-  return (path, isFolder) => takes(path) || (isFolder && ways.some((leads) => leads(path)))
+  return (path) => ways.some((leads) => leads(path))
 }

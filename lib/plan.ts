@@ -3,13 +3,17 @@ import type { ArchiveWarning } from './archive/entry.ts'
 import { sourceError } from './archive/walk.ts'
 import { BackupError } from './errors.ts'
 import type { LeftOut, SelectionOptions } from './exclude.ts'
+import { unusedWarning } from './select.ts'
 import { planFolder } from './source.ts'
 
 /** What a plan is made of. */
 export interface PlanOptions extends SelectionOptions {
   /** Called for each name that a pattern leaves out. */
   onLeftOut?: ((left: LeftOut) => void) | undefined
-  /** Called for what cannot be backed up: sockets and the like, names that are not UTF-8, folders that cannot be read. */
+  /**
+   * Called for what cannot be backed up: sockets and the like, names that are not UTF-8, folders that cannot be read;
+   * and for include patterns that take nothing.
+   */
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
   signal?: AbortSignal | undefined
 }
@@ -51,5 +55,6 @@ export async function planBackup(source: string, options: PlanOptions = {}): Pro
     onWarning,
     signal,
   })
+  for (const pattern of selection.unused()) onWarning?.(unusedWarning(pattern, 'the source'))
   return { kind: 'tar', ...scan, excluded, game: selection.game }
 }

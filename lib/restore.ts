@@ -16,7 +16,7 @@ import { type OpenObject, openObject } from './open-object.ts'
 import { needSeekable } from './partial.ts'
 import { checkTarget, findPlace, isThere, makeAround, type Place } from './place.ts'
 import { finishPlacing, type PlaceMode, putInPlace } from './placing.ts'
-import { selectEntries } from './select.ts'
+import { selectEntries, unusedWarning } from './select.ts'
 import { checkSpace, isFullDisk } from './space.ts'
 import { type Job, newStaging, type Staging, syncFolder, takeOver } from './staging.ts'
 
@@ -171,9 +171,11 @@ async function prepare(
   if (include && snapshot.kind !== 'tar') {
     throw new BackupError('USAGE', `Snapshot ${snapshot.id} is of one file or stream: there is nothing to choose from.`)
   }
+  const selected = include && (await selectEntries(needSeekable(object, snapshot.id), include))
+  for (const pattern of selected?.unused ?? []) onWarning?.(unusedWarning(pattern, 'the snapshot'))
   return {
     ...{ object, snapshot, digest, owners, modes, onWarning, signal },
-    selected: include ? await selectEntries(needSeekable(object, snapshot.id), include) : undefined,
+    selected,
     mapPath: namePolicy(portableNames),
     allowUnverified: options.allowUnverified ?? false,
     // Read by ranges, nothing vouches for what is not encrypted: only its SHA-256 does, which takes all of it.

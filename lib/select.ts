@@ -1,19 +1,27 @@
 import picomatch from 'picomatch'
 import type { IndexEntry, Seekable } from '../transforms/index.ts'
+import type { ArchiveWarning } from './archive/entry.ts'
 import { BackupError } from './errors.ts'
 
 /**
  * For picomatch: names that begin with a dot are like others, and so are those with a line break in them; `[!a]` is
- * any character but an a, and not one of the two.
+ * any character but an a, and not one of the two; a `!` in front is the name's own.
  */
-export const GLOB_OPTIONS = { dot: true, flags: 's', posix: true } as const
+export const GLOB_OPTIONS = { dot: true, flags: 's', posix: true, nonegate: true } as const
+
+/** Globs as one test of paths. */
+export interface PathMatcher {
+  takes(path: string): boolean
+  /** The patterns that none of the paths asked about was of. */
+  unused(): string[]
+}
 
 /**
  * Makes a test of paths from globs. A pattern that names a folder takes all beneath it; `*` does not cross a slash and
  * takes names that begin with a dot too.
  * @throws BackupError USAGE for an empty or absolute pattern.
  */
-export function matchPaths(patterns: readonly string[]): (path: string) => boolean {
+export function matchPaths(patterns: readonly string[]): PathMatcher {
   const tests = patterns.map((pattern) => {
     const clean = pattern.replace(/^(\.\/)+/, '').replace(/\/+$/, '')
     if (clean === '' || clean.startsWith('/')) {
@@ -24,23 +32,40 @@ export function matchPaths(patterns: readonly string[]): (path: string) => boole
     }
     const glob = picomatch([clean, `${clean}/**`], GLOB_OPTIONS)
     // A name may hold what a glob gives a meaning to: taken as it stands, it still names itself.
-    return (path: string) => path === clean || path.startsWith(`${clean}/`) || glob(path)
+    const takes = (path: string) => path === clean || path.startsWith(`${clean}/`) || glob(path)
+    return { pattern, takes }
   })
-  return (path) => tests.some((test) => test(path))
+  const unused = new Set(tests)
+  return {
+    takes(path) {
+      for (const test of unused) if (test.takes(path)) unused.delete(test)
+      return tests.some((test) => test.takes(path))
+    },
+    unused: () => [...unused].map(({ pattern }) => pattern),
+  }
+}
+
+/** What there is to say of a pattern that takes nothing. */
+export function unusedWarning(pattern: string, where: string): ArchiveWarning {
+  return {
+    kind: 'pattern',
+    path: pattern,
+    message: `Nothing in ${where} matches the pattern ${JSON.stringify(pattern)}`,
+  }
 }
 
 /**
  * Picks the entries that patterns select, with what they need: the folders they are in (for their modes and times) and
  * the files that hard links among them share. Of several entries of one path the last is picked. Holds only what it
  * picks.
- * @returns the entries in stream order, and the patterns' own number of files.
+ * @returns the entries in stream order, the patterns' own number of files, and the patterns that match nothing.
  * @throws BackupError USAGE when nothing matches; TransformError from the index.
  */
 export async function selectEntries(
   seekable: Seekable,
   patterns: readonly string[],
-): Promise<{ entries: IndexEntry[]; files: number }> {
-  const matches = matchPaths(patterns)
+): Promise<{ entries: IndexEntry[]; files: number; unused: string[] }> {
+  const { takes: matches, unused } = matchPaths(patterns)
   const picked = new Map<string, IndexEntry>()
   // A folder's entries follow it, so those that a path is in are known when it comes.
   const within: IndexEntry[] = []
@@ -57,6 +82,7 @@ export async function selectEntries(
       `Nothing in the snapshot matches ${patterns.map((one) => JSON.stringify(one)).join(', ')}. \`millrace inspect --files\` shows what is in it.`,
     )
   }
+  const nothing = unused()
   const files = [...picked.values()].filter(
     ({ path, type }) => (type === 'file' || type === 'link') && matches(path),
   ).length
@@ -66,7 +92,7 @@ export async function selectEntries(
     // A folder may have no entry of its own: it is made without one.
     if (picked.size === before) break
   }
-  return { entries: [...picked.values()].sort((a, b) => a.at - b.at), files }
+  return { entries: [...picked.values()].sort((a, b) => a.at - b.at), files, unused: nothing }
 }
 
 function isIn(path: string, folder: IndexEntry): boolean {

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
-import { type FileHandle, open, stat } from 'node:fs/promises'
+import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
 import { pipeline, Readable, Transform } from 'node:stream'
 import type { IndexBuilder } from '../transforms/index.ts'
 import { type ArchiveWarning, nsToMs } from './archive/entry.ts'
@@ -41,6 +41,8 @@ export interface SourceSummary {
   consistency: string
   mode?: number
   mtime?: number
+  /** The include patterns that took nothing. */
+  unused?: string[]
   omissions: Omissions
 }
 
@@ -159,14 +161,23 @@ export async function planFolder(
 ): Promise<FolderPlan> {
   const selection = await openSelection(folder, options)
   const { onLeftOut } = options
-  const filter = filterOf(selection, onLeftOut)
-  const rules = onLeftOut ? undefined : selection.rules
-  return { selection, scan: await scanFolder(folder, { ...options, filter, rules }) }
+  const how = onLeftOut
+    ? { filter: filterOf(selection, onLeftOut) }
+    : { selection: selection.any ? selection : undefined }
+  return { selection, scan: await scanFolder(folder, { ...options, ...how }) }
+}
+
+function nothingTaken(folder: string): BackupError {
+  return new BackupError(
+    'EMPTY_SOURCE',
+    `Nothing in ${JSON.stringify(folder)} is taken by the patterns: nothing was backed up. \`millrace backup --dry-run\` shows what each of them leaves out; or allow empty sources.`,
+  )
 }
 
 async function openFolder(folder: string, options: OpenSourceOptions): Promise<OpenedSource> {
   const { selection, scan } = await planFolder(folder, { ...options, onLeftOut: undefined, onWarning: undefined })
   if (scan.entries === 0 && !options.allowEmpty) {
+    if (selection.any && (await readdir(folder)).length > 0) throw nothingTaken(folder)
     throw new BackupError(
       'EMPTY_SOURCE',
       `The folder ${JSON.stringify(folder)} is empty: nothing was backed up. Check that it is the right one and mounted, or allow empty sources.`,
@@ -202,6 +213,7 @@ async function openFolder(folder: string, options: OpenSourceOptions): Promise<O
         files,
         consistency: consistencyOf(hold?.outcome(), changed, reread),
         ...own,
+        unused: selection.unused(),
         omissions: {
           special: skipped.special,
           names: skipped.name,

@@ -1,9 +1,10 @@
 import { lstat, mkdir, realpath } from 'node:fs/promises'
 import { finished, type Readable } from 'node:stream'
 import type { Extract } from 'tar-stream'
+import { abortError, throwIfAborted } from '../../adapters/retry.ts'
 import { BackupError } from '../errors.ts'
 import { Extraction, type ExtractOptions, type ExtractResult } from './extraction.ts'
-import { abortError, targetError } from './io.ts'
+import { targetError } from './io.ts'
 import { ContentError } from './tar-entry.ts'
 
 export { applyFolder } from './attributes.ts'
@@ -76,7 +77,7 @@ export async function extractTar(
     run.result.archiveBytes = run.tail.total
     return run.result
   } catch (error) {
-    if (signal?.aborted) throw abortError(signal)
+    throwIfAborted(signal)
     if (sourceFailure) throw sourceFailure.error
     if (error instanceof ContentError || error === tarFailure) {
       const cause = tarFailure ?? error
@@ -95,7 +96,7 @@ export async function extractTar(
 
 async function start(source: Readable, targetDir: string, options: ExtractOptions): Promise<Extraction> {
   try {
-    if (options.signal?.aborted) throw abortError(options.signal)
+    throwIfAborted(options.signal)
     await mkdir(targetDir, { recursive: true })
     const root = await realpath(targetDir)
     if (!(await lstat(root)).isDirectory()) throw new BackupError('TARGET', `${targetDir} is not a folder`)

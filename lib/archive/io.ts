@@ -82,15 +82,6 @@ export function isGone(error: unknown): boolean {
   return code === 'ENOENT' || code === 'ENOTDIR' || code === 'ESTALE'
 }
 
-/** The AbortError that an aborted signal asks for. */
-export function abortError(signal: AbortSignal): Error {
-  const reason: unknown = signal.reason
-  if (reason instanceof Error && reason.name === 'AbortError') return reason
-  const error = new Error('The operation was aborted', { cause: reason })
-  error.name = 'AbortError'
-  return Object.assign(error, { code: 'ABORT_ERR' })
-}
-
 /** One sentence for a system error; `what` is the start of it, as "Cannot read x". */
 export function explain(what: string, error: unknown): string {
   const reasons: Record<string, string> = {

@@ -1,6 +1,7 @@
 import type { BigIntStats } from 'node:fs'
 import { realpath, stat as statFile } from 'node:fs/promises'
 import { addAbortSignal, Readable } from 'node:stream'
+import { throwIfAborted } from '../../adapters/retry.ts'
 import { BackupError } from '../errors.ts'
 import { Lookahead } from './ahead.ts'
 import {
@@ -11,7 +12,7 @@ import {
   roundToBlock,
   TRAILER_BYTES,
 } from './entry.ts'
-import { abortError, close, explain } from './io.ts'
+import { close, explain } from './io.ts'
 import { LargeFile } from './large-file.ts'
 import type { FolderPack, PackOptions, PackResult } from './pack-options.ts'
 import { changeSince, failed, type OpenFile, type PreparedItem, type SkippedItem, settledStat } from './read.ts'
@@ -348,7 +349,7 @@ class FolderPacker {
  */
 export async function packFolder(root: string, options: PackOptions = {}): Promise<FolderPack> {
   const { signal } = options
-  if (signal?.aborted) throw abortError(signal)
+  throwIfAborted(signal)
   let folder: string
   let stat: BigIntStats
   try {

@@ -1,5 +1,6 @@
 import { type FileHandle, open } from 'node:fs/promises'
-import { abortError, targetError } from './io.ts'
+import { throwIfAborted } from '../../adapters/retry.ts'
+import { targetError } from './io.ts'
 
 export interface RawFileOptions {
   /** Where the bytes that come are put: what stands before stays, what stands after is cut off. */
@@ -29,7 +30,7 @@ export async function writeRawFile(
   try {
     await onFile(path, file.truncate(from))
     for await (const chunk of source) {
-      if (signal?.aborted) throw abortError(signal)
+      throwIfAborted(signal)
       const { length } = chunk
       await onFile(path, writeAt(file, chunk, at))
       onConsumed?.(chunk)

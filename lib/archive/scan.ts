@@ -1,11 +1,12 @@
 import type { BigIntStats } from 'node:fs'
 import { opendir, stat as statFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { abortError, throwIfAborted } from '../../adapters/retry.ts'
 import { beginThread } from '../../transforms/thread.ts'
 import { BackupError } from '../errors.ts'
-import type { SelectionRules } from '../exclude.ts'
+import type { Selection, SelectionRules } from '../exclude.ts'
 import { type ArchiveWarning, BLOCK_BYTES, escapeBytes, roundToBlock, TRAILER_BYTES } from './entry.ts'
-import { abortError, explain, lstat } from './io.ts'
+import { explain, lstat } from './io.ts'
 import { DIRECTORY_BATCH, decodeName, sourceError, type WalkFilter } from './walk.ts'
 
 export interface ScanResult {
@@ -23,8 +24,8 @@ export interface ScanResult {
 export interface ScanOptions {
   /** As packFolder's. */
   filter?: WalkFilter | undefined
-  /** What the filter goes by, where that is all that it does: a thread makes its own of it. */
-  rules?: SelectionRules | undefined
+  /** Takes what this does not leave out: in place of a filter, since a thread can make its own of it. */
+  selection?: Selection | undefined
   /** Called for what will be left out because it cannot be archived, as far as that shows without reading files. */
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
   /** Entries after which it goes on on a thread of its own; 8,192 when left out. */
@@ -123,11 +124,11 @@ function scanOnThread(request: ScanRequest, signal: AbortSignal | undefined): Pr
  * @throws BackupError SOURCE when the root is missing, not a folder, or cannot be listed; AbortError
  */
 export async function scanFolder(root: string, options: ScanOptions = {}): Promise<ScanResult> {
-  const { signal, filter, rules, onWarning, onSeen, threadAfter = FEW_ENTRIES } = options
+  const { signal, filter, selection, onWarning, onSeen, threadAfter = FEW_ENTRIES } = options
   const scan = new ScanSums(onWarning)
   const pending: string[] = ['']
-  // A listener is of this thread, and so is a filter of unknown rules.
-  let mayMove = (filter === undefined || rules !== undefined) && onWarning === undefined
+  // A listener is of this thread, and so is a filter.
+  let mayMove = filter === undefined && onWarning === undefined
   try {
     if (!(await statFile(root)).isDirectory()) throw new BackupError('SOURCE', `${root} is not a folder`)
   } catch (cause) {
@@ -137,7 +138,7 @@ export async function scanFolder(root: string, options: ScanOptions = {}): Promi
     const batch: Promise<void>[] = []
     try {
       for await (const entry of await opendir(join(root, folder), LISTING)) {
-        if (signal?.aborted) throw abortError(signal)
+        throwIfAborted(signal)
         const name = decodeName(entry.name)
         if (name === undefined) {
           const shown = escapeBytes(Buffer.from(folder && `${folder}/`).toString('latin1') + entry.name)
@@ -145,21 +146,22 @@ export async function scanFolder(root: string, options: ScanOptions = {}): Promi
           continue
         }
         const path = folder === '' ? name : `${folder}/${name}`
-        if (filter && !filter(path, entry.isDirectory())) continue
-        if (entry.isDirectory()) pending.push(path)
+        const isFolder = entry.isDirectory()
+        if (selection?.judge(path, isFolder) || filter?.(path, isFolder) === false) continue
+        if (isFolder) pending.push(path)
         batch.push(addPath(scan, join(root, path), path))
         if (batch.length === PARALLEL_STATS) {
           await Promise.all(batch.splice(0))
           onSeen?.(scan.result.bytes)
           if (mayMove && scan.result.entries >= threadAfter) {
             mayMove = false
-            const whole = await scanOnThread({ root, rules }, signal)
+            const whole = await scanOnThread({ root, rules: selection?.rules }, signal)
             if (whole) return whole
           }
         }
       }
     } catch (cause) {
-      if (signal?.aborted) throw abortError(signal)
+      throwIfAborted(signal)
       if (folder === '') throw sourceError(root, cause)
       const message = explain(`Cannot list the folder ${folder}, its content is left out`, cause)
       onWarning?.({ kind: 'unreadable', path: folder, message, cause })

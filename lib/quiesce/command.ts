@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { abortError } from '../archive/io.ts'
+import { abortError } from '../../adapters/retry.ts'
 import { BackupError } from '../errors.ts'
 import { lastWords } from '../last-words.ts'
 import { Marker } from './marker.ts'

@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net'
-import { abortError } from '../archive/io.ts'
+import { abortError } from '../../adapters/retry.ts'
 import { BackupError } from '../errors.ts'
 
 /*

@@ -3,32 +3,15 @@ import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { openSelection, type Selection } from '../../lib/exclude.ts'
+import { openSelection } from '../../lib/exclude.ts'
 import { faultSeeds } from '../support/fault-schedule.ts'
+import { ofSelection, PLAIN, scatterNames } from '../support/odd-names.ts'
 import { type Random, seededRandom } from '../support/random.ts'
 import { tempFolder } from '../support/tree.ts'
 
-/** Names with all that a pattern gives a meaning to. `?` is a character here and a byte to git, so these are ASCII. */
-const PLAIN = ['a', 'b', 'ab', 'a.b', '.a', 'a b', 'A', '{a}', '(a)', 'a+', '@a', '~', '^a', '$', 'a|b', '-']
-const NAMES = [...PLAIN, '!a', '#a', 'a*', 'x[1]', 'a\\b', 'new\nline', 'a]']
 const PARTS = [...PLAIN, '*', '*', '?', '[ab]', '[!a]', '[^a-b]', '[a-c]*', '**', '\\a', '\\*', '\\#a', '\\!a', '\\\\']
 const WORLDS = 12
 const PATTERNS_EACH = 10
-
-function scatterNames(random: Random, dir: string): void {
-  const folders = [dir]
-  const make = (count: number, one: (path: string) => void) => {
-    for (let at = 0; at < count; at++) {
-      const path = join(random.pick(folders), random.pick(NAMES))
-      if (!fs.existsSync(path)) one(path)
-    }
-  }
-  make(8, (path) => {
-    fs.mkdirSync(path)
-    folders.push(path)
-  })
-  make(40, (path) => fs.writeFileSync(path, ''))
-}
 
 function pattern(random: Random): string {
   const parts = Array.from({ length: 1 + random.int(3) }, () =>
@@ -50,14 +33,6 @@ function ofGit(dir: string, patterns: readonly string[]): string[] {
   fs.writeFileSync(ignore, patterns.join('\n'))
   const listed = execFileSync('git', ['ls-files', '-z', '--others', '--exclude-standard'], { cwd: dir, env })
   return listed.toString().split('\0').filter(Boolean)
-}
-
-function ofSelection(judge: Selection['judge'], dir: string, prefix = ''): string[] {
-  return fs.readdirSync(join(dir, prefix), { withFileTypes: true }).flatMap((entry) => {
-    const path = prefix + entry.name
-    if (path === '.git' || judge(path, entry.isDirectory())) return []
-    return entry.isDirectory() ? ofSelection(judge, dir, `${path}/`) : [path]
-  })
 }
 
 for (const seed of faultSeeds(...Array.from({ length: WORLDS }, (_, at) => at))) {

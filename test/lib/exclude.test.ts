@@ -165,6 +165,33 @@ test('included are what the globs take and the folders on the way, less what is 
   assert.deepEqual(one.paths.sort(), ['deep', 'deep/er', 'deep/er/c.txt'])
 })
 
+test('an include pattern that takes nothing is warned of, and is no reason to call the snapshot incomplete', async (t) => {
+  const folder = await folderOf(t, ['world/level.dat', 'world_nether/level.dat', 'cache/x'])
+  const include = ['world', 'world_nehter', 'cache']
+  const backups = await openBackups({ storage: await openMemory(), server: 'survival', key: Buffer.alloc(32, 7) })
+  const warned: string[] = []
+  const onWarning = ({ kind, path }: { kind: string; path: string }) => warned.push(`${kind} ${path}`)
+  const made = await backups.create(folder, { include, exclude: ['cache/'], onWarning })
+  assert.deepEqual(warned, ['pattern world_nehter', 'pattern cache'])
+  assert.equal(made.incomplete, false)
+  await planBackup(folder, { include, exclude: ['cache/'], onWarning })
+  assert.deepEqual(warned.slice(2), warned.slice(0, 2))
+  const shown = await millrace([
+    'backup',
+    folder,
+    '--to',
+    `file://${folder}-store`,
+    '--include',
+    ...include,
+    '--dry-run',
+  ])
+  assert.match(shown.stderr, /Warning: Nothing in the source matches the pattern "world_nehter"/)
+  await assert.rejects(backups.create(folder, { include: ['nothing'] }), {
+    code: 'EMPTY_SOURCE',
+    message: /by the patterns/,
+  })
+})
+
 test('patterns that match nothing, ignore files that cannot be read and sources that are no folder are refused', async (t) => {
   const folder = await folderOf(t, ['a', 'sub/'])
   for (const pattern of ['/', '!', '../x', 'a//b', './a']) {

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
-import { openBackups } from '../../lib/index.ts'
+import { type ArchiveWarning, openBackups } from '../../lib/index.ts'
 import { millrace, scratch } from '../support/cli.ts'
 import { overriding } from '../support/storage.ts'
 import { feed, sample } from '../support/streams.ts'
@@ -129,6 +129,22 @@ test('one file is restored by ranges: little more is read than the frames that h
   assert.ok(counted.bytes() < 12_000_000, `${counted.bytes()} bytes of ${made.storedBytes}`)
 })
 
+test('of several patterns those that match nothing are warned of, and a `!` in front takes nothing out', async (t) => {
+  const backups = await open(await openMemory(), await world(t))
+  const target = join(await scratch(t), 'out')
+  const warned: ArchiveWarning[] = []
+  const include = ['level.dat', 'playerdta/*', '!region', 'region/deep']
+  await backups.restore('latest', target, { include, onWarning: (warning) => warned.push(warning) })
+  assert.deepEqual([...snapshotTree(target).keys()].sort(), ['level.dat', 'region', 'region/deep', 'region/deep/x.mca'])
+  assert.deepEqual(
+    warned.map(({ kind, path }) => [kind, path]),
+    [
+      ['pattern', 'playerdta/*'],
+      ['pattern', '!region'],
+    ],
+  )
+})
+
 test('a selection that matches nothing, or cannot be made, is refused and leaves nothing', async (t) => {
   const storage = await openMemory()
   const backups = await open(storage, await world(t))
@@ -197,6 +213,19 @@ test('cat writes one file, by the library and by the command', async (t) => {
   assert.equal(some.code, 0, some.stderr)
   assert.deepEqual((await readdir(target)).sort(), ['level.dat', 'region'])
   assert.equal((await stat(join(target, 'region'))).mode & 0o777, 0o750)
+  const typo = await millrace([
+    'restore',
+    'latest',
+    ...from,
+    '--target',
+    `${target}2`,
+    '--include',
+    'level.dat',
+    'levl.dat',
+  ])
+  assert.equal(typo.code, 3, typo.stderr)
+  assert.match(typo.stderr, /Warning: Nothing in the snapshot matches the pattern "levl\.dat"/)
+  assert.deepEqual(await readdir(`${target}2`), ['level.dat'])
 
   const backups = await open(await openMemory())
   const raw = await backups.create(feed(sample(6_000_000)))

@@ -28,7 +28,7 @@ export async function dryRun(
       else rows.push([printable(left.path + (left.folder ? '/' : '')), reasonOf(left)])
     },
     onWarning(warning: ArchiveWarning) {
-      if (output.json) output.warning(warning)
+      if (output.json || warning.kind === 'pattern') output.warning(warning)
       else rows.push([printable(warning.path), printable(warning.message)])
     },
   })

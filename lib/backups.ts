@@ -8,6 +8,7 @@ import { type CreatedSnapshot, type CreateOptions, createSnapshot } from './crea
 import { BackupError } from './errors.ts'
 import { type Fallback, listFirst, useFirst } from './fallback.ts'
 import { HeadCache, type KnownHead, knownOf } from './head-cache.ts'
+import { checkKept } from './kept.ts'
 import { describeSnapshots, type KnownSnapshot } from './known.ts'
 import { acquireLease, type LeaseOptions } from './lease.ts'
 import { checkServer } from './names.ts'
@@ -112,7 +113,10 @@ export interface Backups {
   describe(options?: { fetch?: boolean | undefined; signal?: AbortSignal | undefined }): Promise<KnownSnapshot[]>
   /** Reads what a snapshot says of itself, in the first store. `id` may be `latest`. */
   inspect(id: string, options?: InspectOptions): Promise<Inspection>
-  /** Restores a snapshot so that `target` becomes the folder (or file) that was backed up. */
+  /**
+   * Restores a snapshot so that `target` becomes the folder (or file) that was backed up. A target whose overwriting would
+   * remove one of the stores, or that is among the snapshots, is refused (BackupError TARGET).
+   */
   restore(id: string, target: string, options?: RestoreOptions): Promise<Restored>
   /** Verifies a snapshot; the first store that has it readable is used. */
   verify(id: string, options?: ServerVerifyOptions): Promise<Verification>
@@ -213,6 +217,7 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
     async restore(id, target, restore = {}) {
       const unfinished = restore.allowUnverified ?? false
       const { signal } = restore
+      await checkKept(target, { stores: storages, server, ...restore })
       return useFirst(storages, server, id, { unfinished, onFallback, onNotice, signal }, (from, snapshot) =>
         leased(from, snapshot, signal, () => restoreSnapshot(from, snapshot, keys, target, restore)),
       )

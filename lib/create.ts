@@ -218,6 +218,7 @@ async function writeSnapshot(
     const opened = await openSource(source, {
       ...options,
       onSeen: (bytes) => isWorthThread(bytes) && seal.beginAhead(),
+      into: { stores: [context.storage, ...(context.mirrors ?? [])], server },
       index,
       allowEmpty: options.allowEmpty ?? false,
       onWarning,

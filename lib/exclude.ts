@@ -22,7 +22,10 @@ export interface LeftOut {
   folder: boolean
   /** The pattern that decided, as it was written; `include` when no include pattern takes it. */
   pattern: string
-  /** Where the pattern is from: `.millraceignore:3`, `exclude`, `include`, or the game whose default it is. */
+  /**
+   * Where the pattern is from: `.millraceignore:3`, `exclude`, `include`, the game whose default it is, or
+   * `destination` for a store in the source.
+   */
   origin: string
 }
 
@@ -107,12 +110,18 @@ async function exists(path: string): Promise<boolean> {
 
 /**
  * Reads what of a folder is to be backed up: the defaults of its game, its `.millraceignore`, then the options.
+ * @param stores folders in it that its backup goes to, which are left out unless a pattern takes them back in.
  * @throws BackupError USAGE for a pattern that cannot be used, SOURCE when the ignore file is there and cannot be read.
  */
-export async function openSelection(folder: string, options: SelectionOptions): Promise<Selection> {
+export async function openSelection(
+  folder: string,
+  options: SelectionOptions,
+  stores: readonly string[] = [],
+): Promise<Selection> {
   const { include, exclude = [], defaultExcludes = true } = options
   const game = defaultExcludes ? await recogniseGame(folder) : undefined
   const patterns = [
+    ...stores.map((path) => ({ pattern: `/${escapePattern(path)}/`, origin: 'destination' })),
     ...(game?.exclude ?? []).map((pattern) => ({ pattern, origin: game?.game as string })),
     ...(await readIgnoreFile(folder)),
     ...exclude.map((pattern) => ({ pattern, origin: 'exclude' })),
@@ -139,6 +148,11 @@ export function selectionOf(rules: SelectionRules): Selection {
     },
     unused: () => included?.unused() ?? [],
   }
+}
+
+/** A path as a pattern that means just it. */
+function escapePattern(path: string): string {
+  return path.replace(/[\\*?[\]{}()|+@!#]|\s$/g, '\\$&')
 }
 
 async function recogniseGame(folder: string): Promise<GameDefaults | undefined> {

@@ -3,7 +3,7 @@ import { chmod, chown, lstat, mkdir, readdir, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
 import { nsToTimeArgument } from './archive/entry.ts'
 import { BackupError } from './errors.ts'
-import { isThere, moveTo, type Place } from './place.ts'
+import { isThere, mountsIn, moveTo, type Place } from './place.ts'
 import type { Staging } from './staging.ts'
 
 type Kind = 'file' | 'folder' | 'symlink' | 'other'
@@ -51,7 +51,10 @@ export async function checkMerge(
  */
 export async function checkTree(staging: Staging, place: Place): Promise<void> {
   const { dev } = await lstat(staging.path, { bigint: true })
-  await check(staging.tree, place.path, staging.record.job.overwrite === true, dev)
+  const mounts = await mountsIn(place.path)
+  const overwrite = staging.record.job.overwrite === true
+  // A bind mount has the same device number, and nothing can be renamed into it either.
+  await check(staging.tree, place.path, overwrite, (path, stat) => stat.dev === dev && !mounts.includes(path))
 }
 
 /**
@@ -72,9 +75,14 @@ export async function mergeTree(staging: Staging, place: Place): Promise<void> {
   })
 }
 
-async function check(from: string, to: string, overwrite: boolean, dev: bigint): Promise<void> {
+async function check(
+  from: string,
+  to: string,
+  overwrite: boolean,
+  isReached: (path: string, stat: BigIntStats) => boolean,
+): Promise<void> {
   const { stat } = (await kindOf(to)) as { stat: BigIntStats }
-  if (stat.dev !== dev) {
+  if (!isReached(to, stat)) {
     throw new BackupError(
       'TARGET',
       `The folder ${to} is another file system than the target's: nothing was changed. Restore it by itself, with its own target.`,
@@ -85,7 +93,9 @@ async function check(from: string, to: string, overwrite: boolean, dev: bigint):
     const is = await kindOf(join(to, name))
     if (!is) continue
     if (is.kind !== comes.kind && !overwrite) throw conflict(join(to, name), is.kind, comes.kind)
-    if (is.kind === 'folder' && comes.kind === 'folder') await check(join(from, name), join(to, name), overwrite, dev)
+    if (is.kind === 'folder' && comes.kind === 'folder') {
+      await check(join(from, name), join(to, name), overwrite, isReached)
+    }
   }
 }
 

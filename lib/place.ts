@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { constants, renameSync } from 'node:fs'
 import { access, chmod, lstat, mkdir, readdir, readFile, realpath, stat } from 'node:fs/promises'
-import { basename, dirname, resolve } from 'node:path'
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path'
 import { BackupError } from './errors.ts'
 
 /** Of a target's name, what fits into the name of the folder beside it; names end at 255 bytes. */
@@ -60,14 +60,40 @@ async function mustBeInside(path: string): Promise<boolean> {
   )
 }
 
-/** A bind mount has its parent's device number: only the kernel's list tells. proc(5), mountinfo. */
 async function isMountPoint(path: string): Promise<boolean> {
-  const real = await realpath(path)
-  const list = await readFile('/proc/self/mountinfo', 'utf8').catch(() => '')
-  return list.split('\n').some((line) => {
-    const field = line.split(' ')[4]
-    return field?.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))) === real
-  })
+  return (await mountPoints()).includes(await realpath(path))
+}
+
+/** A bind mount has its parent's device number: only the kernel's list tells. proc(5), mountinfo. */
+async function mountPoints(): Promise<string[]> {
+  const list = await readFile('/proc/self/mountinfo', 'latin1').catch(() => '')
+  const paths = list.split('\n').flatMap((line) => line.split(' ')[4] ?? [])
+  const unescaped = (path: string) =>
+    path.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)))
+  return paths.map((path) => Buffer.from(unescaped(path), 'latin1').toString())
+}
+
+/** Where in a folder something is mounted, as paths that begin with the folder's as it is given. */
+export async function mountsIn(folder: string): Promise<string[]> {
+  const real = await realpath(folder).catch(() => undefined)
+  if (real === undefined) return []
+  const points = (await mountPoints()).map((point) => relative(real, point))
+  return points
+    .filter((way) => way !== '' && !isAbsolute(way) && way.split(sep)[0] !== '..')
+    .map((way) => join(folder, way))
+}
+
+/**
+ * Checks that a target may be moved aside and removed.
+ * @throws BackupError TARGET where something is mounted in it, whose files would be removed, or moved out of sight.
+ */
+export async function checkOverwrite({ path }: Place): Promise<void> {
+  const [mounted] = await mountsIn(path)
+  if (mounted === undefined) return
+  throw new BackupError(
+    'TARGET',
+    `The target ${path} cannot be overwritten: something is mounted in it, at ${mounted}. Unmount it first, restore to another folder, or merge.`,
+  )
 }
 
 /**

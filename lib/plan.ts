@@ -4,7 +4,7 @@ import { sourceError } from './archive/walk.ts'
 import { BackupError } from './errors.ts'
 import type { LeftOut, SelectionOptions } from './exclude.ts'
 import { unusedWarning } from './select.ts'
-import { planFolder } from './source.ts'
+import { type Destined, planFolder } from './source.ts'
 
 /** What a plan is made of. */
 export interface PlanOptions extends SelectionOptions {
@@ -15,6 +15,8 @@ export interface PlanOptions extends SelectionOptions {
    * and for include patterns that take nothing.
    */
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
+  /** Where it would go to: a store in the folder is left out. */
+  into?: Destined | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -46,15 +48,16 @@ export async function planBackup(source: string, options: PlanOptions = {}): Pro
     throw new BackupError('SOURCE', `The source ${JSON.stringify(source)} is neither a folder nor a file.`)
   }
   let excluded = 0
-  const { selection, scan } = await planFolder(source, {
+  const all = {
     ...options,
-    onLeftOut(left) {
+    onLeftOut(left: LeftOut) {
       excluded += 1
       onLeftOut?.(left)
     },
     onWarning,
     signal,
-  })
+  }
+  const { selection, scan } = await planFolder(source, all, options.into)
   for (const pattern of selection.unused()) onWarning?.(unusedWarning(pattern, 'the source'))
   return { kind: 'tar', ...scan, excluded, game: selection.game }
 }

@@ -14,7 +14,7 @@ import { BackupError } from './errors.ts'
 import { checkMerge } from './merging.ts'
 import { type OpenObject, openObject } from './open-object.ts'
 import { needSeekable } from './partial.ts'
-import { checkTarget, findPlace, isThere, makeAround, type Place } from './place.ts'
+import { checkOverwrite, checkTarget, findPlace, isThere, makeAround, type Place } from './place.ts'
 import { finishPlacing, type PlaceMode, putInPlace } from './placing.ts'
 import { selectEntries, unusedWarning } from './select.ts'
 import { checkSpace, isFullDisk } from './space.ts'
@@ -57,6 +57,8 @@ export interface RestoreOptions {
   onProgress?: ((progress: Progress) => void) | undefined
   /** Told of what could not be restored as it was. */
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
+  /** Files that must outlive it, such as that of the key: a target that holds one is not overwritten. */
+  keep?: readonly string[] | undefined
   /** Called when the restore failed and left what can be gone on with, with that folder. */
   onKept?: ((folder: string) => void) | undefined
   signal?: AbortSignal | undefined
@@ -96,6 +98,7 @@ export async function restoreSnapshot(
   const begun = performance.now()
   const { allowUnverified = false, signal } = options
   const place = await findPlace(target)
+  if (options.overwrite && !options.merge) await checkOverwrite(place)
   const found = await takeOver(place)
   try {
     const finished: Job[] = []

@@ -9,6 +9,7 @@ import { packFolder } from './archive/pack.ts'
 import { type ScanOptions, type ScanResult, scanFolder } from './archive/scan.ts'
 import { BackupError } from './errors.ts'
 import { type LeftOut, openSelection, type Selection, type SelectionOptions } from './exclude.ts'
+import { type StoreLocation, storesIn } from './kept.ts'
 import { consistencyOf, type Hold } from './quiesce/quiescer.ts'
 
 const READ_BYTES = 512 * 1024
@@ -59,6 +60,12 @@ export interface OpenedSource {
   summary(): SourceSummary
 }
 
+/** Where a backup goes to. */
+export interface Destined {
+  stores: readonly StoreLocation[]
+  server: string
+}
+
 export interface OpenSourceOptions extends SelectionOptions {
   /** Brings the source to rest: called just before the first byte of it is read, and after all that takes its time. */
   hold?: (() => Promise<Hold>) | undefined
@@ -66,6 +73,8 @@ export interface OpenSourceOptions extends SelectionOptions {
   onLeftOut?: ((left: LeftOut) => void) | undefined
   /** Told of how much there is at least, while a folder is looked through. */
   onSeen?: ScanOptions['onSeen']
+  /** Where it goes to, and whose it is: a store in the folder is left out. */
+  into: Destined
   index: IndexBuilder
   allowEmpty: boolean
   onWarning: (warning: ArchiveWarning) => void
@@ -158,8 +167,9 @@ export async function planFolder(
   options: SelectionOptions &
     Pick<OpenSourceOptions, 'onLeftOut'> &
     Pick<ScanOptions, 'onWarning' | 'onSeen' | 'signal'>,
+  into?: Destined | undefined,
 ): Promise<FolderPlan> {
-  const selection = await openSelection(folder, options)
+  const selection = await openSelection(folder, options, into && (await storesIn(folder, into.stores, into.server)))
   const { onLeftOut } = options
   const how = onLeftOut
     ? { filter: filterOf(selection, onLeftOut) }
@@ -175,7 +185,11 @@ function nothingTaken(folder: string): BackupError {
 }
 
 async function openFolder(folder: string, options: OpenSourceOptions): Promise<OpenedSource> {
-  const { selection, scan } = await planFolder(folder, { ...options, onLeftOut: undefined, onWarning: undefined })
+  const { selection, scan } = await planFolder(
+    folder,
+    { ...options, onLeftOut: undefined, onWarning: undefined },
+    options.into,
+  )
   if (scan.entries === 0 && !options.allowEmpty) {
     if (selection.any && (await readdir(folder)).length > 0) throw nothingTaken(folder)
     throw new BackupError(

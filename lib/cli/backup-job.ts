@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import type { Backups } from '../backups.ts'
+import { localStores } from '../config/storage.ts'
 import type { CreatedSnapshot, CreateOptions } from '../create.ts'
 import { parseDuration } from '../duration.ts'
 import { BackupError } from '../errors.ts'
@@ -119,7 +120,10 @@ function usable(
 /** Backs one server up, and prunes it. @returns the exit code. */
 export async function backUp(job: BackupJob, options: JobOptions, invocation: Invocation): Promise<number> {
   const { source, server, stateFolder } = job
-  if (options.dryRun) return dryRun(source, selectionOver(job.selection, options), invocation)
+  if (options.dryRun) {
+    const into = { stores: localStores(job.loaded, job.stores), server }
+    return dryRun(source, selectionOver(job.selection, options), into, invocation)
+  }
   return recorded({ command: 'backup', server, stateFolder }, invocation, (noted) => createOne(job, options, noted))
 }
 

@@ -11,7 +11,7 @@ import type { Quiescer } from '../quiesce/quiescer.ts'
 import { parseAddress } from '../quiesce/resume.ts'
 import type { LoadedConfig } from './load.ts'
 import type { EncryptionConfig } from './schema.ts'
-import { resolveKey, resolvePassword } from './secret.ts'
+import { resolveKey, resolvePassword, secretFile } from './secret.ts'
 import { hasServer, type ServerSettings, serverSettings, stateFolderOf } from './settings.ts'
 import { openDestination } from './storage.ts'
 
@@ -98,6 +98,18 @@ async function readKeys(encryption: EncryptionConfig, folder: string, what: stri
     keys.push(await resolveKey(one, { folder, what: `${what}.previousKeys[${at}]` }))
   }
   return { encryption: true, password: passwords, key: keys, writeWith }
+}
+
+/**
+ * The files that the config reads a server's passwords and keys from.
+ * @returns absolute paths.
+ */
+export function keyFilesOf(loaded: LoadedConfig, server: string): string[] {
+  const own = hasServer(loaded, server) ? loaded.config.servers[server]?.encryption : undefined
+  const encryption = own ?? loaded.config.encryption
+  if (!encryption) return []
+  const { password, key, previousPasswords = [], previousKeys = [] } = encryption
+  return [password, key, ...previousPasswords, ...previousKeys].flatMap((one) => secretFile(one, loaded.folder) ?? [])
 }
 
 function keysOfEnvironment({ file }: LoadedConfig, name: string): Keys {

@@ -86,6 +86,11 @@ export async function resolveKey(reference: string, at: SecretAt): Promise<Buffe
   )
 }
 
+/** The file that a reference names; undefined where the secret is elsewhere. */
+export function secretFile(reference: string | undefined, folder: string): string | undefined {
+  return reference?.startsWith('file:') ? pathFrom(folder, reference.slice('file:'.length).trim()) : undefined
+}
+
 function partsOf(reference: string, what: string): ['env' | 'file' | 'command', string] {
   const variable = /^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$/.exec(reference)
   if (variable) return ['env', variable[1] as string]

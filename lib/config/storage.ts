@@ -1,14 +1,16 @@
+import { pathToFileURL } from 'node:url'
 import { findOAuthCredentials, type OAuthStore } from '../../adapters/credentials.ts'
 import { StorageError } from '../../adapters/errors.ts'
 import { withBandwidth } from '../../adapters/layers/index.ts'
 import { openStorage, type StorageConfig } from '../../adapters/open.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { BackupError } from '../errors.ts'
+import type { StoreLocation } from '../kept.ts'
 import type { DestinationConfig } from './destination.ts'
 import type { LoadedConfig } from './load.ts'
 import { pathFrom } from './paths.ts'
 import { resolvePassword } from './secret.ts'
-import { destinationConfig } from './settings.ts'
+import { destinationConfig, hasDestination } from './settings.ts'
 
 /** The fields of a destination that say where a secret is. */
 export const SECRET_FIELDS = [
@@ -37,6 +39,19 @@ export async function openDestination(loaded: LoadedConfig, name: string): Promi
     if (!(cause instanceof StorageError && cause.code === 'INVALID')) throw cause
     throw new BackupError('USAGE', `destinations.${name}: ${cause.message}`, { cause })
   }
+}
+
+/**
+ * Where those of some stores are that are folders of this machine; no store is opened, and no secret read.
+ * @param stores URLs, and names of destinations.
+ */
+export function localStores(loaded: LoadedConfig | undefined, stores: readonly string[]): StoreLocation[] {
+  return stores.flatMap((store) => {
+    if (!loaded || !hasDestination(loaded, store)) return store.startsWith('file:') ? { location: store } : []
+    const destination = destinationConfig(loaded, store)
+    if (destination.provider !== 'filesystem') return []
+    return { location: pathToFileURL(pathFrom(loaded.folder, destination.root)).href }
+  })
 }
 
 /**

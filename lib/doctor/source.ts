@@ -4,6 +4,7 @@ import type { DestinationConfig } from '../config/destination.ts'
 import type { LoadedConfig } from '../config/load.ts'
 import { rconPasswordOf } from '../config/open.ts'
 import { destinationConfig, type ServerSettings } from '../config/settings.ts'
+import { localStores } from '../config/storage.ts'
 import { planBackup } from '../plan.ts'
 import { openRcon } from '../quiesce/rcon.ts'
 import { leftSaving, parseAddress } from '../quiesce/resume.ts'
@@ -35,13 +36,17 @@ async function* checkSource(
     return
   }
   let unreadable = 0
+  const inside: string[] = []
   try {
     const plan = await planBackup(source, {
       include,
       exclude,
       defaultExcludes,
       signal,
-      onLeftOut: () => {},
+      into: { stores: localStores(loaded, settings.destinations), server: name },
+      onLeftOut({ origin, path }) {
+        if (origin === 'destination') inside.push(path)
+      },
       onWarning: ({ kind }) => {
         if (kind === 'unreadable') unreadable += 1
       },
@@ -61,6 +66,14 @@ async function* checkSource(
         name,
         `${unreadable} folders of it cannot be read`,
         'Run millrace as a user that may read them.',
+      )
+    }
+    for (const path of inside) {
+      yield warn(
+        'source',
+        name,
+        `its backups are stored in ${path}, in the source itself, and left out of it`,
+        'What is lost with the source is lost with them: store them elsewhere, or in another place as well.',
       )
     }
     yield* checkSize(loaded, settings, plan.bytes)

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import { mkdir, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { openMemory } from '../../adapters/memory.ts'
 import { namePolicy } from '../../lib/archive/portable-names.ts'
-import { type Backups, openBackups } from '../../lib/index.ts'
+import { type Backups, openBackups, type RestoreOptions } from '../../lib/index.ts'
 import { findPlace } from '../../lib/place.ts'
 import { takeOver } from '../../lib/staging.ts'
 import { millrace, scratch } from '../support/cli.ts'
@@ -209,6 +210,38 @@ test('what a dead restore of another snapshot left is removed; a live one is not
   await held[0]?.discard()
   await backups.restore('latest', target)
   assert.deepEqual(await readdir(join(target, '..')), ['target'])
+})
+
+test('a target in which something is mounted is not overwritten, and a merge refuses to go in there', {
+  skip: NO_MOUNT,
+}, async (t) => {
+  const { folder, world, target, backups } = await stage(t)
+  const refused = async (options: RestoreOptions) => {
+    const before = snapshotTree(target)
+    await assert.rejects(backups.restore('latest', target, options), (error: Error) => {
+      assert.match(error.message, /another file system|something is mounted in it/)
+      return hasCode('TARGET')(error)
+    })
+    assert.deepEqual(snapshotTree(target), before)
+    assert.deepEqual(await readdir(join(target, '..')), ['target'])
+  }
+  await makeTree(target, [{ path: 'mine', type: 'file', content: 'mine' }])
+  await mounted(join(target, 'region'), 1, async () => {
+    fs.writeFileSync(join(target, 'region/r.0.mca'), 'precious')
+    await refused({ overwrite: true })
+    await refused({ merge: true })
+  })
+  const elsewhere = join(folder, 'elsewhere')
+  await mkdir(elsewhere)
+  execFileSync('mount', ['--bind', elsewhere, join(target, 'region')])
+  try {
+    await refused({ overwrite: true })
+    await refused({ merge: true })
+  } finally {
+    execFileSync('umount', [join(target, 'region')])
+  }
+  await backups.restore('latest', target, { overwrite: true })
+  assert.deepEqual(diffTrees(world, target), [])
 })
 
 test('a mount point is restored inside, and keeps what is the file system’s own', { skip: NO_MOUNT }, async (t) => {

@@ -2,7 +2,7 @@ import type { ArchiveWarning } from '../../archive/entry.ts'
 import { BackupError } from '../../errors.ts'
 import type { LeftOut, SelectionOptions } from '../../exclude.ts'
 import { planBackup } from '../../plan.ts'
-import type { BackupSource } from '../../source.ts'
+import type { BackupSource, Destined } from '../../source.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatTable, printable } from '../format.ts'
 import type { Invocation } from '../run.ts'
@@ -11,6 +11,7 @@ import type { Invocation } from '../run.ts'
 export async function dryRun(
   source: BackupSource,
   selection: SelectionOptions,
+  into: Destined,
   { output, signal }: Invocation,
 ): Promise<number> {
   if (typeof source !== 'string') {
@@ -22,6 +23,7 @@ export async function dryRun(
   const rows: string[][] = []
   const plan = await planBackup(source, {
     ...selection,
+    into,
     signal,
     onLeftOut(left) {
       if (output.json) output.result('left-out', left, '')
@@ -44,5 +46,6 @@ export async function dryRun(
 }
 
 function reasonOf({ pattern, origin }: LeftOut): string {
-  return printable(origin === 'include' ? 'no include pattern takes it' : `${pattern} (${origin})`)
+  if (origin === 'include') return 'no include pattern takes it'
+  return origin === 'destination' ? 'a store of its backups' : printable(`${pattern} (${origin})`)
 }

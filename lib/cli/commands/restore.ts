@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander'
 import type { PortableNames } from '../../archive/portable-names.ts'
 import type { Owner } from '../../archive/rights.ts'
+import { keyFilesOf } from '../../config/open.ts'
 import { BackupError } from '../../errors.ts'
 import type { RestoreOptions as Options, Restored } from '../../restore.ts'
 import { type Chosen, choose, keysFor, openChosen, type PlaceOptions } from '../configured.ts'
@@ -80,6 +81,7 @@ async function restoreChosen(
 ): Promise<number> {
   const keys = await keysFor(chosen, options, 'read')
   const { allowUnverified, allowPlain, allowRenamed } = options
+  const configured = chosen.loaded ? keyFilesOf(chosen.loaded, chosen.server) : []
   const backups = await openChosen(chosen, { ...keys, onFallback: fallbackTo(output), onNotice: output.notice })
   try {
     let warnings = 0
@@ -88,6 +90,7 @@ async function restoreChosen(
       .restore(id, options.target, {
         include: options.include,
         ...how,
+        keep: [...(options.keyFile ?? []), ...(options.passwordFile ?? []), ...configured],
         allowUnverified,
         allowPlain,
         allowRenamed,

@@ -1,0 +1,117 @@
+import { realpath } from 'node:fs/promises'
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { Storage } from '../adapters/storage.ts'
+import { BackupError } from './errors.ts'
+import { isThere } from './place.ts'
+
+/*
+ * A store that is a folder of this machine can be in what is backed up, or in what a restore replaces. A backup that
+ * took it in would double with each run, and an overwrite would remove the very snapshots.
+ */
+
+/** Where a store says that it is. */
+export type StoreLocation = Pick<Storage, 'location'>
+
+/** The folder that a store is; undefined for what is not one of this machine. */
+function folderOf({ location }: StoreLocation): string | undefined {
+  if (!location.startsWith('file:')) return undefined
+  try {
+    return fileURLToPath(location)
+  } catch {
+    return undefined
+  }
+}
+
+/** The path with all symlinks followed, also of what is not there yet. */
+async function realPath(path: string): Promise<string> {
+  const absent: string[] = []
+  for (let at = resolve(path); ; at = dirname(at)) {
+    try {
+      return join(await realpath(at), ...absent)
+    } catch {
+      if (dirname(at) === at) return resolve(path)
+      absent.unshift(basename(at))
+    }
+  }
+}
+
+function isIn(path: string, folder: string): boolean {
+  const way = relative(folder, path)
+  return way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way)
+}
+
+/**
+ * What of a source folder is a store that its backup goes to: the store's folder, or where the source is in that, the
+ * folder of the server in it.
+ * @returns paths relative to the source, with `/` between names.
+ * @throws BackupError SOURCE when the source is where the server's own snapshots are.
+ */
+export async function storesIn(source: string, stores: readonly StoreLocation[], server: string): Promise<string[]> {
+  const folders = stores.map(folderOf).filter((folder) => folder !== undefined)
+  if (folders.length === 0) return []
+  const root = await realPath(source)
+  const found = new Set<string>()
+  for (const folder of folders) {
+    const store = await realPath(folder)
+    const snapshots = join(store, server)
+    if (isIn(root, snapshots)) {
+      throw new BackupError(
+        'SOURCE',
+        `The source ${source} is where the snapshots of ${server} are stored: it would be backed up into itself. Name another source or another store.`,
+      )
+    }
+    for (const one of [store, snapshots]) {
+      if (one === root || !isIn(one, root)) continue
+      found.add(relative(root, one).split(sep).join('/'))
+      break
+    }
+  }
+  return [...found]
+}
+
+/** What must outlive a restore. */
+export interface KeptOptions {
+  /** The stores that snapshots are in, and the server whose they are. */
+  stores: readonly StoreLocation[]
+  server: string
+  /** Files, such as the one with the key. */
+  keep?: readonly string[] | undefined
+  merge?: boolean | undefined
+  overwrite?: boolean | undefined
+}
+
+/**
+ * Checks that a restore removes none of the stores' snapshots and no file that is needed to read them, and writes nothing
+ * among them.
+ * @throws BackupError TARGET.
+ */
+export async function checkKept(target: string, options: KeptOptions): Promise<void> {
+  const { stores, server, keep = [], merge = false, overwrite = false } = options
+  const place = await realPath(target)
+  for (const store of stores) {
+    const folder = folderOf(store)
+    if (folder === undefined) continue
+    const root = await realPath(folder)
+    if (overwrite && isIn(root, place)) {
+      throw new BackupError(
+        'TARGET',
+        `The target ${target} holds the store ${store.location}: to overwrite it would remove the snapshots. Restore to another folder${merge ? ', or merge without overwriting' : ', or merge into this one'}.`,
+      )
+    }
+    if (isIn(place, join(root, server)) || ((merge || overwrite) && (await isThere(place)) && isIn(place, root))) {
+      throw new BackupError(
+        'TARGET',
+        `The target ${target} is in the store ${store.location}, where snapshots are. Name a folder outside of it.`,
+      )
+    }
+  }
+  if (!overwrite || merge) return
+  for (const file of keep) {
+    if (!isIn(await realPath(file), place)) continue
+    throw new BackupError(
+      'TARGET',
+      `The target ${target} holds ${file}, which snapshots are read with: to overwrite it would remove that file. Move it out of there, or merge.`,
+    )
+  }
+}

@@ -3,6 +3,7 @@ import { lstat, mkdir, open, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { StorageError, type StorageErrorCode } from './errors.ts'
 import { checkKey, quoteKey } from './keys.ts'
+import { isMounted } from './mounts.ts'
 
 export const ADAPTER = 'filesystem'
 /** Files of unfinished writes begin so, in the folder of their object; no key's segment may. */
@@ -84,10 +85,22 @@ export function checkFileKey(key: string, operation: string): void {
  */
 export class Folders {
   readonly root: string
+  readonly #mountPoint: string | undefined
   readonly #made = new Set<string>()
 
-  constructor(root: string) {
+  constructor(root: string, mountPoint?: string) {
     this.root = root
+    this.#mountPoint = mountPoint
+  }
+
+  /** @throws StorageError UNAVAILABLE where nothing is mounted at what has to be a mount point. */
+  async checkMounted(): Promise<void> {
+    const folder = this.#mountPoint
+    if (folder === undefined || (await isMounted(folder))) return
+    throw new StorageError(
+      `Nothing is mounted at ${folder}, where ${this.root} is to be: neither read nor written there. Mount it, or take mountPoint away if it needs no mount.`,
+      { code: 'UNAVAILABLE', adapter: ADAPTER, operation: 'open', retryable: false },
+    )
   }
 
   pathOf(key: string): string {
@@ -100,6 +113,7 @@ export class Folders {
    * @throws an error with code ELOOP or ENOTDIR
    */
   async check(key: string): Promise<void> {
+    await this.checkMounted()
     for (const path of this.#foldersOf(key)) {
       const present = await assertFolder(path).then(
         () => true,
@@ -114,6 +128,7 @@ export class Folders {
 
   /** Makes the folders that a key needs, the root with its own parents among them. */
   async make(key: string): Promise<void> {
+    await this.checkMounted()
     await this.#makeRoot(this.root)
     for (const path of this.#foldersOf(key)) {
       await this.#makeOne(path)

@@ -8,6 +8,7 @@ import { Sweeper } from './filesystem-sweep.ts'
 import { type FoundFile, walk } from './filesystem-walk.ts'
 import { FileWritable } from './filesystem-write.ts'
 import { quoteKey } from './keys.ts'
+import { isWithin } from './mounts.ts'
 import { checkSizes } from './multipart-plan.ts'
 import { refuseJournal } from './multipart-taking-up.ts'
 import { probeStorage } from './probe.ts'
@@ -20,6 +21,11 @@ import { begunUntil } from './unfinished.ts'
 export interface FilesystemConfig {
   /** The folder that holds the objects. It need not exist: the first write makes it. */
   root: string
+  /**
+   * A folder that has to be a mount point, of a disk or a share that the root is on: where nothing is mounted there, every
+   * call fails with UNAVAILABLE, instead of writing to the disk beneath.
+   */
+  mountPoint?: string | undefined
 }
 
 /**
@@ -36,7 +42,12 @@ export async function openFilesystem(config: FilesystemConfig): Promise<Storage>
     const message = 'openFilesystem needs root, the folder that is to hold the objects.'
     throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation: 'open' })
   }
-  return new FilesystemStorage(resolve(config.root))
+  const { root, mountPoint } = config
+  if (mountPoint !== undefined && !isWithin(resolve(root), resolve(mountPoint))) {
+    const message = `The mount point ${JSON.stringify(mountPoint)} is neither ${root} nor a folder above it.`
+    throw new StorageError(message, { code: 'INVALID', adapter: ADAPTER, operation: 'open' })
+  }
+  return new FilesystemStorage(resolve(root), mountPoint === undefined ? undefined : resolve(mountPoint))
 }
 
 class FilesystemStorage implements Storage {
@@ -47,9 +58,9 @@ class FilesystemStorage implements Storage {
   readonly #folders: Folders
   readonly #sweeper = new Sweeper()
 
-  constructor(root: string) {
+  constructor(root: string, mountPoint: string | undefined) {
     this.location = pathToFileURL(root).href
-    this.#folders = new Folders(root)
+    this.#folders = new Folders(root, mountPoint)
   }
 
   createWriteStream(key: string, options: WriteOptions = {}): FileWritable {
@@ -136,6 +147,7 @@ class FilesystemStorage implements Storage {
 
   async *#walk(operation: string, prefix: string, options: CallOptions): AsyncGenerator<FoundFile> {
     try {
+      await this.#folders.checkMounted()
       yield* walk(this.#folders.root, prefix, options.signal)
     } catch (error) {
       throw toStorageError(error, operation)

@@ -22,9 +22,9 @@ const PROVIDERS = ['filesystem', 'memory', 's3', 'google-drive', 'dropbox', 'bac
 /** Loads only the adapter that is asked for. */
 const SCHEMES: Record<string, (url: URL) => StorageConfig> = {
   'file:': (url) => {
-    takeParameters(url, [])
+    const { mountPoint } = takeParameters(url, ['mountPoint'])
     if (url.host !== '') throw invalid('A file: URL has three slashes before an absolute path: file:///srv/backups.')
-    return { provider: 'filesystem', root: fileURLToPath(url) }
+    return { provider: 'filesystem', root: fileURLToPath(url), ...(mountPoint === undefined ? {} : { mountPoint }) }
   },
   's3:': (url) => {
     const { forcePathStyle, objectLock, ...given } = takeParameters(url, [

@@ -1,6 +1,6 @@
-import { realpath } from 'node:fs/promises'
-import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path'
+import { join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { isWithin, realPath } from '../adapters/mounts.ts'
 import type { Storage } from '../adapters/storage.ts'
 import { BackupError } from './errors.ts'
 import { isThere } from './place.ts'
@@ -23,24 +23,6 @@ function folderOf({ location }: StoreLocation): string | undefined {
   }
 }
 
-/** The path with all symlinks followed, also of what is not there yet. */
-async function realPath(path: string): Promise<string> {
-  const absent: string[] = []
-  for (let at = resolve(path); ; at = dirname(at)) {
-    try {
-      return join(await realpath(at), ...absent)
-    } catch {
-      if (dirname(at) === at) return resolve(path)
-      absent.unshift(basename(at))
-    }
-  }
-}
-
-function isIn(path: string, folder: string): boolean {
-  const way = relative(folder, path)
-  return way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way)
-}
-
 /**
  * What of a source folder is a store that its backup goes to: the store's folder, or where the source is in that, the
  * folder of the server in it.
@@ -55,14 +37,14 @@ export async function storesIn(source: string, stores: readonly StoreLocation[],
   for (const folder of folders) {
     const store = await realPath(folder)
     const snapshots = join(store, server)
-    if (isIn(root, snapshots)) {
+    if (isWithin(root, snapshots)) {
       throw new BackupError(
         'SOURCE',
         `The source ${source} is where the snapshots of ${server} are stored: it would be backed up into itself. Name another source or another store.`,
       )
     }
     for (const one of [store, snapshots]) {
-      if (one === root || !isIn(one, root)) continue
+      if (one === root || !isWithin(one, root)) continue
       found.add(relative(root, one).split(sep).join('/'))
       break
     }
@@ -93,13 +75,16 @@ export async function checkKept(target: string, options: KeptOptions): Promise<v
     const folder = folderOf(store)
     if (folder === undefined) continue
     const root = await realPath(folder)
-    if (overwrite && isIn(root, place)) {
+    if (overwrite && isWithin(root, place)) {
       throw new BackupError(
         'TARGET',
         `The target ${target} holds the store ${store.location}: to overwrite it would remove the snapshots. Restore to another folder${merge ? ', or merge without overwriting' : ', or merge into this one'}.`,
       )
     }
-    if (isIn(place, join(root, server)) || ((merge || overwrite) && (await isThere(place)) && isIn(place, root))) {
+    if (
+      isWithin(place, join(root, server)) ||
+      ((merge || overwrite) && (await isThere(place)) && isWithin(place, root))
+    ) {
       throw new BackupError(
         'TARGET',
         `The target ${target} is in the store ${store.location}, where snapshots are. Name a folder outside of it.`,
@@ -108,7 +93,7 @@ export async function checkKept(target: string, options: KeptOptions): Promise<v
   }
   if (!overwrite || merge) return
   for (const file of keep) {
-    if (!isIn(await realPath(file), place)) continue
+    if (!isWithin(await realPath(file), place)) continue
     throw new BackupError(
       'TARGET',
       `The target ${target} holds ${file}, which snapshots are read with: to overwrite it would remove that file. Move it out of there, or merge.`,

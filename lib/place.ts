@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto'
 import { constants, renameSync } from 'node:fs'
-import { access, chmod, lstat, mkdir, readdir, readFile, realpath, stat } from 'node:fs/promises'
-import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path'
+import { access, chmod, lstat, mkdir, readdir, realpath, stat } from 'node:fs/promises'
+import { basename, dirname, join, relative, resolve } from 'node:path'
+import { isWithin, readMounts } from '../adapters/mounts.ts'
 import { BackupError } from './errors.ts'
 
 /** Of a target's name, what fits into the name of the folder beside it; names end at 255 bytes. */
@@ -60,27 +61,18 @@ async function mustBeInside(path: string): Promise<boolean> {
   )
 }
 
+/** A bind mount has its parent's device number: only the kernel's list tells. */
 async function isMountPoint(path: string): Promise<boolean> {
-  return (await mountPoints()).includes(await realpath(path))
-}
-
-/** A bind mount has its parent's device number: only the kernel's list tells. proc(5), mountinfo. */
-async function mountPoints(): Promise<string[]> {
-  const list = await readFile('/proc/self/mountinfo', 'latin1').catch(() => '')
-  const paths = list.split('\n').flatMap((line) => line.split(' ')[4] ?? [])
-  const unescaped = (path: string) =>
-    path.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)))
-  return paths.map((path) => Buffer.from(unescaped(path), 'latin1').toString())
+  const real = await realpath(path)
+  return (await readMounts()).some((one) => one.path === real)
 }
 
 /** Where in a folder something is mounted, as paths that begin with the folder's as it is given. */
 export async function mountsIn(folder: string): Promise<string[]> {
   const real = await realpath(folder).catch(() => undefined)
   if (real === undefined) return []
-  const points = (await mountPoints()).map((point) => relative(real, point))
-  return points
-    .filter((way) => way !== '' && !isAbsolute(way) && way.split(sep)[0] !== '..')
-    .map((way) => join(folder, way))
+  const within = (await readMounts()).filter(({ path }) => path !== real && isWithin(path, real))
+  return within.map(({ path }) => join(folder, relative(real, path)))
 }
 
 /**

@@ -140,6 +140,9 @@ export const filesystemSchema = z
   .strictObject({
     provider: z.literal('filesystem').meta({ description: 'A folder of this machine, or a mount.' }),
     root: z.string().min(1).meta({ description: 'A folder; relative to the config file.' }),
+    mountPoint: z.string().min(1).optional().meta({
+      description: 'The root or a folder above it that must be a mount point: without the disk nothing is written.',
+    }),
     ...common,
   })
   .meta({ title: 'A folder' })

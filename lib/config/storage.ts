@@ -74,7 +74,11 @@ export function storageConfigWith(
   const { bandwidth: _, readBandwidth: __, ...given } = destination
   switch (given.provider) {
     case 'filesystem':
-      return { ...given, root: pathFrom(folder, given.root) }
+      return {
+        ...given,
+        root: pathFrom(folder, given.root),
+        ...(given.mountPoint === undefined ? {} : { mountPoint: pathFrom(folder, given.mountPoint) }),
+      }
     case 'google-drive': {
       const { endpoint, clientId, clientSecret, refreshToken, ...rest } = given
       const signIn = refreshToken === undefined ? kept('google-drive') : { clientId, clientSecret, refreshToken }

@@ -7,6 +7,7 @@ import { openDestination } from '../config/storage.ts'
 import { removeEmptyFolders, uppermostMissing } from '../folders.ts'
 import { checkConfig } from './config.ts'
 import { type Finding, fail } from './finding.ts'
+import { checkMount } from './mount.ts'
 import { checkRuntime } from './runtime.ts'
 import { checkServer } from './source.ts'
 import { checkBackups, checkStore } from './store.ts'
@@ -73,6 +74,7 @@ async function* checkPlace(
     } finally {
       if (root !== undefined && missing !== undefined) await removeEmptyFolders(root, missing)
     }
+    if (isNamed) yield* checkMount(loaded as LoadedConfig, name)
     if (!isNamed || !canBeListed) return
     for (const server of serverNames(loaded as LoadedConfig)) {
       const settings = serverSettings(loaded as LoadedConfig, server)

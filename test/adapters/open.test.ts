@@ -29,6 +29,11 @@ describe('openStorage', () => {
 
   it('reads URLs', () => {
     assert.deepEqual(parseStorageUrl('file:///srv/my%20backups'), { provider: 'filesystem', root: '/srv/my backups' })
+    assert.deepEqual(parseStorageUrl('file:///mnt/usb/mc?mountPoint=/mnt/usb'), {
+      provider: 'filesystem',
+      root: '/mnt/usb/mc',
+      mountPoint: '/mnt/usb',
+    })
     assert.deepEqual(parseStorageUrl('s3://bucket'), { provider: 's3', bucket: 'bucket', prefix: '' })
     const locked = parseStorageUrl('s3://bucket/?objectLock=COMPLIANCE:30') as { objectLock?: object }
     assert.deepEqual(locked.objectLock, { mode: 'COMPLIANCE', days: 30 })

@@ -10,6 +10,7 @@ import { openStorage } from '../../lib/index.ts'
 import { Claims, leaseClock } from '../../lib/lease-claims.ts'
 import { RCON_PASSWORD, serveMinecraft } from '../fakes/minecraft.ts'
 import { millrace, scratch } from '../support/cli.ts'
+import { mounted, NO_MOUNT } from '../support/tmpfs.ts'
 
 const CONFIG = `destinations:
   local: {provider: filesystem, root: backups}
@@ -107,6 +108,10 @@ const BROKEN: Record<string, Broken> = {
   'a file where the store should be': {
     breaks: (folder) => rewrite(folder, 'root: backups', 'root: world/level.dat'),
     finds: [['fail', 'destination', /a file is in the way/, /settings/]],
+  },
+  'a disk that is missing': {
+    breaks: (folder) => rewrite(folder, 'root: backups', 'root: disk/backups, mountPoint: disk'),
+    finds: [['fail', 'destination', /Nothing is mounted at .*disk/, /./]],
   },
   'a store without a backup': {
     breaks: (folder) => rewrite(folder, 'root: backups', 'root: empty/new'),
@@ -211,6 +216,32 @@ test('where all is well every line is ok, and nothing is left behind', async (t)
   for (const check of ['clock', 'backups', 'lease', 'source', 'rcon']) assert.ok(checks.has(check), check)
   assert.match(findings.find(({ check }) => check === 'lease')?.message ?? '', /held by another host/)
   assert.deepEqual((await readdir(folder, { recursive: true })).sort(), before)
+})
+
+test('doctor tells of a store on a disk that may be missing one day', { skip: NO_MOUNT }, async (t) => {
+  const folder = await wellSetUp(t)
+  const disk = join(folder, 'disk')
+  const told = async (root: string) => {
+    await rewrite(folder, 'root: backups', root)
+    return (await findingsOf(folder)).filter(({ check }) => check === 'mount')
+  }
+  await mounted(disk, 1, async () => {
+    const [found, ...others] = await told('root: disk/backups')
+    assert.deepEqual(others, [])
+    assert.equal(found?.state, 'warn')
+    assert.ok(found.message.includes(disk) && found.advice?.includes(`mountPoint: ${disk}`), JSON.stringify(found))
+    assert.deepEqual(await told('root: disk/backups, mountPoint: disk'), [])
+    // The source is not there either without it.
+    await mkdir(join(disk, 'world'))
+    await writeFile(join(disk, 'world/level.dat'), 'world')
+    await rewrite(folder, 'source: world', 'source: disk/world')
+    const config = join(folder, 'millrace.yaml')
+    await writeFile(config, (await readFile(config, 'utf8')).replace('root: backups', 'root: disk/backups'))
+    assert.deepEqual(
+      (await findingsOf(folder)).filter(({ check }) => check === 'mount'),
+      [],
+    )
+  })
 })
 
 for (const [name, { breaks, finds }] of Object.entries(BROKEN)) {

@@ -1,4 +1,4 @@
-import { isAbsolute, relative } from 'node:path'
+import { isWithin } from '../../../adapters/mounts.ts'
 import { profileOf, type S3ProfileName } from '../../../adapters/s3-profiles.ts'
 import type { DestinationConfig } from '../../config/destination.ts'
 import { type Asker, needed } from './ask.ts'
@@ -213,9 +213,4 @@ async function chooseKeeper(
 /** Without what is undefined: the config has no such value. */
 function clean<T extends object>(settings: T): T {
   return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)) as T
-}
-
-function isWithin(path: string, folder: string): boolean {
-  const way = relative(folder, path)
-  return !/^\.\.(?=$|[/\\])/.test(way) && !isAbsolute(way)
 }

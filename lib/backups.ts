@@ -179,7 +179,14 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
     storage,
     storages,
     async create(source, create = {}) {
-      const context = { storage, mirrors, server, key: keys && (options.writeWith ?? writeKeyOf(keys)), tool }
+      const context = {
+        storage,
+        mirrors,
+        server,
+        key: keys && (options.writeWith ?? writeKeyOf(keys)),
+        stateFolder,
+        tool,
+      }
       const made = await createSnapshot(context, source, create)
       const { version: _, consistency, files, bytes, omissions, ...snapshot } = made
       for (const [index, { ok, version }] of made.destinations.entries()) {

@@ -107,6 +107,8 @@ export interface CreateContext {
   server: string
   /** undefined: the snapshot is not encrypted. */
   key: WriteKey | undefined
+  /** What is kept between runs: it is no part of what is backed up. */
+  stateFolder?: string | undefined
   /** What the index says wrote it. */
   tool: string
 }
@@ -215,10 +217,11 @@ async function writeSnapshot(
   try {
     const id = attempt?.id ?? newId(new Date())
     const index = new IndexBuilder()
+    const state = [context.stateFolder, options.journal?.folder].filter((one) => one !== undefined)
     const opened = await openSource(source, {
       ...options,
       onSeen: (bytes) => isWorthThread(bytes) && seal.beginAhead(),
-      into: { stores: [context.storage, ...(context.mirrors ?? [])], server },
+      into: { stores: [context.storage, ...(context.mirrors ?? [])], server, state },
       index,
       allowEmpty: options.allowEmpty ?? false,
       onWarning,

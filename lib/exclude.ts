@@ -3,6 +3,7 @@ import { open, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import picomatch from 'picomatch'
 import { BackupError } from './errors.ts'
+import type { OwnFolder } from './kept.ts'
 import { GLOB_OPTIONS, matchPaths } from './select.ts'
 
 /*
@@ -23,8 +24,8 @@ export interface LeftOut {
   /** The pattern that decided, as it was written; `include` when no include pattern takes it. */
   pattern: string
   /**
-   * Where the pattern is from: `.millraceignore:3`, `exclude`, `include`, the game whose default it is, or
-   * `destination` for a store in the source.
+   * Where the pattern is from: `.millraceignore:3`, `exclude`, `include`, the game whose default it is, or, of what is
+   * the backup's own, `destination` for a store in the source and `state` for a folder of state or journals.
    */
   origin: string
 }
@@ -110,18 +111,18 @@ async function exists(path: string): Promise<boolean> {
 
 /**
  * Reads what of a folder is to be backed up: the defaults of its game, its `.millraceignore`, then the options.
- * @param stores folders in it that its backup goes to, which are left out unless a pattern takes them back in.
+ * @param own what in it is the backup's own, which is left out unless a pattern takes it back in.
  * @throws BackupError USAGE for a pattern that cannot be used, SOURCE when the ignore file is there and cannot be read.
  */
 export async function openSelection(
   folder: string,
   options: SelectionOptions,
-  stores: readonly string[] = [],
+  own: readonly OwnFolder[] = [],
 ): Promise<Selection> {
   const { include, exclude = [], defaultExcludes = true } = options
   const game = defaultExcludes ? await recogniseGame(folder) : undefined
   const patterns = [
-    ...stores.map((path) => ({ pattern: `/${escapePattern(path)}/`, origin: 'destination' })),
+    ...own.map(({ path, origin }) => ({ pattern: `/${escapePattern(path)}/`, origin })),
     ...(game?.exclude ?? []).map((pattern) => ({ pattern, origin: game?.game as string })),
     ...(await readIgnoreFile(folder)),
     ...exclude.map((pattern) => ({ pattern, origin: 'exclude' })),

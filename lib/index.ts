@@ -53,7 +53,7 @@ export { HOOK_TIMEOUT_MS, type HookCommand, type HookOptions, runHook } from './
 export type { TakenUpload } from './journal/attempt.ts'
 export { type LeftUpload, leftUploads } from './journal/left.ts'
 export type { ResumableOptions } from './journal/resumable.ts'
-export type { StoreLocation } from './kept.ts'
+export type { Destined, StoreLocation } from './kept.ts'
 export { readKeyFile, readPasswordFile } from './key-file.ts'
 export { type DescribeOptions, describeSnapshots, type KnownSnapshot } from './known.ts'
 export { acquireLease, LEASE_TTL_MS, type Lease, type LeaseOptions } from './lease.ts'

@@ -23,18 +23,36 @@ function folderOf({ location }: StoreLocation): string | undefined {
   }
 }
 
+/** Where a backup goes to, and what it works with. */
+export interface Destined {
+  stores: readonly StoreLocation[]
+  server: string
+  /** Folders that change with each run: of states and journals. */
+  state?: readonly string[] | undefined
+}
+
+/** A folder in a source that is no part of what is backed up. */
+export interface OwnFolder {
+  /** Relative to the source, with `/` between names. */
+  path: string
+  origin: 'destination' | 'state'
+}
+
 /**
- * What of a source folder is a store that its backup goes to: the store's folder, or where the source is in that, the
- * folder of the server in it.
- * @returns paths relative to the source, with `/` between names.
+ * What of a source folder is a store that its backup goes to (the store's folder, or where the source is in that, the
+ * folder of the server in it), or is written to by the backup itself: no upload could be taken up with that in it.
  * @throws BackupError SOURCE when the source is where the server's own snapshots are.
  */
-export async function storesIn(source: string, stores: readonly StoreLocation[], server: string): Promise<string[]> {
-  const folders = stores.map(folderOf).filter((folder) => folder !== undefined)
-  if (folders.length === 0) return []
+export async function ownFolders(source: string, { stores, server, state = [] }: Destined): Promise<OwnFolder[]> {
   const root = await realPath(source)
-  const found = new Set<string>()
-  for (const folder of folders) {
+  const found: OwnFolder[] = []
+  const add = (path: string, origin: OwnFolder['origin']): boolean => {
+    if (path === root || !isWithin(path, root)) return false
+    found.push({ path: relative(root, path).split(sep).join('/'), origin })
+    return true
+  }
+  for (const folder of stores.map(folderOf)) {
+    if (folder === undefined) continue
     const store = await realPath(folder)
     const snapshots = join(store, server)
     if (isWithin(root, snapshots)) {
@@ -43,13 +61,10 @@ export async function storesIn(source: string, stores: readonly StoreLocation[],
         `The source ${source} is where the snapshots of ${server} are stored: it would be backed up into itself. Name another source or another store.`,
       )
     }
-    for (const one of [store, snapshots]) {
-      if (one === root || !isWithin(one, root)) continue
-      found.add(relative(root, one).split(sep).join('/'))
-      break
-    }
+    if (!add(store, 'destination')) add(snapshots, 'destination')
   }
-  return [...found]
+  for (const folder of state) add(await realPath(folder), 'state')
+  return found
 }
 
 /** What must outlive a restore. */

@@ -3,8 +3,9 @@ import type { ArchiveWarning } from './archive/entry.ts'
 import { sourceError } from './archive/walk.ts'
 import { BackupError } from './errors.ts'
 import type { LeftOut, SelectionOptions } from './exclude.ts'
+import type { Destined } from './kept.ts'
 import { unusedWarning } from './select.ts'
-import { type Destined, planFolder } from './source.ts'
+import { planFolder } from './source.ts'
 
 /** What a plan is made of. */
 export interface PlanOptions extends SelectionOptions {
@@ -15,7 +16,7 @@ export interface PlanOptions extends SelectionOptions {
    * and for include patterns that take nothing.
    */
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
-  /** Where it would go to: a store in the folder is left out. */
+  /** Where it would go to: a store in the folder, and what the backup itself writes there, are left out. */
   into?: Destined | undefined
   signal?: AbortSignal | undefined
 }

@@ -9,7 +9,7 @@ import { packFolder } from './archive/pack.ts'
 import { type ScanOptions, type ScanResult, scanFolder } from './archive/scan.ts'
 import { BackupError } from './errors.ts'
 import { type LeftOut, openSelection, type Selection, type SelectionOptions } from './exclude.ts'
-import { type StoreLocation, storesIn } from './kept.ts'
+import { type Destined, ownFolders } from './kept.ts'
 import { consistencyOf, type Hold } from './quiesce/quiescer.ts'
 
 const READ_BYTES = 512 * 1024
@@ -60,12 +60,6 @@ export interface OpenedSource {
   summary(): SourceSummary
 }
 
-/** Where a backup goes to. */
-export interface Destined {
-  stores: readonly StoreLocation[]
-  server: string
-}
-
 export interface OpenSourceOptions extends SelectionOptions {
   /** Brings the source to rest: called just before the first byte of it is read, and after all that takes its time. */
   hold?: (() => Promise<Hold>) | undefined
@@ -73,7 +67,7 @@ export interface OpenSourceOptions extends SelectionOptions {
   onLeftOut?: ((left: LeftOut) => void) | undefined
   /** Told of how much there is at least, while a folder is looked through. */
   onSeen?: ScanOptions['onSeen']
-  /** Where it goes to, and whose it is: a store in the folder is left out. */
+  /** Where it goes to: a store in the folder, and what the backup itself writes there, are left out. */
   into: Destined
   index: IndexBuilder
   allowEmpty: boolean
@@ -169,7 +163,7 @@ export async function planFolder(
     Pick<ScanOptions, 'onWarning' | 'onSeen' | 'signal'>,
   into?: Destined | undefined,
 ): Promise<FolderPlan> {
-  const selection = await openSelection(folder, options, into && (await storesIn(folder, into.stores, into.server)))
+  const selection = await openSelection(folder, options, into && (await ownFolders(folder, into)))
   const { onLeftOut } = options
   const how = onLeftOut
     ? { filter: filterOf(selection, onLeftOut) }

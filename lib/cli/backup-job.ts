@@ -121,7 +121,8 @@ function usable(
 export async function backUp(job: BackupJob, options: JobOptions, invocation: Invocation): Promise<number> {
   const { source, server, stateFolder } = job
   if (options.dryRun) {
-    const into = { stores: localStores(job.loaded, job.stores), server }
+    const state = [stateFolder, ...(options.journal === undefined ? [] : [options.journal])]
+    const into = { stores: localStores(job.loaded, job.stores), server, state }
     return dryRun(source, selectionOver(job.selection, options), into, invocation)
   }
   return recorded({ command: 'backup', server, stateFolder }, invocation, (noted) => createOne(job, options, noted))

@@ -60,6 +60,20 @@ test('a store in the source is left out of its own backups, unless a pattern tak
   assert.ok(store.startsWith(folder))
 })
 
+test('state in the source is left out', async (t) => {
+  const { folder } = await serverFolder(t)
+  const backups = await open(t, { storage: await openMemory(), stateFolder: join(folder, '.local/state/millrace') })
+  for (let run = 0; run < 2; run++) {
+    await backups.create(folder)
+    // What the first run knows of its snapshot is there for the second.
+    assert.deepEqual(await pathsOf(backups), [
+      ...(run > 0 ? ['.local', '.local/state'] : []),
+      'world',
+      'world/level.dat',
+    ])
+  }
+})
+
 test('of a source in its store, or that is the store, the snapshots are left out', async (t) => {
   const { folder } = await serverFolder(t)
   for (const [storage, taken] of [

@@ -1,8 +1,9 @@
 import type { ArchiveWarning } from '../../archive/entry.ts'
 import { BackupError } from '../../errors.ts'
 import type { LeftOut, SelectionOptions } from '../../exclude.ts'
+import type { Destined } from '../../kept.ts'
 import { planBackup } from '../../plan.ts'
-import type { BackupSource, Destined } from '../../source.ts'
+import type { BackupSource } from '../../source.ts'
 import { EXIT } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatTable, printable } from '../format.ts'
 import type { Invocation } from '../run.ts'
@@ -47,5 +48,6 @@ export async function dryRun(
 
 function reasonOf({ pattern, origin }: LeftOut): string {
   if (origin === 'include') return 'no include pattern takes it'
-  return origin === 'destination' ? 'a store of its backups' : printable(`${pattern} (${origin})`)
+  if (origin === 'destination') return 'a store of its backups'
+  return origin === 'state' ? 'what millrace keeps between runs' : printable(`${pattern} (${origin})`)
 }

@@ -41,6 +41,15 @@ test('it can be killed again and again, and each run goes on where the one befor
 
 const AT_PART_12: PartsMoment = { step: 'putPart', nth: 12, when: 'after' }
 
+test('journals in the world are no part of it, so that it goes on where it was', async (t) => {
+  const rounds = new ResumeRounds(t, 'inside', true, 'world/region/a journals [1]')
+  assert.equal(await rounds.run(AT_PART_12), null)
+  const done = await rounds.run()
+  assert.ok((done?.takenUp?.heldBytes ?? 0) >= 10 * PARTS_STORE_PART_BYTES, JSON.stringify(done))
+  rmSync(rounds.journals, { recursive: true })
+  await rounds.assertWhole(done?.id as string, ['mtime'])
+})
+
 test('where the world has changed a new object is begun, the old upload is cancelled, and nothing of the frame left', async (t) => {
   const rounds = new ResumeRounds(t, 'changed')
   // The sizes are the same: what comes after the change is sealed by the same frames.

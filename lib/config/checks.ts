@@ -114,12 +114,13 @@ function checkSchedule(path: Path, schedule: unknown, say: Say): void {
 }
 
 /**
- * The schedule as croner has it; it starts nothing.
+ * The schedule as croner has it; it starts nothing. `0 2,14 * * *` is of fixed times of day, as `0 2 * * *` is: only what
+ * has a `*` or a step among minutes or hours comes by real time when the clock changes.
  * @param timezone UTC when left out.
  * @throws Error when it is none.
  */
 export function parseCron(cron: string, timezone = 'UTC'): Cron {
-  return new Cron(cron, { timezone, paused: true, mode: '5-part' })
+  return new Cron(cron, { timezone, paused: true, mode: '5-part', fixedTimeRule: 'no-wildcard' })
 }
 
 function isTimeZone(name: string): boolean {

@@ -9,8 +9,9 @@ export interface Times {
 }
 
 /**
- * The times of a cron expression. A fixed time of day that the change to daylight saving leaves out comes at the first
- * moment after the gap, and one that comes twice in autumn counts once; `0 * * * *` and the like come each real hour.
+ * The times of a cron expression. Fixed times of day (`30 2 * * *`, `0 2,14 * * *`) that the change to daylight saving
+ * leaves out come at the first moment after the gap, and those that come twice in autumn count once; `0 * * * *` and
+ * the like come each real hour.
  * @param timezone an IANA name; UTC when left out.
  * @throws Error for what is no expression or no zone.
  */

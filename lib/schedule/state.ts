@@ -73,7 +73,9 @@ export class ScheduleState {
   }
 }
 
-const NUMBERS = ['servedAt', 'startedAt', 'endedAt', 'failures', 'succeededAt', 'exitCode'] as const
+const NUMBERS = ['servedAt', 'startedAt', 'endedAt', 'failures', 'succeededAt'] as const
+/** What a Date can hold. */
+const TIME_MAX_MS = 8.64e15
 
 /** undefined for what somebody else has written. */
 function serverOf(value: unknown): ServerState | undefined {
@@ -85,9 +87,12 @@ function serverOf(value: unknown): ServerState | undefined {
   for (const job of Object.values(jobs)) {
     if (typeof job !== 'object' || job === null) return undefined
     for (const field of NUMBERS) {
-      const one = job[field]
-      if (one !== undefined && one !== null && !Number.isFinite(one)) return undefined
+      const one: unknown = job[field]
+      if (one !== undefined && !(typeof one === 'number' && Math.abs(one) <= TIME_MAX_MS)) return undefined
     }
+    const { exitCode = null, missed = [] } = job as { exitCode?: unknown; missed?: unknown }
+    if (exitCode !== null && !Number.isFinite(exitCode)) return undefined
+    if (!Array.isArray(missed) || missed.some((one) => typeof one !== 'string')) return undefined
   }
   return { jobs, metrics }
 }

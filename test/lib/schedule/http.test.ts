@@ -138,6 +138,9 @@ test('the state is for its owner alone, replaced whole, and one that cannot be u
     '{"v":2,"servers":{}}',
     '{"v":1,"servers":7}',
     '{"v":1,"servers":{"a":{"jobs":{"backup":{"servedAt":"x"}},"metrics":[]}}}',
+    // No Date can hold it, and what shows it would throw.
+    '{"v":1,"servers":{"a":{"jobs":{"backup":{"startedAt":1e300}},"metrics":[]}}}',
+    '{"v":1,"servers":{"a":{"jobs":{"backup":{"outcome":"failed","missed":"x"}},"metrics":[]}}}',
   ]) {
     await writeFile(state.file, bad)
     assert.equal((await state.load()).size, 0, bad)

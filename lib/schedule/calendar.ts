@@ -16,14 +16,29 @@ const DAYS_MAX = 31
 /**
  * The calendar expressions for a schedule, one for each `OnCalendar=`.
  * @param cron five fields, or `@daily` and such.
- * @param timezone an IANA name.
+ * @param timezone an IANA name, in any case.
  * @throws BackupError USAGE for what systemd cannot say; Error for what is no cron expression.
  */
 export function calendarOf(cron: string, timezone: string): string[] {
   const pattern = new CronPattern(cron, undefined, { mode: '5-part' })
   if (pattern.lastWeekday || pattern.nearestWeekdays.includes(1)) throw refused(cron, 'W (the nearest working day)')
   const clock = `${fieldOf(indicesOf(pattern.hour), 0, 23)}:${fieldOf(indicesOf(pattern.minute), 0, 59)}:00`
-  return datesOf(pattern, cron).map((date) => `${date} ${clock} ${timezone}`)
+  const zone = zoneOf(timezone)
+  return datesOf(pattern, cron).map((date) => `${date} ${clock} ${zone}`)
+}
+
+/** The zone as systemd finds it: a file's name, in the case that it has. */
+function zoneOf(timezone: string): string {
+  if (/^[+-]/.test(timezone)) {
+    throw new BackupError(
+      'USAGE',
+      `The time zone ${JSON.stringify(timezone)} is an offset, which a timer of systemd cannot have. Write a name such as Europe/Berlin, or UTC, or use \`millrace schedule\`, which can.`,
+    )
+  }
+  const { timeZone } = new Intl.DateTimeFormat('en', { timeZone: timezone }).resolvedOptions()
+  // Not for names as they should be: it may be an older one of the same zone, which not every machine has.
+  const isMisspelt = timeZone.toLowerCase() === timezone.toLowerCase() || !/[A-Z]/.test(timezone)
+  return isMisspelt ? timeZone : timezone
 }
 
 function datesOf(pattern: CronPattern, cron: string): string[] {

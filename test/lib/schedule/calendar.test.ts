@@ -163,6 +163,22 @@ test('what systemd cannot say is refused, with what to do', () => {
   }
 })
 
+test('a time zone is named as systemd knows it, and one that it cannot know is refused', () => {
+  const zoneOf = (timezone: string) => calendarOf('0 4 * * *', timezone).map((one) => one.split(' ').at(-1))
+  for (const [given, named] of [
+    ['europe/berlin', 'Europe/Berlin'],
+    ['AMERICA/PORT-AU-PRINCE', 'America/Port-au-Prince'],
+    ['utc', 'UTC'],
+    ['Europe/Kyiv', 'Europe/Kyiv'],
+    ['US/Eastern', 'US/Eastern'],
+  ] as const) {
+    assert.deepEqual(zoneOf(given), [named])
+  }
+  for (const offset of ['+02:00', '-0330']) {
+    assert.throws(() => calendarOf('0 4 * * *', offset), { code: 'USAGE', message: /is an offset/ })
+  }
+})
+
 test('systemd reads calendar expressions as croner reads the cron expression, where systemd is installed', () => {
   const all = [
     '@hourly',

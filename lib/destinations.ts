@@ -4,6 +4,7 @@ import { isAbort } from '../adapters/retry.ts'
 import type { ObjectStat, Storage, UploadJournal } from '../adapters/storage.ts'
 import { createFanOut, type FanOut, TransformError } from '../transforms/index.ts'
 import { writeCompanion } from './companion.ts'
+import { TIMER_MAX_MS } from './duration.ts'
 import { BackupError } from './errors.ts'
 import { END_FACTOR, GuardedSink } from './guarded-sink.ts'
 import { acquireLease, LEASE_TTL_MS, type Lease, type LeaseOptions } from './lease.ts'
@@ -195,7 +196,7 @@ export class Destinations {
     step: (signal: AbortSignal | undefined) => Promise<void>,
     extraMs = 0,
   ): Promise<void> {
-    const limit = this.#stallMs === undefined ? undefined : this.#stallMs * END_FACTOR + extraMs
+    const limit = this.#stallMs === undefined ? undefined : Math.min(this.#stallMs * END_FACTOR + extraMs, TIMER_MAX_MS)
     try {
       await within(limit, one.storage, signal, step)
     } catch (error) {

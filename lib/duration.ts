@@ -2,6 +2,9 @@ import { BackupError } from './errors.ts'
 
 const UNIT_MS: Record<string, number> = { w: 604_800_000, d: 86_400_000, h: 3_600_000, m: 60_000, s: 1000 }
 
+/** The longest that a timer waits, 24 days; for what is longer, node's fires at once. */
+export const TIMER_MAX_MS = 2 ** 31 - 1
+
 /**
  * Reads a length of time: whole numbers with w, d, h, m or s, the largest first, such as `14d` or `1d12h`.
  * @returns milliseconds.

@@ -1,6 +1,7 @@
 import type { Writable } from 'node:stream'
 import { StorageError } from '../adapters/errors.ts'
 import { ForwardingWritable } from '../adapters/layers/forwarding.ts'
+import { TIMER_MAX_MS } from './duration.ts'
 
 /** An end flushes what is buffered and commits: it takes longer than any write. */
 export const END_FACTOR = 3
@@ -79,7 +80,7 @@ export class GuardedSink extends ForwardingWritable {
   #within(factor: number, callback: Callback): Callback {
     const { stallMs, location, adapter } = this.#options
     if (stallMs === undefined) return callback
-    const ms = stallMs * factor
+    const ms = Math.min(stallMs * factor, TIMER_MAX_MS)
     let isOver = false
     const done: Callback = (error) => {
       if (isOver) return

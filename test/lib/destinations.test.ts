@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable, Writable } from 'node:stream'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { StorageError } from '../../adapters/errors.ts'
 import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
@@ -86,6 +87,32 @@ for (const how of ['fail', 'hang'] as const) {
     assert.deepEqual(await keysOf(bad), [])
   })
 }
+
+test('a destination may take more time than a timer can wait', async () => {
+  const [slow, good] = [await openMemory(), await openMemory()]
+  const storage = at('b:', slow, {
+    async *list(prefix, options) {
+      await sleep(20)
+      yield* slow.list(prefix, options)
+    },
+    createWriteStream(name, options) {
+      const inner = slow.createWriteStream(name, options)
+      return new Writable({
+        write: (chunk, _encoding, callback) => void sleep(20).then(() => inner.write(chunk, callback)),
+        final: (callback) => void inner.end(callback),
+      })
+    },
+  })
+  const backups = await openBackups({ storage, mirrors: [at('a:', good)], server: 'survival', key })
+  const made = await backups.create(feed(DATA.subarray(0, 1000)), { stallMs: 30 * 86_400_000 })
+  assert.deepEqual(
+    made.destinations.map(({ ok, error }) => [ok, error]),
+    [
+      [true, undefined],
+      [true, undefined],
+    ],
+  )
+})
 
 test('T28: when no destination is left the backup fails, and says what each said', async () => {
   const stores = [await openMemory(), await openMemory()] as const

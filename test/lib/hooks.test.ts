@@ -57,6 +57,11 @@ test('a before hook that fails, hangs or cannot be run stops the backup with not
   }
 })
 
+test('a hook may have more time than a timer can wait', async () => {
+  const { made, error } = await create({ before: 'sleep 0.1', timeoutMs: 30 * 86_400_000 })
+  assert.ok(made, String(error))
+})
+
 test('an after hook that fails is a warning, and the snapshot stays', async () => {
   const { made, warnings, keys } = await create({ after: 'exit 1' })
   assert.equal(made?.incomplete, true)

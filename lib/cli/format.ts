@@ -6,11 +6,12 @@ const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
 export function formatBytes(bytes: number): string {
   let value = bytes
   let unit = 0
-  while (value >= 1024 && unit < UNITS.length - 1) {
+  // By what would be written: 1023.7 KiB would be 1024 KiB, and 99.98 one of 100.0.
+  while (Math.round(value) >= 1024 && unit < UNITS.length - 1) {
     value /= 1024
     unit += 1
   }
-  const digits = unit === 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2
+  const digits = unit === 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2
   return `${value.toFixed(digits)} ${UNITS[unit]}`
 }
 
@@ -20,7 +21,7 @@ export function formatRate(bytesPerSecond: number): string {
 
 /** `93_000` ms as `1m 33s`. */
 export function formatDuration(ms: number): string {
-  if (ms < 1000) return `${Math.round(ms)} ms`
+  if (Math.round(ms) < 1000) return `${Math.round(ms)} ms`
   const seconds = Math.round(ms / 1000)
   if (seconds < 60) return `${(ms / 1000).toFixed(1)} s`
   if (seconds < 3600) return `${Math.floor(seconds / 60)}m ${seconds % 60}s`

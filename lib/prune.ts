@@ -114,7 +114,9 @@ export async function pruneSnapshots(
   }
   const sweepable = await sight(report, { location: storage.location, prefix: `${server}/`, now, stateDir })
   if (dryRun) {
-    sweep(report, sweepable, lease !== undefined)
+    // A prune asks this of the store's clock; without a mark ours is all there is, as for companions.
+    const old = sweepable.filter(({ snapshot }) => isLeftover(snapshot, now))
+    sweep(report, old, lease !== undefined)
     report.orphans = survey.orphans.filter((orphan) => isLeftover(orphan, now)).map(({ key }) => key)
     for (const one of snapshots) if (one.action === 'remove') settle(report, one, 'planned')
     return report

@@ -337,6 +337,21 @@ test('an unfinished snapshot that the store took within a day stays, whatever ou
   assert.deepEqual(outcomes(await prune(storage, LAST_2, later)), ['kept', 'kept'])
 })
 
+test('a dry run does not plan what the store has had for less than a day, as after a copy of its folder', async (t) => {
+  const prune = await pruner(t)
+  const memory = await openMemory()
+  const now = new Date()
+  await hoursAgo(memory, [30], { companion: false })
+  await hoursAgo(memory, [1])
+  await prune(memory, LAST_2, { lease: aLease, now: new Date(now.getTime() - 25 * HOUR_MS) })
+  const run = (storage: Storage, dryRun: boolean) => prune(storage, LAST_2, { lease: aLease, now, dryRun })
+  assert.deepEqual(outcomes(await run(memory, true)), ['kept', 'kept'])
+  assert.deepEqual(outcomes(await run(memory, false)), ['kept', 'kept'])
+  const older = withOlder(memory, (key) => (key.includes('/.lease/') ? 0 : 2 * DAY_MS))
+  assert.deepEqual(outcomes(await run(older, true)), ['planned', 'kept'])
+  assert.deepEqual(outcomes(await run(older, false)), ['removed', 'kept'])
+})
+
 test('a state folder that cannot be used sweeps nothing, and says so', async () => {
   const storage = await openMemory()
   await hoursAgo(storage, [30], { companion: false })

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 
 // What came of the runs of this machine, one JSON object a line in history.jsonl of the state folder. A file that has
 // become large is renamed to history.<time>-<random>.jsonl, and the oldest of those are removed. Nothing is locked:
@@ -167,9 +166,9 @@ async function* runsIn(
   server: string | undefined,
   since: Date | undefined,
 ): AsyncGenerator<RecordedRun> {
-  const input = handle.createReadStream({ autoClose: false, start: 0 })
+  const input = handle.createReadStream({ autoClose: false, start: 0, encoding: 'utf8' })
   try {
-    for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
+    for await (const line of linesOf(input)) {
       const run = parseRun(line)
       if (!run || (server !== undefined && run.server !== server)) continue
       if (since === undefined || Date.parse(run.at) >= since.getTime()) yield run
@@ -177,6 +176,17 @@ async function* runsIn(
   } finally {
     input.destroy()
   }
+}
+
+/** Not by node:readline: it ends lines at U+2028 and U+2029 too, which JSON has as they are. */
+async function* linesOf(input: AsyncIterable<string>): AsyncGenerator<string> {
+  let rest = ''
+  for await (const chunk of input) {
+    const lines = (rest + chunk).split('\n')
+    rest = lines.pop() as string
+    yield* lines
+  }
+  yield rest
 }
 
 async function openIfThere(path: string): Promise<FileHandle | undefined> {

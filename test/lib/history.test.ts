@@ -47,6 +47,17 @@ test('a run is read back as it was recorded, by server and by time, the newest l
   assert.deepEqual(await runsIn(folder, { since: new Date('2026-11-20T10:00:00.001Z') }), [{ v: 1, ...second }])
 })
 
+test('what JSON leaves as it is ends no line: U+2028 in a message or in a folder’s name', async (t) => {
+  const folder = await scratch(t)
+  for (const text of ['a\u2028b', 'a\u2029b', 'a\u0085b', 'a\r\nb']) {
+    const error = { code: 'HOOK', message: text }
+    const run: RunRecord = { ...RUN, destinations: [{ destination: `file:///${text}`, ok: false }], error }
+    await recordRun(folder, run)
+    assert.deepEqual((await runsIn(folder)).at(-1), { v: 1, ...run })
+  }
+  assert.equal((await runsIn(folder)).length, 4)
+})
+
 test('the log and its folder are for their owner alone, and only known fields get in', async (t) => {
   const folder = join(await scratch(t), 'state')
   const credentials = {

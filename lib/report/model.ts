@@ -1,4 +1,4 @@
-import type { ListedSnapshot } from '../catalog.ts'
+import { isOfFuture, type ListedSnapshot } from '../catalog.ts'
 import { parseDuration } from '../duration.ts'
 import type { KnownHead } from '../head-cache.ts'
 import type { RecordedRun } from '../history.ts'
@@ -195,7 +195,7 @@ function buildServer(facts: ServerFacts, now: number, limits: ReportLimits): Ser
       complete: complete.length,
       unfinished: first.unfinished,
       pinned: decisions.filter(({ snapshot }) => snapshot.pinned).length,
-      future: complete.filter(({ snapshot }) => snapshot.created.getTime() > now).length,
+      future: complete.filter(({ snapshot }) => isOfFuture(snapshot, now)).length,
       remove: going.length,
     },
     storedBytes: first.storedBytes,
@@ -215,15 +215,15 @@ function buildServer(facts: ServerFacts, now: number, limits: ReportLimits): Ser
   return { ...parts, findings, state: stateOf(findings) }
 }
 
-/** Future-dated snapshots say nothing of how old the backups are. */
+/** Future-dated snapshots say nothing of how old the backups are; which those are is as for `millrace status`. */
 function summaryOf(
   { location, problem, decisions }: StoreFacts,
   now: number,
   maxAgeMs: number | undefined,
 ): StoreSummary {
   const complete = decisions.filter(({ snapshot }) => snapshot.complete)
-  const newest = complete.findLast(({ snapshot }) => snapshot.created.getTime() <= now)?.snapshot
-  const ageMs = newest ? now - newest.created.getTime() : 0
+  const newest = complete.findLast(({ snapshot }) => !isOfFuture(snapshot, now))?.snapshot
+  const ageMs = newest ? Math.max(0, now - newest.created.getTime()) : 0
   return {
     location,
     problem: problem ?? null,

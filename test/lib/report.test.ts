@@ -158,6 +158,11 @@ test('the state is the gravest of the findings', () => {
   const [dated] = build({ ...good, stores: [{ location: STORE, decisions: future }] })
   assert.equal(dated?.state, 'attention')
   assert.equal(dated?.newest?.ageMs, DAY_MS, 'what is dated in the future hides no age')
+  // As for `millrace status`: clocks differ by minutes, and such a snapshot is the newest.
+  const ahead = decideRetention([listedAt('survival', at(-5 * 60_000))], { keepLast: 1 }, NOW)
+  const [skewed] = build({ ...good, stores: [{ location: STORE, decisions: ahead }] })
+  assert.equal(skewed?.state, 'good')
+  assert.equal(skewed?.newest?.ageMs, 0)
   const many = worldFacts({ backups: 60, everyMs: DAY_MS, policy: { keepLast: 3 } })
   assert.equal(build(many)[0]?.state, 'attention')
 })

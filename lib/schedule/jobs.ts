@@ -35,7 +35,9 @@ export function jobName({ server, kind }: { server: string; kind: JobKind }): st
 /** What the config says of a schedule. */
 export function scheduleOf(config: ScheduleConfig): Schedule {
   const { cron, timezone = 'UTC', jitter, catchUp = true } = typeof config === 'string' ? { cron: config } : config
-  return { cron, timezone, jitterMs: jitter === undefined ? 0 : parseDuration(jitter), catchUp }
+  // YAML's | and > end a text with a line feed, which would end a comment in a unit.
+  const fields = cron.trim().replaceAll(/\s+/g, ' ')
+  return { cron: fields, timezone, jitterMs: jitter === undefined ? 0 : parseDuration(jitter), catchUp }
 }
 
 /**

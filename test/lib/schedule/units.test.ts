@@ -107,6 +107,12 @@ test('arguments with what means something to systemd reach the command as they a
   })
 })
 
+test('a schedule of several lines is one line of the timer', () => {
+  const config = CONFIG.replace("schedule: '@daily'", 'schedule: |\n      0 4\n      * * *')
+  const timer = units({}, config).find(({ name }) => name === 'millrace-backup-database.timer')
+  assert.match(timer?.text ?? '', /^\[Timer\]\n# 0 4 \* \* \* UTC\nOnCalendar=\*-\*-\* 04:00:00 UTC\n/m)
+})
+
 test('no secret is in a unit: it names the file that they are in, and only where the config asks for variables', () => {
   const all = new Map(units().map(({ name, text }) => [name, text]))
   assert.match(all.get('millrace-backup-survival.service') ?? '', /^EnvironmentFile=\/etc\/millrace\/millrace\.env$/m)

@@ -9,6 +9,7 @@ import { BackupError } from './errors.ts'
 import { END_FACTOR, GuardedSink } from './guarded-sink.ts'
 import { acquireLease, LEASE_TTL_MS, type Lease, type LeaseOptions } from './lease.ts'
 import { freeChunk } from './pipe.ts'
+import { hasCode } from './small-object.ts'
 
 /** Where several destinations are written to, one that takes nothing for so long is dropped. */
 export const STALL_MS = 5 * 60_000
@@ -94,7 +95,7 @@ export class Destinations {
         if (limit?.aborted) await lease.release()
         else one.lease = lease
       }
-      await this.#attempt(one, signal, take, extraMs)
+      await this.#attempt(one, signal, take, { extraMs })
     }
     this.#check()
   }
@@ -134,13 +135,11 @@ export class Destinations {
   /** The object is there: checks it from outside and writes the companion, at each that is left. */
   async complete(key: string, bytes: number, digest: string, signal: AbortSignal | undefined): Promise<void> {
     this.#collect()
-    await Promise.all(
-      this.#left.map((one) =>
-        this.#attempt(one, signal, async (limit) => {
-          one.version = (await finish(one.storage, key, bytes, digest, limit)).version
-        }),
-      ),
-    )
+    const step = async (one: Destination, limit: AbortSignal | undefined) => {
+      one.version = (await finish(one.storage, key, bytes, digest, limit)).version
+    }
+    const explain = (error: unknown) => unfinished(key, digest, error)
+    await Promise.all(this.#left.map((one) => this.#attempt(one, signal, (limit) => step(one, limit), { explain })))
     this.#check()
   }
 
@@ -189,17 +188,21 @@ export class Destinations {
     )
   }
 
-  /** One step at one destination, within the limit of time. With several, its failure is the destination's own. */
+  /**
+   * One step at one destination, within the limit of time. With several, its failure is the destination's own.
+   * @param how.explain gives the error that a failure is told as, also where the step has taken too long.
+   */
   async #attempt(
     one: Destination,
     signal: AbortSignal | undefined,
     step: (signal: AbortSignal | undefined) => Promise<void>,
-    extraMs = 0,
+    { extraMs = 0, explain = (error) => error }: { extraMs?: number; explain?: (error: unknown) => unknown },
   ): Promise<void> {
     const limit = this.#stallMs === undefined ? undefined : Math.min(this.#stallMs * END_FACTOR + extraMs, TIMER_MAX_MS)
     try {
       await within(limit, one.storage, signal, step)
-    } catch (error) {
+    } catch (cause) {
+      const error = explain(cause)
       const isOwn = error instanceof StorageError || (error instanceof BackupError && error.code !== 'LEASE_HELD')
       if (this.#all.length === 1 || !isOwn) throw error
       this.#fail(one, error)
@@ -251,16 +254,18 @@ async function finish(
       `The store says that ${key} has ${stat.size} bytes, and ${bytes} were sent. It is left there without a companion.`,
     )
   }
-  try {
-    await writeCompanion(storage, key, digest, signal)
-  } catch (cause) {
-    throw new BackupError(
-      'UNFINISHED',
-      `The object ${key} is stored, and its companion could not be written (${(cause as Error).message}). The snapshot counts as unfinished; its SHA-256 is ${digest}.`,
-      { cause },
-    )
-  }
+  await writeCompanion(storage, key, digest, signal)
   return stat
+}
+
+/** Whatever fails once the object is there, or is aborted, has to say that it is; not where the store says otherwise. */
+function unfinished(key: string, digest: string, cause: unknown): unknown {
+  if (cause instanceof BackupError || hasCode(cause, 'NOT_FOUND')) return cause
+  return new BackupError(
+    'UNFINISHED',
+    `The object ${key} is stored, and its companion could not be written (${(cause as Error).message}). The snapshot counts as unfinished; its SHA-256 is ${digest}.`,
+    { cause },
+  )
 }
 
 /** Frees a chunk when all have taken it. Once one has failed it never is: the failed one may still be sending it. */

@@ -15,6 +15,7 @@ import { feed, sample } from '../support/streams.ts'
 
 const key = Buffer.alloc(32, 9)
 const DATA = sample(20_000_000)
+const SMALL = DATA.subarray(0, 1000)
 const hasCode = (code: string) => (error: unknown) => (error as { code: string }).code === code
 
 async function keysOf(storage: Storage): Promise<string[]> {
@@ -150,6 +151,29 @@ test('T28: a destination that cannot be reached at all, or whose companion fails
   const [a, b, c] = made.destinations
   assert.match(a?.error?.message ?? '', /silent: did not answer/)
   assert.equal(b?.error?.code, 'UNFINISHED')
+  assert.equal(c?.ok, true)
+})
+
+test('an object that is there and cannot be looked at is said to be there, and a companion that hangs too', async () => {
+  const refusing = { stat: () => Promise.reject(new StorageError('It is down.', unavailable)) }
+  const [unseen, hanging, good] = [await openMemory(), await openMemory(), await openMemory()]
+  const late: Partial<Storage> = {
+    createWriteStream(name, options) {
+      return name.endsWith('.sha256') ? new Writable({ write() {} }) : hanging.createWriteStream(name, options)
+    },
+  }
+  const storage = at('unseen:', unseen, refusing)
+  const alone = await openBackups({ storage, server: 'survival', key })
+  const isSaid = (error: Error) =>
+    hasCode('UNFINISHED')(error) && /is stored, and .* \(It is down\.\)/.test(error.message)
+  await assert.rejects(alone.create(feed(SMALL)), isSaid)
+  const mirrors = [at('hanging:', hanging, late), at('good:', good)]
+  const all = await openBackups({ storage, mirrors, server: 'survival', key })
+  const made = await all.create(feed(SMALL), { stallMs: 1000 })
+  const [a, b, c] = made.destinations
+  assert.equal(a?.error?.code, 'UNFINISHED')
+  assert.equal(b?.error?.code, 'UNFINISHED')
+  assert.match(b?.error?.message ?? '', /is stored, and .* \(hanging: did not answer for 3 seconds/)
   assert.equal(c?.ok, true)
 })
 

@@ -15,6 +15,7 @@ import { checkServer } from './names.ts'
 import { type OpenObject, openObject } from './open-object.ts'
 import { readEntry } from './partial.ts'
 import { type Pin, pinSnapshot, readPins, unpinSnapshot } from './pins.ts'
+import { isThere } from './place.ts'
 import { type PruneOptions, type PruneReport, pruneSnapshots } from './prune.ts'
 import { holdReadLease, LeasedReadable, withReadLease } from './read-lease.ts'
 import { type Restored, type RestoreOptions, restoreSnapshot } from './restore.ts'
@@ -225,9 +226,20 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       const unfinished = restore.allowUnverified ?? false
       const { signal } = restore
       await checkKept(target, { stores: storages, server, ...restore })
-      return useFirst(storages, server, id, { unfinished, onFallback, onNotice, signal }, (from, snapshot) =>
-        leased(from, snapshot, signal, () => restoreSnapshot(from, snapshot, keys, target, restore)),
-      )
+      let kept: string | undefined
+      const onKept = (folder: string) => {
+        kept = folder
+      }
+      const how = { unfinished, onFallback, onNotice, signal }
+      try {
+        return await useFirst(storages, server, id, how, (from, snapshot) =>
+          leased(from, snapshot, signal, () => restoreSnapshot(from, snapshot, keys, target, { ...restore, onKept })),
+        )
+      } catch (error) {
+        // What came of one copy is removed when another one is begun with.
+        if (kept !== undefined && (await isThere(kept))) restore.onKept?.(kept)
+        throw error
+      }
     },
     async verify(id, { onCopy, ...verify } = {}) {
       const { signal } = verify

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
-import { readFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Readable, Writable } from 'node:stream'
+import { Readable, Transform, Writable } from 'node:stream'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { StorageError } from '../../adapters/errors.ts'
@@ -10,6 +11,7 @@ import type { Storage } from '../../adapters/storage.ts'
 import { type Fallback, openBackups, type ServiceWarning } from '../../lib/index.ts'
 import { markRemoval } from '../../lib/read-lease.ts'
 import { scratch } from '../support/cli.ts'
+import { seededBytes } from '../support/random.ts'
 import { overriding } from '../support/storage.ts'
 import { feed, sample } from '../support/streams.ts'
 
@@ -279,6 +281,49 @@ test('a copy that a prune is removing is passed over for another store’s', asy
   assert.equal((await both.restore('latest', target)).id, made.id)
   assert.match(fallbacks.map(({ reason }) => reason).join(), /being removed/)
   for (const mark of marks) await mark.release()
+})
+
+/** Its objects break off after some bytes when they are read. */
+function breakingOff(location: string, storage: Storage, bytes: number): Storage {
+  return at(location, storage, {
+    createReadStream(name, options) {
+      const read = storage.createReadStream(name, options)
+      if (!name.endsWith('.mlr')) return read
+      let left = bytes
+      const cut = new Transform({
+        transform(chunk: Buffer, _encoding, callback) {
+          left -= chunk.length
+          if (left < 0) callback(new StorageError(`${location} broke off.`, unavailable))
+          else callback(null, chunk)
+        },
+      })
+      return read.pipe(cut)
+    },
+  })
+}
+
+test('what a restore leaves is told when the last store has failed too, and is there', async (t) => {
+  const [first, second] = [await openMemory(), await openMemory()]
+  const folder = await scratch(t)
+  await mkdir(join(folder, 'world'))
+  for (let at = 0; at < 8; at++) await writeFile(join(folder, 'world', `${at}`), seededBytes(2_000_000, at))
+  const both = await openBackups({ storage: first, mirrors: [second], server: 'survival', key })
+  await both.create(join(folder, 'world'), { zstdFrameBytes: 64 * 1024 })
+  const from = breakingOff('first:', first, 12_000_000)
+  const ends = { early: 300_000, late: 12_000_000, never: Number.POSITIVE_INFINITY }
+  for (const [name, bytes] of Object.entries(ends)) {
+    const mirrors = [breakingOff('second:', second, bytes)]
+    const backups = await openBackups({ storage: from, mirrors, server: 'survival', key })
+    const kept: string[] = []
+    const onKept = (path: string) => kept.push(path)
+    const error = await backups.restore('latest', join(folder, name), { checkpointBytes: 500_000, onKept }).then(
+      () => undefined,
+      (error: Error) => error.message,
+    )
+    assert.equal(error, name === 'never' ? undefined : 'second: broke off.')
+    assert.equal(kept.length, name === 'late' ? 1 : 0, name)
+    assert.ok(kept.every((path) => existsSync(path)))
+  }
 })
 
 test('latest is the newest snapshot of all stores', async (t) => {

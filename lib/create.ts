@@ -10,7 +10,7 @@ import {
   type WriteKey,
 } from '../transforms/index.ts'
 import { prepareSealing, type Sealing } from '../transforms/seal-thread.ts'
-import { createLendingZstdCompress } from '../transforms/zstd-compress.ts'
+import { checkCompressOptions, createLendingZstdCompress } from '../transforms/zstd-compress.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { type Snapshot, snapshotKey } from './catalog.ts'
 import { type DestinationProgress, type DestinationResult, Destinations, describe } from './destinations.ts'
@@ -142,6 +142,8 @@ export async function createSnapshot(
   if (!resumable) seal.deriveAhead()
   let made: CreatedSnapshot
   try {
+    // As early, but the hook after a failure is told of it.
+    checkCompressOptions({ level: options.level, frameBytes: options.zstdFrameBytes, threads: options.threads })
     const dead = await resumable?.deadLeases()
     const onClaim = resumable && ((id: string) => resumable.claiming(id))
     if (lease) await destinations.takeLeases(server, { ...lease, dead, onClaim, onWait }, signal)

@@ -86,7 +86,21 @@ export function createLendingZstdCompress(options: CompressOptions): Duplex {
 }
 
 function compressStream(options: CompressOptions, lends: boolean): Duplex {
-  const { long, index, onConsumed, fixedLevel = false } = options
+  const { index, onConsumed } = options
+  const { engine, level, fixedLevel, frameBytes, long, threads } = checkCompressOptions(options)
+  const lanes = engine === 'native' ? threads : 2
+  const open = () => openEngine(engine, { level, fixedLevel, frameBytes, long, threads })
+  const cutter = new CompressCutter(open, { frameBytes, lanes, index, lends: lends && engine === 'native' })
+  return new ParallelDuplex(cutter, lanes, onConsumed)
+}
+
+/**
+ * Looks at options before there is anything to compress.
+ * @returns what they come to.
+ * @throws TransformError as `createZstdCompress`.
+ */
+export function checkCompressOptions(options: CompressOptions) {
+  const { long, fixedLevel = false } = options
   const level = checkRange('level', options.level ?? ZSTD_LEVEL, 1, 22)
   const threads = checkRange('threads', options.threads ?? defaultThreads(), 1, 256)
   if (long !== undefined) checkRange('long', long, MIN_LONG_LOG, MAX_LONG_LOG)
@@ -97,10 +111,7 @@ function compressStream(options: CompressOptions, lends: boolean): Duplex {
     MIN_ZSTD_FRAME_BYTES,
     MAX_ZSTD_FRAME_BYTES,
   )
-  const lanes = engine === 'native' ? threads : 2
-  const open = () => openEngine(engine, { level, fixedLevel, frameBytes, long, threads })
-  const cutter = new CompressCutter(open, { frameBytes, lanes, index, lends: lends && engine === 'native' })
-  return new ParallelDuplex(cutter, lanes, onConsumed)
+  return { engine, level, fixedLevel, frameBytes, long, threads }
 }
 
 export function checkRange(name: string, value: number, least: number, most: number): number {

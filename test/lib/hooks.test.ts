@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { openMemory } from '../../adapters/memory.ts'
 import { type HookOptions, openBackups, runHook, type ServiceWarning } from '../../lib/index.ts'
 import { millrace, PASSWORD, scratch } from '../support/cli.ts'
+import { overriding } from '../support/storage.ts'
 import { feed, sample } from '../support/streams.ts'
 
 const key = Buffer.alloc(32, 9)
@@ -60,6 +61,18 @@ test('a before hook that fails, hangs or cannot be run stops the backup with not
 test('a hook may have more time than a timer can wait', async () => {
   const { made, error } = await create({ before: 'sleep 0.1', timeoutMs: 30 * 86_400_000 })
   assert.ok(made, String(error))
+})
+
+test('options that cannot be used are refused before the hook, the store and the source', async (t) => {
+  const folder = await scratch(t)
+  const storage = await openMemory()
+  const untouched = overriding(storage, { list: () => assert.fail('the store was asked') })
+  const backups = await openBackups({ storage: untouched, server: 'survival', key })
+  const hooks = { before: `touch '${join(folder, 'ran')}'` }
+  for (const options of [{ level: 23 }, { zstdFrameBytes: 1 }, { threads: 0 }, { iterations: 1 }]) {
+    await assert.rejects(backups.create(join(folder, 'missing'), { hooks, ...options }), hasCode('BAD_OPTION'))
+  }
+  assert.deepEqual(await readdir(folder), [])
 })
 
 test('an after hook that fails is a warning, and the snapshot stays', async () => {

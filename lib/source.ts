@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
 import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
 import { pipeline, Readable, Transform } from 'node:stream'
+import { isAbort } from '../adapters/retry.ts'
 import type { IndexBuilder } from '../transforms/index.ts'
 import { type ArchiveWarning, nsToMs } from './archive/entry.ts'
 import { packFolder } from './archive/pack.ts'
@@ -261,6 +262,8 @@ async function openFile(file: string, options: OpenSourceOptions): Promise<Opene
         options.onWarning({ kind: 'changed', path: file, message: `${file} changed while it was read` })
       }
     } catch (cause) {
+      // What the stream was destroyed with is thrown in here as well.
+      if (isAbort(cause)) throw cause
       throw new BackupError('SOURCE', `The file ${JSON.stringify(file)} ${explain(cause)}.`, { cause })
     } finally {
       await handle.close()
@@ -335,7 +338,7 @@ export function openCommand(command: readonly string[], signal?: AbortSignal): R
         )
       }
     } catch (cause) {
-      if (cause instanceof BackupError || (cause as Error).name === 'AbortError') throw cause
+      if (cause instanceof BackupError || isAbort(cause)) throw cause
       throw new BackupError('SOURCE', `The source command ${program} cannot be run: ${(cause as Error).message}.`, {
         cause,
       })

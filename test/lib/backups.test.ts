@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Readable } from 'node:stream'
+import { Readable, Writable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { type TestContext, test } from 'node:test'
@@ -10,6 +10,7 @@ import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { type Backups, type BackupsOptions, openBackups } from '../../lib/index.ts'
 import { scratch } from '../support/cli.ts'
+import { seededBytes } from '../support/random.ts'
 import { overriding } from '../support/storage.ts'
 import { feed, sample } from '../support/streams.ts'
 
@@ -148,6 +149,25 @@ test('T4: an abort leaves nothing in the store', async () => {
   const source = Readable.from(slow(), { objectMode: false })
   await assert.rejects(backups.create(source, { signal: stop.signal }), { name: 'AbortError' })
   assert.deepEqual(await keysOf(storage), [])
+})
+
+test('an abort while a file, a folder or a program is read is an AbortError', async (t) => {
+  const folder = await world(t)
+  const file = join(folder, 'file')
+  await writeFile(file, seededBytes(8_000_000, 1))
+  for (const source of [file, folder, { command: ['cat', file] as [string, string] }]) {
+    const stop = new AbortController()
+    const storage = await openMemory()
+    const stuck = overriding(storage, {
+      createWriteStream(name, options) {
+        if (!name.endsWith('.mlr')) return storage.createWriteStream(name, options)
+        return new Writable({ write: () => setImmediate(() => stop.abort(new Error('enough'))) })
+      },
+    })
+    const made = (await open(stuck)).create(source, { signal: stop.signal })
+    await assert.rejects(made, { name: 'AbortError' })
+    assert.deepEqual(await keysOf(storage), [])
+  }
 })
 
 test('T5: an empty source is refused, and allowed by an option', async (t) => {

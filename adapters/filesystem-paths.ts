@@ -46,7 +46,7 @@ export function isAbsence(error: unknown): boolean {
 
 /**
  * Turns an error of node:fs into the StorageError that callers tell apart. Any other error comes back as it is.
- * @param root where the disk is, for whoever has to make room on it.
+ * @param root where the disk is, for whoever has to make room on it, and what it is about where there is no key.
  */
 export function toStorageError(error: unknown, operation: string, key?: string, root?: string): unknown {
   const code = errorCode(error)
@@ -57,7 +57,8 @@ export function toStorageError(error: unknown, operation: string, key?: string, 
       ? `the disk or the quota at ${root} is full; make room and try again`
       : undefined
   const advice = full ?? ADVICE[code] ?? ADVICE[mapped] ?? (error as Error).message
-  const target = key === undefined ? '' : ` ${quoteKey(key)}`
+  const named = key === undefined ? root : quoteKey(key)
+  const target = named === undefined ? '' : ` ${named}`
   const details = { code: mapped, adapter: ADAPTER, operation, retryable: false, cause: error }
   return new StorageError(
     `${operation}${target}: ${advice} (${code}).`,

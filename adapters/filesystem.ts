@@ -137,7 +137,7 @@ class FilesystemStorage implements Storage {
         await unlink(file.path)
         purged++
       } catch (error) {
-        if (!isAbsence(error)) throw toStorageError(error, 'purgeUnfinished')
+        if (!isAbsence(error)) throw toStorageError(error, 'purgeUnfinished', undefined, this.#folders.root)
       }
     }
     return purged
@@ -150,7 +150,7 @@ class FilesystemStorage implements Storage {
       await this.#folders.checkMounted()
       yield* walk(this.#folders.root, prefix, options.signal)
     } catch (error) {
-      throw toStorageError(error, operation)
+      throw toStorageError(error, operation, undefined, this.#folders.root)
     }
   }
 }

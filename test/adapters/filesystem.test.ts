@@ -125,6 +125,13 @@ describe('filesystem', () => {
     assert.deepEqual(await readdir(join(own, 'root'), { recursive: true }), ['a', 'c', 'c/d'])
   })
 
+  it('a folder that cannot be listed is named', async () => {
+    await writeFile(join(own, 'root'), 'x')
+    const isNamed = ({ message }: Error) => message.includes(` ${join(own, 'root')}: a file is in the way of a folder`)
+    await assert.rejects(Array.fromAsync(storage.list('a')), isNamed)
+    await assert.rejects(storage.purgeUnfinished!(0), isNamed)
+  })
+
   it('names of temporary files are no keys', () => {
     assert.throws(() => storage.createWriteStream('a/.millrace-tmp-1'), { code: 'INVALID' })
   })

@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander'
+import { BackupError } from '../errors.ts'
 
 const STORE_HELP =
   'the store: file:///folder, s3://bucket/prefix?endpoint=…, b2://bucket/prefix, drive:///folder, dropbox:///folder, or the name of a destination in the config'
@@ -16,7 +17,7 @@ export function withConfig(command: Command): Command {
 /** Adds the one store of a command. */
 export function withStore(command: Command, flag: '--to' | '--from'): Command {
   return withConfig(command)
-    .option(`${flag} <store>`, `${STORE_HELP} (default: what the config says)`)
+    .option(`${flag} <store>`, `${STORE_HELP} (default: what the config says)`, onlyOne(flag))
     .option('--json', 'one JSON object a line on stdout')
 }
 
@@ -38,8 +39,8 @@ export function withStores(
 export function withEither(command: Command): Command {
   return withServer(
     withConfig(command)
-      .option('--from <store>', `${STORE_HELP} (default: all that the config says)`)
-      .option('--to <store>', 'the same')
+      .option('--from <store>', `${STORE_HELP} (default: all that the config says)`, onlyOne('--from'))
+      .option('--to <store>', 'the same', onlyOne('--to'))
       .option('--json', 'one JSON object a line on stdout'),
   )
 }
@@ -79,6 +80,14 @@ export function withTrust(command: Command): Command {
 /** Collects an option that may be given more than once. */
 export function oneMore(value: string, before: string[] | undefined): string[] {
   return [...(before ?? []), value]
+}
+
+/** The store that an option gives: of two the last would count, and nothing be done at the other. @throws BackupError USAGE. */
+export function onlyOne(flag: string): (value: string, before: string | undefined) => string {
+  return (value, before) => {
+    if (before === undefined) return value
+    throw new BackupError('USAGE', `${flag} is given twice, and this command takes one store. Run it once for each.`)
+  }
 }
 
 /** The number that an option gives; NaN, which whoever takes it refuses, when it is none. */

@@ -198,3 +198,17 @@ test('an unfinished snapshot is reported by prune, adopted, and complete then', 
   await run(0, ['verify', 'latest', ...at.from], at.env)
   await run(2, ['adopt', id, ...at.from], at.env)
 })
+
+test('a command that takes one store refuses two', async (t) => {
+  const { folder, from, env } = await place(t)
+  const second = `file://${folder}/second`
+  for (const [command, flag] of [
+    [['prune', ...from], '--from'],
+    [['inspect', 'latest', ...from], '--from'],
+    [['pin', 'latest', '--to', second, '--server', 'world'], '--to'],
+    [['doctor', '--no-config', '--to', second], '--to'],
+  ] as const) {
+    const { stderr } = await run(2, [...command, flag, second], env)
+    assert.match(stderr, new RegExp(`^millrace: ${flag} is given twice, and this command takes one store`))
+  }
+})

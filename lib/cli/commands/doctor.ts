@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { withConfig } from '../options.ts'
+import { onlyOne, withConfig } from '../options.ts'
 import type { Runner } from '../run.ts'
 
 /** Adds `millrace doctor`. */
@@ -8,7 +8,11 @@ export function addDoctor(program: Command, run: Runner): void {
     .description(
       'Look at all that backups stand on: runtime, config, secrets, stores, clocks, sources, and what runs have left. Nothing is changed.',
     )
-    .option('--to <store>', 'look at this store alone: a URL, or the name of a destination in the config')
+    .option(
+      '--to <store>',
+      'look at this store alone: a URL, or the name of a destination in the config',
+      onlyOne('--to'),
+    )
     .option('--json', 'one JSON object a line on stdout')
     .addHelpText(
       'after',

@@ -1,6 +1,6 @@
 import type { Writable } from 'node:stream'
 import { StorageError } from '../adapters/errors.ts'
-import { isAbort } from '../adapters/retry.ts'
+import { abortError, isAbort } from '../adapters/retry.ts'
 import type { ObjectStat, Storage, UploadJournal } from '../adapters/storage.ts'
 import { createFanOut, type FanOut, TransformError } from '../transforms/index.ts'
 import { writeCompanion } from './companion.ts'
@@ -140,7 +140,7 @@ export class Destinations {
     }
     const explain = (error: unknown) => unfinished(key, digest, error)
     await Promise.all(this.#left.map((one) => this.#attempt(one, signal, (limit) => step(one, limit), { explain })))
-    this.#check()
+    this.#check(signal)
   }
 
   /** @param storedBytes what has come out of the stages before. */
@@ -221,15 +221,17 @@ export class Destinations {
     }
   }
 
-  #check(): void {
-    if (this.#left.length === 0) throw this.#noneLeft()
+  #check(signal?: AbortSignal): void {
+    if (this.#left.length === 0) throw this.#noneLeft(signal)
   }
 
-  #noneLeft(): BackupError {
+  /** @param signal what may have ended it, where its errors do not say so by themselves. */
+  #noneLeft(signal?: AbortSignal): BackupError {
     const said = this.#all.map(({ storage, error }) => `${storage.location}: ${error?.message ?? 'not written'}`)
     return new BackupError(
       'DESTINATIONS',
       `None of the ${said.length} destinations took the snapshot. ${said.join(' ')}`,
+      signal?.aborted ? { cause: abortError(signal) } : {},
     )
   }
 }

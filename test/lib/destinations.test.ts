@@ -179,6 +179,24 @@ test('an object that is there and cannot be looked at is said to be there, and a
   assert.equal(c?.ok, true)
 })
 
+test('an abort when the object is stored at all of them says both', async () => {
+  const stop = new AbortController()
+  const stores = [await openMemory(), await openMemory()].map((store, index) =>
+    at(`${index}:`, store, {
+      stat(name, options) {
+        stop.abort()
+        return store.stat(name, options)
+      },
+    }),
+  ) as [Storage, Storage]
+  const backups = await openBackups({ storage: stores[0], mirrors: [stores[1]], server: 'survival', key })
+  await assert.rejects(backups.create(feed(SMALL), { lease: false, signal: stop.signal }), (error: Error) => {
+    assert.match(error.message, /0:: The object .* is stored, and .*1:: The object .* is stored, and /)
+    assert.equal((error.cause as Error).name, 'AbortError')
+    return true
+  })
+})
+
 test('a source that fails fails the backup at every destination', async () => {
   const stores = [await openMemory(), await openMemory()]
   const backups = await openBackups({ storage: stores[0]!, mirrors: [stores[1]!], server: 'survival', key })

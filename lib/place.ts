@@ -24,9 +24,11 @@ export interface Place {
 
 /**
  * Finds out where a target is to be built: beside it, or inside it where nothing can be renamed into its place.
- * @throws BackupError TARGET for a symlink that leads nowhere, or a folder that cannot be read.
+ * @throws BackupError USAGE for no name at all; TARGET for a symlink that leads nowhere, or a folder that cannot be read.
  */
 export async function findPlace(target: string): Promise<Place> {
+  // It would be the folder that the program runs in.
+  if (target === '') throw new BackupError('USAGE', 'The target is empty text. Name the folder to restore into.')
   let path = resolve(target)
   try {
     if ((await lstat(path)).isSymbolicLink()) path = await realpath(path)

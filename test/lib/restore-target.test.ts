@@ -375,3 +375,16 @@ test('the command: overwrite, merge, owners, and what it refuses', async (t) => 
   assert.equal((await restore('--overwrite')).code, 0)
   assert.deepEqual(diffTrees(world, target), [])
 })
+
+test('no name at all is no target, and what stands in the current folder stays', async (t) => {
+  const { backups } = await stage(t)
+  const before = process.cwd()
+  const folder = await scratch(t)
+  await writeFile(join(folder, 'mine'), 'x')
+  process.chdir(folder)
+  t.after(() => process.chdir(before))
+  for (const how of [{}, { overwrite: true }, { merge: true }, { merge: true, overwrite: true }]) {
+    await assert.rejects(backups.restore('latest', '', how), hasCode('USAGE'))
+  }
+  assert.deepEqual(await readdir(folder), ['mine'])
+})

@@ -4,7 +4,7 @@ import { abortError, isAbort } from '../adapters/retry.ts'
 import type { ObjectStat, Storage, UploadJournal } from '../adapters/storage.ts'
 import { createFanOut, type FanOut, TransformError } from '../transforms/index.ts'
 import { writeCompanion } from './companion.ts'
-import { TIMER_MAX_MS } from './duration.ts'
+import { timerMs } from './duration.ts'
 import { BackupError } from './errors.ts'
 import { END_FACTOR, GuardedSink } from './guarded-sink.ts'
 import { acquireLease, LEASE_TTL_MS, type Lease, type LeaseOptions } from './lease.ts'
@@ -198,7 +198,7 @@ export class Destinations {
     step: (signal: AbortSignal | undefined) => Promise<void>,
     { extraMs = 0, explain = (error) => error }: { extraMs?: number; explain?: (error: unknown) => unknown },
   ): Promise<void> {
-    const limit = this.#stallMs === undefined ? undefined : Math.min(this.#stallMs * END_FACTOR + extraMs, TIMER_MAX_MS)
+    const limit = this.#stallMs === undefined ? undefined : this.#stallMs * END_FACTOR + extraMs
     try {
       await within(limit, one.storage, signal, step)
     } catch (cause) {
@@ -296,7 +296,7 @@ async function within(
     timer = setTimeout(() => {
       ending.abort()
       reject(late)
-    }, ms)
+    }, timerMs(ms))
   })
   try {
     await Promise.race([step(AbortSignal.any([ending.signal, ...(signal ? [signal] : [])])), expiry])

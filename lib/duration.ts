@@ -1,9 +1,13 @@
 import { BackupError } from './errors.ts'
 
 const UNIT_MS: Record<string, number> = { w: 604_800_000, d: 86_400_000, h: 3_600_000, m: 60_000, s: 1000 }
+/** 24 days. A timer that is told to wait longer fires at once. */
+const TIMER_MAX_MS = 2 ** 31 - 1
 
-/** The longest that a timer waits, 24 days; for what is longer, node's fires at once. */
-export const TIMER_MAX_MS = 2 ** 31 - 1
+/** As long as a timer can wait: for a limit that somebody has set so high that it is none. */
+export function timerMs(ms: number): number {
+  return Math.min(ms, TIMER_MAX_MS)
+}
 
 /**
  * Reads a length of time: whole numbers with w, d, h, m or s, the largest first, such as `14d` or `1d12h`.

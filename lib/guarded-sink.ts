@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream'
 import { StorageError } from '../adapters/errors.ts'
 import { ForwardingWritable } from '../adapters/layers/forwarding.ts'
-import { TIMER_MAX_MS } from './duration.ts'
+import { timerMs } from './duration.ts'
 
 /** An end flushes what is buffered and commits: it takes longer than any write. */
 export const END_FACTOR = 3
@@ -80,7 +80,7 @@ export class GuardedSink extends ForwardingWritable {
   #within(factor: number, callback: Callback): Callback {
     const { stallMs, location, adapter } = this.#options
     if (stallMs === undefined) return callback
-    const ms = Math.min(stallMs * factor, TIMER_MAX_MS)
+    const ms = stallMs * factor
     let isOver = false
     const done: Callback = (error) => {
       if (isOver) return
@@ -92,7 +92,7 @@ export class GuardedSink extends ForwardingWritable {
       this.#stalled = true
       const message = `${location} took nothing for ${Math.round(ms / 1000)} seconds, and is not waited for any more.`
       done(new StorageError(message, { code: 'UNAVAILABLE', adapter, operation: 'write' }))
-    }, ms)
+    }, timerMs(ms))
     return done
   }
 }

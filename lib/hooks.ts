@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { throwIfAborted } from '../adapters/retry.ts'
-import { TIMER_MAX_MS } from './duration.ts'
+import { timerMs } from './duration.ts'
 import { BackupError } from './errors.ts'
 import { lastWords } from './last-words.ts'
 
@@ -75,10 +75,7 @@ export async function runHook(
     killGroup(child.pid, 'SIGTERM')
     kills.push(setTimeout(() => killGroup(child.pid, 'SIGKILL'), KILL_AFTER_MS))
   }
-  const timer = setTimeout(
-    () => end(`did not end within ${timeoutMs / 1000} seconds`),
-    Math.min(timeoutMs, TIMER_MAX_MS),
-  )
+  const timer = setTimeout(() => end(`did not end within ${timeoutMs / 1000} seconds`), timerMs(timeoutMs))
   const onAbort = () => end('was ended')
   signal?.addEventListener('abort', onAbort)
   let what: string | undefined

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { StorageError } from '../../adapters/errors.ts'
 import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
-import { type Fallback, openBackups, type ServiceWarning } from '../../lib/index.ts'
+import { type CreateOptions, type Fallback, openBackups, type ServiceWarning } from '../../lib/index.ts'
 import { markRemoval } from '../../lib/read-lease.ts'
 import { scratch } from '../support/cli.ts'
 import { seededBytes } from '../support/random.ts'
@@ -375,4 +375,29 @@ test('T22: a lease that is held at one destination refuses the backup, and one t
   await assert.rejects(running, hasCode('LEASE_LOST'))
   assert.deepEqual(await keysOf(second), [])
   assert.deepEqual(await keysOf(first), [])
+})
+
+test('limits longer than a timer can wait are as good as none', async (t) => {
+  const folder = await scratch(t)
+  const [storage, mirror] = [`file://${folder}/a`, `file://${folder}/b`]
+  const backups = await openBackups({ storage, mirrors: [mirror], server: 'survival', key })
+  t.after(() => backups.close())
+  const month = 30 * 86_400_000
+  const limits: [string, CreateOptions][] = [
+    ['of a store that takes nothing', { stallMs: month }],
+    ['of another run', { lease: { waitMs: month } }],
+    ['of a hook', { hooks: { before: 'sleep 0.2', timeoutMs: month } }],
+  ]
+  for (const [what, one] of limits) {
+    await t.test(what, async () => {
+      const warnings: unknown[] = []
+      const source = feed(DATA.subarray(0, 2_000_000), 100_000)
+      const made = await backups.create(source, { ...one, onWarning: (warning) => warnings.push(warning) })
+      assert.deepEqual(
+        made.destinations.map(({ ok }) => ok),
+        [true, true],
+      )
+      assert.deepEqual(warnings, [])
+    })
+  }
 })

@@ -45,7 +45,7 @@ const WORDS: Record<string, string> = {
  * @throws BackupError USAGE, a line for each error, each with its place; no value of the file is repeated.
  */
 export function readYaml(text: string, label: string): YamlFile {
-  const lines = new LineCounter()
+  const lines = linesOf(text)
   const placeOf = (offset: number): Place => {
     const { line, col } = lines.linePos(Math.max(0, Math.min(offset, text.length)))
     return { line: Math.max(1, line), column: Math.max(1, col) }
@@ -60,7 +60,7 @@ export function readYaml(text: string, label: string): YamlFile {
   }
   let doc: Document.Parsed
   try {
-    doc = parseDocument(text, { lineCounter: lines, prettyErrors: false, stringKeys: true, merge: true })
+    doc = parseDocument(text, { prettyErrors: false, stringKeys: true, merge: true })
   } catch (cause) {
     // A parser that runs out of stack is no bug of the caller's.
     throw new BackupError('USAGE', `${label} cannot be read as YAML: it is nested too deeply.`, { cause })
@@ -101,6 +101,14 @@ export function readYaml(text: string, label: string): YamlFile {
     )
   }
   return { data, locate: (path, what) => placeOf(offsetOf(doc, path, what)) }
+}
+
+/** Not left to the parser, which does not count the line ends behind a token that it gives up at. */
+function linesOf(text: string): LineCounter {
+  const lines = new LineCounter()
+  lines.addNewLine(0)
+  for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines.addNewLine(at + 1)
+  return lines
 }
 
 function offsetOf(doc: Document.Parsed, path: Path, what: 'key' | 'value'): number {

@@ -54,7 +54,7 @@ export function readYaml(text: string, label: string): YamlFile {
     const said = new Set<string>()
     for (const { offset, what } of problems) {
       const { line, column } = placeOf(offset)
-      said.add(`${label}:${line}:${column} ${what}.`)
+      said.add(`${label}:${line}:${column} ${what}${what.endsWith('?') ? '' : '.'}`)
     }
     return new BackupError('USAGE', [...said])
   }

@@ -12,3 +12,9 @@ test('the line of an error is that of the file, also behind one that YAML gives 
     told.join('\n'),
   )
 })
+
+test('what is asked of the writer of a file ends in one question mark', () => {
+  assert.deepEqual(problems('a: 1\n]\n'), [
+    '2:1 something stands here that does not belong. Is a quote, a dash or a line end missing?',
+  ])
+})

@@ -77,7 +77,15 @@ export function readYaml(text: string, label: string): YamlFile {
     Alias(_, alias) {
       if (!alias.resolve(doc)) bad.push({ offset: alias.range?.[0] ?? 0, what: WORDS.BAD_ALIAS as string })
     },
-    Pair(_, { key }) {
+    Pair(_, { key, value }) {
+      if (isMergeKey(key) && !isMergeable(value, doc)) {
+        const isEmpty = isScalar(value) && value.value === null
+        const offset = rangeOf(isEmpty ? key : value) ?? 0
+        bad.push({
+          offset,
+          what: '<< takes what an anchor stands for that is a mapping (<<: *name), or a list of such',
+        })
+      }
       // Objects have it from birth, so whoever looks it up finds something else.
       if (isScalar(key) && key.value === '__proto__')
         bad.push({ offset: key.range?.[0] ?? 0, what: '__proto__ is not known' })
@@ -101,6 +109,18 @@ export function readYaml(text: string, label: string): YamlFile {
     )
   }
   return { data, locate: (path, what) => placeOf(offsetOf(doc, path, what)) }
+}
+
+function isMergeKey(key: unknown): boolean {
+  return isScalar(key) && key.type === 'PLAIN' && key.source === '<<'
+}
+
+function isMergeable(value: unknown, doc: Document.Parsed): boolean {
+  const resolved = (one: unknown) => (isAlias(one) ? one.resolve(doc) : one)
+  const source = resolved(value)
+  // An alias that leads nowhere is told as that.
+  const isMapping = (one: unknown) => resolved(one) === undefined || isMap(resolved(one))
+  return isSeq(source) ? source.items.every(isMapping) : isMapping(value)
 }
 
 /** Not left to the parser, which does not count the line ends behind a token that it gives up at. */

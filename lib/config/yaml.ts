@@ -60,7 +60,14 @@ export function readYaml(text: string, label: string): YamlFile {
   }
   let doc: Document.Parsed
   try {
-    doc = parseDocument(text, { prettyErrors: false, stringKeys: true, merge: true })
+    doc = parseDocument(text, {
+      prettyErrors: false,
+      stringKeys: true,
+      merge: true,
+      // Whatever a %YAML line says; and no tags for sets, dates and bytes, which would pass for mappings.
+      schema: 'core',
+      resolveKnownTags: false,
+    })
   } catch (cause) {
     // A parser that runs out of stack is no bug of the caller's.
     throw new BackupError('USAGE', `${label} cannot be read as YAML: it is nested too deeply.`, { cause })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { parseConfig } from '../../lib/config/index.ts'
-import { DESTINATIONS, problems } from '../support/wrong-config.ts'
+import { DESTINATIONS, problems, server } from '../support/wrong-config.ts'
 
 test('the line of an error is that of the file, also behind one that YAML gives up at', () => {
   const told = problems('a:\n  quiesce:\n  ]    by: rcon\n      address: x\n      b: y\nc: @\n')
@@ -35,4 +35,26 @@ test('what << cannot take is told by its place, and what it can is taken', () =>
   }
   const list = `${DESTINATIONS}servers: { a: { source: x, <<: &l [{ level: 3 }] }, b: { source: x, <<: *l } }`
   assert.equal(parseConfig(list, 'millrace.yaml').config.servers.b?.level, 3)
+})
+
+test('tags of other types are not known, and a %YAML line changes no type', () => {
+  const tag = 'there is a tag (!name) that is not known. Put text that begins with ! in quotes.'
+  for (const value of ['!!set { before }', '!!omap [before: x]', '!!binary aGVsbG8=', '!!timestamp 2026-11-11']) {
+    for (const head of ['', '%YAML 1.1\n---\n']) {
+      const told = problems(`${head}${server(`hooks: ${value}`)}`)
+      assert.ok(
+        told.some((line) => line.endsWith(tag)),
+        `${head}${value}: ${told}`,
+      )
+    }
+  }
+  assert.deepEqual(problems(`%YAML 1.1\n---\n${server('allowEmpty: yes, hooks: 2026-11-11')}`), [
+    '5:42 servers.survival.allowEmpty must be true or false.',
+    '5:54 servers.survival.hooks must be a mapping: names with values beneath it.',
+  ])
+  const { servers } = parseConfig(
+    server('level: !!int 3, allowEmpty: !!bool true, wait: !!str 1h'),
+    'millrace.yaml',
+  ).config
+  assert.deepEqual([servers.survival?.level, servers.survival?.allowEmpty, servers.survival?.wait], [3, true, '1h'])
 })

@@ -4,7 +4,8 @@ import { BackupError } from './errors.ts'
 // How objects are named: <server>/<id>.tar.zst.mlr and so on; FORMAT.md, 'Names'.
 
 const SERVER = /^[a-z0-9][a-z0-9._-]*$/
-const SERVER_MAX_BYTES = 100
+/** Of a server's name, all of them ASCII. */
+export const SERVER_MAX_CHARACTERS = 100
 const ID = /^(\d{4}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d\.\d{3}Z)-[a-z0-9]{4}$/
 const ALPHABET = 'abcdefghijklmnopqrstuvwxyz0123456789'
 const SUFFIXES = [
@@ -27,10 +28,10 @@ export interface ObjectName {
 
 /** @throws BackupError USAGE for a name that is not `[a-z0-9][a-z0-9._-]*`, at most 100 characters. */
 export function checkServer(server: string): string {
-  if (!SERVER.test(server) || server.length > SERVER_MAX_BYTES) {
+  if (!SERVER.test(server) || server.length > SERVER_MAX_CHARACTERS) {
     throw new BackupError(
       'USAGE',
-      `${JSON.stringify(server)} cannot be a server name. Use small letters, digits, dots, dashes and underscores, beginning with a letter or digit, at most ${SERVER_MAX_BYTES} characters.`,
+      `${JSON.stringify(server)} cannot be a server name. Use small letters, digits, dots, dashes and underscores, beginning with a letter or digit, at most ${SERVER_MAX_CHARACTERS} characters.`,
     )
   }
   return server

@@ -1,11 +1,15 @@
 import { z } from 'zod'
+import { SERVER_MAX_CHARACTERS } from '../names.ts'
 import { destinationSchema } from './destination.ts'
 import { duration, secret, whole } from './values.ts'
 
 const NAME = /^[a-z0-9][a-z0-9._-]*$/
-const name = z.string().max(250).regex(NAME, {
-  error: 'is not a name: lower-case letters, digits, dots, dashes and underscores, beginning with a letter or digit',
-})
+const named = (max: number) =>
+  z.string().max(max).regex(NAME, {
+    error: 'is not a name: lower-case letters, digits, dots, dashes and underscores, beginning with a letter or digit',
+  })
+const name = named(250)
+const serverName = named(SERVER_MAX_CHARACTERS)
 const glob = z.string().min(1)
 const shell = z.string().min(1)
 const count = whole(0)
@@ -146,7 +150,7 @@ export const configSchema = z
     $schema: z.string().meta({ description: "The JSON Schema's address, for editors." }).optional(),
     version: z.literal(1).meta({ description: 'Of this format.' }).optional(),
     destinations: z.record(name, destinationSchema).meta({ description: 'Where backups go, each with a name.' }),
-    servers: z.record(name, serverSchema).meta({ description: "What is backed up, by the server's name." }),
+    servers: z.record(serverName, serverSchema).meta({ description: "What is backed up, by the server's name." }),
     encryption: encryptionSchema.optional(),
     defaults: z.strictObject(shared).meta({ description: 'For servers that do not say otherwise.' }).optional(),
     metricsFile: z.string().min(1).meta({ description: "For node_exporter's textfile collector." }).optional(),

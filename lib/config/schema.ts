@@ -4,6 +4,8 @@ import { destinationSchema } from './destination.ts'
 import { duration, secret, whole } from './values.ts'
 
 const NAME = /^[a-z0-9][a-z0-9._-]*$/
+/** A share is above 0 and at most 100. */
+const HOW = /^(?:quick|full|restore-test|(?!0+(?:\.0+)?%)0*(?:\d{1,2}(?:\.\d+)?|100(?:\.0+)?)%)$/
 const named = (max: number) =>
   z.string().max(max).regex(NAME, {
     error: 'is not a name: lower-case letters, digits, dots, dashes and underscores, beginning with a letter or digit',
@@ -117,7 +119,7 @@ const shared = {
       schedule: scheduleSchema,
       how: z
         .string()
-        .regex(/^(?:quick|full|restore-test|\d+(?:\.\d+)?%)$/, {
+        .regex(HOW, {
           error: 'is quick, full, restore-test, or a share as 5%',
         })
         .meta({ description: 'quick, full, restore-test, or a share of the frames, as 5%.' }),

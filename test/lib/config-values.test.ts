@@ -2,11 +2,25 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { parseConfig } from '../../lib/config/index.ts'
 import { checkServer } from '../../lib/names.ts'
-import { DESTINATIONS, problems } from '../support/wrong-config.ts'
+import { DESTINATIONS, problems, server } from '../support/wrong-config.ts'
 
 test('a name that is too long for a server is told where the config is read, not where it is backed up', () => {
   const named = (length: number) => `${DESTINATIONS}servers: { ${'a'.repeat(length)}: { source: x } }`
   const [name] = Object.keys(parseConfig(named(100), 'millrace.yaml').config.servers)
   assert.equal(checkServer(name as string).length, 100)
   assert.deepEqual(problems(named(101)), [`2:12 servers."${'a'.repeat(80)}…" is too long: at most 100 characters.`])
+})
+
+test('a share of the frames is one that verify takes', () => {
+  const how = (share: string) => server(`verify: { schedule: '@daily', how: '${share}' }`)
+  for (const share of ['5%', '0.01%', '00.5%', '05%', '99.9%', '100%', '100.0%']) {
+    assert.equal(parseConfig(how(share), 'millrace.yaml').config.servers.survival?.verify?.how, share)
+  }
+  for (const share of ['0%', '0.0%', '000%', '101%', '100.1%', '500%', '1000%', '5', '.5%', '5.%', '-5%', '%']) {
+    assert.deepEqual(
+      problems(how(share)),
+      ['3:65 servers.survival.verify.how is quick, full, restore-test, or a share as 5%.'],
+      share,
+    )
+  }
 })

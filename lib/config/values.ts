@@ -1,8 +1,11 @@
 import { z } from 'zod'
 import { parseDuration } from '../duration.ts'
 
-/** What a secret can be written as: never as itself, so that the file can be shown to somebody. */
-export const SECRET_FORMS = /^(?:\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:.+|command:.+)$/s
+/**
+ * What a secret can be written as: never as itself, so that the file can be shown to somebody. Without flags, which the
+ * JSON Schema would not have.
+ */
+export const SECRET_FORMS = /^(?:\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:[\s\S]+|command:[\s\S]+)$/
 
 /** Of what is missing or empty, that is said; of what is there, `text`. */
 function unlessAbsent(text: string) {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { parseConfig } from '../../lib/config/index.ts'
+import { configJsonSchema } from '../../lib/config/json-schema.ts'
 import { checkServer } from '../../lib/names.ts'
 import { DESTINATIONS, problems, server } from '../support/wrong-config.ts'
 
@@ -22,5 +23,24 @@ test('a share of the frames is one that verify takes', () => {
       ['3:65 servers.survival.verify.how is quick, full, restore-test, or a share as 5%.'],
       share,
     )
+  }
+})
+
+test('a secret of several lines is one to the JSON Schema too', () => {
+  const patterns = new Set<string>()
+  JSON.parse(JSON.stringify(configJsonSchema()), (key, value) => {
+    if (key === 'pattern' && String(value).includes('command:')) patterns.add(value)
+    return value
+  })
+  const [pattern] = [...patterns] as [string]
+  assert.equal(patterns.size, 1)
+  const schema = new RegExp(pattern)
+  for (const reference of ['file:x', 'command:a b', 'command:a \\\n  b\n', 'file:x\n', '${NAME}']) {
+    parseConfig(server(`encryption: { password: ${JSON.stringify(reference)} }`), 'millrace.yaml')
+    assert.match(reference, schema)
+  }
+  for (const wrong of ['hunter2', 'file:', 'command:', '${A}\n', 'x\nfile:a', '', ' file:x']) {
+    assert.equal(problems(server(`encryption: { password: ${JSON.stringify(wrong)} }`)).length, 1)
+    assert.doesNotMatch(wrong, schema)
   }
 })

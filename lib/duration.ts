@@ -1,6 +1,9 @@
 import { BackupError } from './errors.ts'
 
 const UNIT_MS: Record<string, number> = { w: 604_800_000, d: 86_400_000, h: 3_600_000, m: 60_000, s: 1000 }
+/** What is written of a length of time; whether it is one at all, and not 0, `parseDuration` says. */
+export const DURATION = /^(?!$)(?:\d+w)?(?:\d+d)?(?:\d+h)?(?:\d+m)?(?:\d+s)?$/
+
 /** 24 days. A timer that is told to wait longer fires at once. */
 const TIMER_MAX_MS = 2 ** 31 - 1
 
@@ -15,7 +18,7 @@ export function timerMs(ms: number): number {
  * @throws BackupError USAGE for anything else, and for no time at all.
  */
 export function parseDuration(text: string): number {
-  const parts = /^(?:\d+w)?(?:\d+d)?(?:\d+h)?(?:\d+m)?(?:\d+s)?$/.test(text) ? (text.match(/\d+[wdhms]/g) ?? []) : []
+  const parts = DURATION.test(text) ? (text.match(/\d+[wdhms]/g) ?? []) : []
   const ms = parts.reduce((sum, part) => sum + Number(part.slice(0, -1)) * (UNIT_MS[part.slice(-1)] as number), 0)
   if (ms > 0 && Number.isSafeInteger(ms)) return ms
   throw new BackupError(

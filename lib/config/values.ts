@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { parseDuration } from '../duration.ts'
+import { DURATION, parseDuration } from '../duration.ts'
 
 /**
  * What a secret can be written as: never as itself, so that the file can be shown to somebody. Without flags, which the
@@ -35,6 +35,8 @@ export function whole(min: number, max: number = Number.MAX_SAFE_INTEGER) {
 /** A length of time, such as `26h` or `1d12h`. It stays text: `parseDuration` reads it. */
 export const duration = z
   .string({ error: DURATION_ERROR })
+  // For the JSON Schema, which has no more of it.
+  .regex(DURATION, { error: DURATION_ERROR })
   .refine(isDuration, { error: DURATION_ERROR })
   .meta({ description: 'A length of time: 90s, 26h, 1d12h.' })
 

@@ -44,3 +44,18 @@ test('a secret of several lines is one to the JSON Schema too', () => {
     assert.doesNotMatch(wrong, schema)
   }
 })
+
+test('what is no length of time is none to the JSON Schema either, but for none at all and one that is too long', () => {
+  const { servers } = (configJsonSchema() as { properties: Record<string, unknown> }).properties
+  const { properties } = (servers as { additionalProperties: { properties: Record<string, { pattern: string }> } })
+    .additionalProperties
+  const schema = new RegExp(properties.maxAge?.pattern as string)
+  for (const time of ['1w', '14d', '26h', '90m', '5s', '1d12h', '1w2d3h4m5s', '00h1s']) {
+    parseConfig(server(`maxAge: ${time}`), 'millrace.yaml')
+    assert.match(time, schema)
+  }
+  for (const wrong of ['', '1', 'd', '1h1d', '1.5h', '-1d', '1 h', '1D', '1d ', 'soon', '0d', '9999999999999w']) {
+    assert.equal(problems(server(`maxAge: "${wrong}"`)).length, 1, wrong)
+    if (!/^(?:0d|9+w)$/.test(wrong)) assert.doesNotMatch(wrong, schema)
+  }
+})

@@ -64,7 +64,7 @@ function size(pattern: RegExp, text: string) {
       const [, amount, unit = ''] = found
       return Math.round(Number(amount) * (UNITS[unit] as number))
     })
-    .pipe(z.number().min(1, { error }))
+    .pipe(z.number({ error }).min(1, { error }))
 }
 
 function isDuration(text: string): boolean {

@@ -59,3 +59,9 @@ test('what is no length of time is none to the JSON Schema either, but for none 
     if (!/^(?:0d|9+w)$/.test(wrong)) assert.doesNotMatch(wrong, schema)
   }
 })
+
+test('a size that is beyond every number is no size', () => {
+  const text = `destinations: { a: { provider: filesystem, root: x, bandwidth: ${'9'.repeat(400)}GB/s } }
+servers: { survival: { source: x } }`
+  assert.match(problems(text).join('\n'), /^1:64 destinations\.a\.bandwidth is no rate: write bytes a second[^\n]*$/)
+})

@@ -120,6 +120,8 @@ function checkSchedule(path: Path, schedule: unknown, say: Say): void {
  * @throws Error when it is none.
  */
 export function parseCron(cron: string, timezone = 'UTC'): Cron {
+  // croner takes a date as well, which comes once: after it the whole file would be refused.
+  if (!/^\s*(?:@\w+|\S+(?:\s+\S+){4})\s*$/.test(cron)) throw new Error('A schedule has five fields.')
   return new Cron(cron, { timezone, paused: true, mode: '5-part', fixedTimeRule: 'no-wildcard' })
 }
 

@@ -65,3 +65,14 @@ test('a size that is beyond every number is no size', () => {
 servers: { survival: { source: x } }`
   assert.match(problems(text).join('\n'), /^1:64 destinations\.a\.bandwidth is no rate: write bytes a second[^\n]*$/)
 })
+
+test('a date is no schedule: it would come once, and the file be refused from then on', () => {
+  for (const schedule of ['2999-01-01T00:00:00', '2999-01-01T00:00:00Z', '2999-01-01 00:00:00']) {
+    assert.match(problems(server(`schedule: "${schedule}"`)).join('\n'), /^3:40 \S+ is not a schedule: [^\n]+$/)
+    const whole = problems(server(`schedule: { cron: "${schedule}" }`)).join('\n')
+    assert.match(whole, /^3:48 \S+\.cron is not a schedule: [^\n]+$/)
+  }
+  for (const schedule of ['0 0 * * *', ' 0\t0  * * * ', '@daily', '@HOURLY', '0 0 L * *', '0 0 * * mon#1']) {
+    parseConfig(server(`schedule: ${JSON.stringify(schedule)}`), 'millrace.yaml')
+  }
+})

@@ -81,7 +81,7 @@ export async function loginCommand(
   options: LoginOptions,
   { output, signal }: Invocation,
 ): Promise<number> {
-  if (!(name in PROVIDERS)) {
+  if (!Object.hasOwn(PROVIDERS, name)) {
     throw new BackupError(
       'USAGE',
       `There is nothing to sign in to at "${name}". Known are ${Object.keys(PROVIDERS).join(', ')}.`,
@@ -194,8 +194,8 @@ async function readAnswer(hint: string, signal: AbortSignal | undefined): Promis
 }
 
 function accessOf({ access }: Provider, name: string | undefined): Access {
-  const found = access[name ?? (Object.keys(access)[0] as string)]
-  if (found) return found
+  const chosen = name ?? (Object.keys(access)[0] as string)
+  if (Object.hasOwn(access, chosen)) return access[chosen] as Access
   throw new BackupError('USAGE', `--access is one of ${Object.keys(access).join(', ')}.`)
 }
 

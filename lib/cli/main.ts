@@ -25,6 +25,7 @@ import { addSchedule } from './commands/schedule.ts'
 import { addStatus } from './commands/status.ts'
 import { addVerify } from './commands/verify.ts'
 import { EXIT, exitCodeOf, signalExitCode } from './exit-codes.ts'
+import { printable } from './format.ts'
 import { Output } from './output.ts'
 import type { Runner } from './run.ts'
 import { style } from './style.ts'
@@ -146,8 +147,15 @@ function report(output: Output, error: Error, stoppedBy: NodeJS.Signals | undefi
 function ofUsage(error: CommanderError, argv: readonly string[]): number {
   if (error.exitCode === 0) return EXIT.GOOD
   const wantsJson = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : undefined).includes('--json')
-  if (wantsJson) new Output({ json: true }).usageError(error.message.replace(/^error: /, ''), EXIT.USAGE)
+  if (wantsJson) new Output({ json: true }).usageError(withoutValues(error.message).replace(/^error: /, ''), EXIT.USAGE)
   return EXIT.USAGE
+}
+
+/** commander repeats what it does not know: a password behind `--password=`, and URLs with keys in them. */
+function withoutValues(message: string): string {
+  return message
+    .replace(/(unknown option '-[^=']*)=.*'/s, "$1'")
+    .replace(/\b([A-Za-z][A-Za-z0-9+.-]*:\/\/)[^\s,']\S*/g, '$1…')
 }
 
 /**
@@ -164,7 +172,12 @@ export function buildProgram(run: Runner): Command {
     .option('--debug', 'show with an error where it came from (also: MILLRACE_DEBUG)')
     .exitOverride()
     .configureHelp({ sortSubcommands: false, showGlobalOptions: true })
-    .configureOutput({ outputError: (text, write) => write(style('bad', text.trimEnd(), process.stderr).concat('\n')) })
+    .configureOutput({
+      outputError(text, write) {
+        const lines = withoutValues(text.trimEnd()).split('\n').map(printable)
+        write(`${style('bad', lines.join('\n'), process.stderr)}\n`)
+      },
+    })
     .addHelpText('after', EXIT_HELP)
   for (const add of COMMANDS) add(program, run)
   for (const command of program.commands) command.exitOverride()

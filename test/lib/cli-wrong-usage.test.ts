@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { scratch } from '../support/cli.ts'
-import { runMany } from '../support/config-place.ts'
+import { events, runMany } from '../support/config-place.ts'
+import { SECRET } from '../support/wrong-config.ts'
 
 /** Runs the command with arguments that are wrong. */
 async function refused(t: TestContext, runs: string[][]) {
@@ -23,4 +24,31 @@ test('names that every object has are no providers, and no rights', async (t) =>
   assert.match(ofObject?.stderr ?? '', /^millrace: There is nothing to sign in to at "constructor"\. Known are/)
   assert.match(proto?.stderr ?? '', /^millrace: There is nothing to sign in to at "__proto__"\. Known are/)
   assert.match(access?.stderr ?? '', /^millrace: --access is one of files\./)
+})
+
+test('of what is not known no value is repeated that may be a secret, and nothing moves the cursor', async (t) => {
+  const results = await refused(t, [
+    ['list', `--password=${SECRET}`],
+    ['list', '--json', `--password=a'\n${SECRET}`],
+    ['list', '--json', `--pasword-file=${SECRET}`],
+    ['check', `s3://key:${SECRET}/x@bucket`],
+    ['check', '--json', 'x', `s3://bucket?secret=${SECRET}`, 'y'],
+    ['list', 'survival'],
+    ['list', '\u001b[31mred'],
+  ])
+  for (const { stdout, stderr } of results) assert.ok(!`${stdout}${stderr}`.includes(SECRET), stdout + stderr)
+  assert.deepEqual(
+    results.map(({ stderr }) => stderr),
+    [
+      "error: unknown option '--password'\n",
+      "error: unknown option '--password'\n",
+      "error: unknown option '--pasword-file'\n",
+      "error: too many arguments for 'check'. Expected 0 arguments but got 1: s3://…\n",
+      "error: too many arguments for 'check'. Expected 0 arguments but got 3: x, s3://… y.\n",
+      "error: too many arguments for 'list'. Expected 0 arguments but got 1: survival.\n",
+      "error: too many arguments for 'list'. Expected 0 arguments but got 1: \\u001b[31mred.\n",
+    ],
+  )
+  const messages = results.flatMap((result) => events(result)).map(({ message }) => message)
+  assert.equal(messages.length, 3)
 })

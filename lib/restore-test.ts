@@ -5,7 +5,9 @@ import { join } from 'node:path'
 import type { Storage } from '../adapters/storage.ts'
 import type { IndexEntry, IndexHead, Progress, ReadKeys } from '../transforms/index.ts'
 import { nsToMs } from './archive/entry.ts'
+import { explain } from './archive/io.ts'
 import type { Snapshot } from './catalog.ts'
+import { BackupError } from './errors.ts'
 import { type OpenObject, openObject } from './open-object.ts'
 import { type Restored, restoreSnapshot } from './restore.ts'
 
@@ -34,10 +36,18 @@ export interface RestoreTest {
   different: number
 }
 
+async function scratchIn(around: string): Promise<string> {
+  try {
+    return await mkdtemp(join(around, 'millrace-restore-test-'))
+  } catch (cause) {
+    throw new BackupError('TARGET', `${explain(`Cannot make a scratch folder in ${around}`, cause)}.`, { cause })
+  }
+}
+
 /**
  * Restores a snapshot into a scratch folder, compares every entry with the index (type, size, mode, time, link, and
  * the owner when run as root), and removes the folder again.
- * @throws what `restoreSnapshot` throws, TARGET for a scratch folder without room.
+ * @throws what `restoreSnapshot` throws, TARGET for a scratch folder without room, or that cannot be made.
  */
 export async function testRestore(
   storage: Storage,
@@ -45,7 +55,7 @@ export async function testRestore(
   keys: ReadKeys | undefined,
   options: RestoreTestOptions,
 ): Promise<RestoreTest> {
-  const folder = await mkdtemp(join(options.scratch ?? tmpdir(), 'millrace-restore-test-'))
+  const folder = await scratchIn(options.scratch ?? tmpdir())
   try {
     const tree = join(folder, 'tree')
     const { allowPlain, allowRenamed, onProgress, signal } = options

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict'
-import { readdir } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { readdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { scratch } from '../support/cli.ts'
+import { openBackups } from '../../lib/index.ts'
+import { millrace, scratch } from '../support/cli.ts'
 import { events, runMany } from '../support/config-place.ts'
 import { SECRET } from '../support/wrong-config.ts'
 
@@ -66,4 +69,30 @@ test('a level that is none is told by its option, before anything is done', asyn
     assert.equal(stderr, 'millrace: --level has to be a whole number from 1 to 22.\n')
   }
   assert.deepEqual(await readdir(folder), [])
+})
+
+test('a folder that a scratch folder or an output cannot be made in is named in a sentence', async (t) => {
+  const folder = await scratch(t)
+  const [file, store] = [join(folder, 'file'), `file://${folder}/store`]
+  await writeFile(file, 'mine')
+  const key = join(folder, 'key')
+  await writeFile(key, randomBytes(32))
+  const backups = await openBackups({ storage: store, server: 'a', encryption: false })
+  t.after(() => backups.close())
+  await backups.create(file)
+  const verify = ['verify', '--from', store, '--server', 'a', '--no-encryption', '--restore-test', '--scratch']
+  for (const [scratchFolder, why] of [
+    [join(folder, 'absent'), 'it does not exist'],
+    [file, 'it is not a folder'],
+  ] as const) {
+    const { code, stderr } = await millrace([...verify, scratchFolder])
+    assert.equal(stderr, `millrace: Cannot make a scratch folder in ${scratchFolder}: ${why}.\n`)
+    assert.equal(code, 5)
+  }
+  const input = Buffer.from('x')
+  for (const command of ['encrypt', 'decrypt']) {
+    const { code, stderr } = await millrace([command, '--key-file', key, '-o', join(file, 'out')], { input })
+    assert.equal(stderr, `millrace: Cannot write ${join(file, 'out')}: it is not a folder. Nothing is left of it.\n`)
+    assert.equal(code, 1)
+  }
 })

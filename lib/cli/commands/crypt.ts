@@ -95,7 +95,8 @@ async function pipe(transform: Duplex, { output }: CryptOptions, signal: AbortSi
     })
     await rename(partial, output)
   } catch (error) {
-    await rm(partial, { force: true })
+    // Where it could not be made, it cannot always be looked for either: what is thrown says why.
+    await rm(partial, { force: true }).catch(() => {})
     throw outputError(output, error)
   }
   return EXIT.GOOD

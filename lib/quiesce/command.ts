@@ -43,6 +43,9 @@ export function createCommandQuiescer(options: CommandQuiescerOptions): Quiescer
   if (before === undefined && after === undefined) {
     throw new BackupError('USAGE', 'Give a command to run before the backup, or after it, or both.')
   }
+  for (const [which, command] of Object.entries({ before, after })) {
+    if (command === '') throw new BackupError('USAGE', `The command to run ${which} the backup is empty text.`)
+  }
   let marker: Marker | undefined
   return {
     async begin(signal) {

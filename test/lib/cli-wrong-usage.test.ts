@@ -71,6 +71,27 @@ test('a level that is none is told by its option, before anything is done', asyn
   assert.deepEqual(await readdir(folder), [])
 })
 
+test('a command that is empty text is told as that, before anything is done', async (t) => {
+  const folder = await scratch(t)
+  const backup = ['backup', '--to', `file://${folder}/store`, '--server', 'a', '--no-encryption']
+  const results = await refused(t, [
+    [...backup, folder, '--before', ''],
+    [...backup, folder, '--after', ''],
+    [...backup, folder, '--before', `touch ${folder}/held`, '--after', ''],
+    [...backup, '--from-command', '--', '', 'x'],
+  ])
+  assert.deepEqual(
+    results.map(({ stderr }) => stderr),
+    [
+      'millrace: The command to run before the backup is empty text.\n',
+      'millrace: The command to run after the backup is empty text.\n',
+      'millrace: The command to run after the backup is empty text.\n',
+      'millrace: The program after -- is empty text. Name it.\n',
+    ],
+  )
+  assert.deepEqual(await readdir(folder), [])
+})
+
 test('a folder that a scratch folder or an output cannot be made in is named in a sentence', async (t) => {
   const folder = await scratch(t)
   const [file, store] = [join(folder, 'file'), `file://${folder}/store`]

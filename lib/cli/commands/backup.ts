@@ -237,7 +237,10 @@ function sourceOf(words: readonly string[], program: boolean): BackupSource {
       'Name a folder or file to back up, or use --from-command and name a program after --.',
     )
   }
-  if (program) return { command: [first, ...rest] }
+  if (program) {
+    if (first === '') throw new BackupError('USAGE', 'The program after -- is empty text. Name it.')
+    return { command: [first, ...rest] }
+  }
   if (rest.length > 0) throw new BackupError('USAGE', `Name one folder or file; ${words.length} were given.`)
   return first
 }

@@ -85,6 +85,8 @@ export interface KeptOptions {
  */
 export async function checkKept(target: string, options: KeptOptions): Promise<void> {
   const { stores, server, keep = [], merge = false, overwrite = false } = options
+  // No name at all is refused by whoever looks for the place.
+  if (target === '') return
   const place = await realPath(target)
   for (const store of stores) {
     const folder = folderOf(store)

@@ -116,7 +116,8 @@ test('no secret reaches a hook, by its environment or by what it is told', async
   const hooks = ['--hook-before', hook('before'), '--hook-after', hook('after')]
   const done = await millrace([...args, ...hooks], { env })
   assert.equal(done.code, 0, done.stderr)
-  const failed = await millrace([...args, '--level', '99', '--hook-failure', hook('failure')], { env })
+  const missing = args.with(1, join(folder, 'missing'))
+  const failed = await millrace([...missing, '--hook-failure', hook('failure')], { env })
   assert.notEqual(failed.code, 0)
   for (const name of ['before', 'after', 'failure']) {
     const text = await readFile(join(folder, name), 'utf8')

@@ -10,6 +10,8 @@ import { writeSmall } from './small-object.ts'
 /** A mark that nobody has written again for so long is of a process that died. */
 export const MARK_TTL_MS = 10 * 60_000
 const BEAT_MS = MARK_TTL_MS / 4
+/** One dated further ahead was made while the store's clock was wrong; a live process has written its own again since. */
+const AHEAD_MAX_MS = 24 * 60 * 60_000
 /** What a release may take: a reader must not be held up by a store that does not answer. */
 const RELEASE_MS = 10_000
 
@@ -78,5 +80,6 @@ export function parseMark(key: string): { kind: 'read'; id: string } | { kind: '
 
 /** Whether a mark that was listed is of a process that lives, at a time of the store. */
 export function isLiveMark({ modified }: ObjectStat, storeTime: Date): boolean {
-  return storeTime.getTime() - modified.getTime() < MARK_TTL_MS
+  const age = storeTime.getTime() - modified.getTime()
+  return age < MARK_TTL_MS && age > -AHEAD_MAX_MS
 }

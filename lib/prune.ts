@@ -355,7 +355,12 @@ function isAbandoned(snapshot: ListedSnapshot, { snapshots }: Survey, now: Date,
 /** Marks of processes that died, and what is left of their claims. The next claimant removes whole claims itself. */
 function leftByTheDead({ leases }: Survey, time: Date): ObjectStat[] {
   const keys = new Set(leases.map(({ key }) => key))
-  return leases.filter((lease) => isLeftover(lease, time) && (parseMark(lease.key) || isStrayBeat(lease.key, keys)))
+  return leases.filter((lease) => {
+    // A dead one that is no leftover yet: dated by a clock that was ahead, it would never become one.
+    const isAhead = lease.modified.getTime() > time.getTime()
+    if (parseMark(lease.key)) return isLeftover(lease, time) || (isAhead && !isLiveMark(lease, time))
+    return isLeftover(lease, time) && isStrayBeat(lease.key, keys)
+  })
 }
 
 function isLeftover({ modified }: { modified: Date }, time: Date): boolean {

@@ -84,4 +84,6 @@ test('marks are told from what else lies among the leases, and the live from the
   assert.ok(isLiveMark(at(now.getTime()), now))
   assert.ok(isLiveMark(at(now.getTime() - MARK_TTL_MS + 1), now))
   assert.ok(!isLiveMark(at(now.getTime() - MARK_TTL_MS), now))
+  assert.ok(isLiveMark(at(now.getTime() + 3_600_000), now), 'the clock was set back a little')
+  assert.ok(!isLiveMark(at(now.getTime() + 30 * 86_400_000), now), 'the clock was wrong')
 })

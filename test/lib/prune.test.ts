@@ -441,6 +441,21 @@ test('thousands are removed at once under several marks, and old marks of the de
   assert.deepEqual(await keysIn(storage, `${server}/.lease/`), [others])
 })
 
+test('a mark that a clock dated far ahead is of the dead, and goes; one that is an hour ahead stays', async (t) => {
+  const prune = await pruner(t)
+  const memory = await openMemory()
+  const made = await hoursAgo(memory, [1, 2, 3])
+  const mark = `${server}/.lease/read-${made.at(-1)!.id}-0123456789ab`
+  await pipeline(feed(Buffer.from('{}')), memory.createWriteStream(mark))
+  const ahead = (ms: number) => withOlder(memory, (key) => (key === mark ? -ms : 0))
+  const blocked = await prune(ahead(HOUR_MS), LAST_2)
+  assert.deepEqual(blocked.snapshots.map(({ outcome }) => outcome).sort(), ['in-use', 'kept', 'kept'])
+  assert.deepEqual(await keysIn(memory, `${server}/.lease/`), [mark])
+  const done = await prune(ahead(30 * DAY_MS), LAST_2)
+  assert.deepEqual(done.snapshots.map(({ outcome }) => outcome).sort(), ['kept', 'kept', 'removed'])
+  assert.deepEqual(await keysIn(memory, `${server}/.lease/`), [])
+})
+
 test('T8: what killed runs left beside the snapshots goes with a prune that has nothing else to do', async (t) => {
   const prune = await pruner(t)
   const memory = await openMemory()

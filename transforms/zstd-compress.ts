@@ -116,7 +116,9 @@ export function checkCompressOptions(options: CompressOptions) {
 
 export function checkRange(name: string, value: number, least: number, most: number): number {
   if (!Number.isInteger(value) || value < least || value > most) {
-    throw new TransformError('BAD_OPTION', `${name} is ${value} and must be a whole number from ${least} to ${most}.`)
+    // What was given as text is none any more.
+    const is = Number.isNaN(value) ? '' : `is ${value} and `
+    throw new TransformError('BAD_OPTION', `${name} ${is}must be a whole number from ${least} to ${most}.`)
   }
   return value
 }

@@ -74,9 +74,6 @@ export function optionsOver(given: CreateOptions, options: JobOptions): CreateOp
   const ms = (text: string | undefined) => (text === undefined ? undefined : parseDuration(text))
   const { hookBefore: before, hookAfter: after, hookFailure: failure } = options
   const { lease = {}, hooks = {} } = given
-  if (options.level !== undefined && !(options.level >= 1 && options.level <= 22)) {
-    throw new BackupError('USAGE', '--level has to be a whole number from 1 to 22.')
-  }
   return {
     level: options.level ?? given.level,
     allowEmpty: options.allowEmpty ?? given.allowEmpty,

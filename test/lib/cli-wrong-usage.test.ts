@@ -57,20 +57,6 @@ test('of what is not known no value is repeated that may be a secret, and nothin
   assert.equal(messages.length, 3)
 })
 
-test('a level that is none is told by its option, before anything is done', async (t) => {
-  const folder = await scratch(t)
-  const backup = ['backup', folder, '--server', 'a', '--no-encryption', '--hook-before', `touch ${folder}/hooked`]
-  const levels = ['abc', '1.5', '', '0', '23', '-1', '99999999999999999999', ' 3']
-  const results = await refused(
-    t,
-    levels.map((level) => [...backup, '--to', `file://${folder}/store`, `--level=${level}`]),
-  )
-  for (const { stderr } of results) {
-    assert.equal(stderr, 'millrace: --level has to be a whole number from 1 to 22.\n')
-  }
-  assert.deepEqual(await readdir(folder), [])
-})
-
 test('a command that is empty text is told as that, before anything is done', async (t) => {
   const folder = await scratch(t)
   const backup = ['backup', '--to', `file://${folder}/store`, '--server', 'a', '--no-encryption']

@@ -300,8 +300,8 @@ test('bad input is told in a sentence', async (t) => {
   }
   await fails(2, /scheme ftp/, ['backup', world, '--to', 'ftp://host/x'])
   await fails(2, /URL|scheme/, ['backup', world, '--to', 'not a url'])
-  await fails(2, /--level has to be a whole number/, ['backup', world, '--to', url, '--level', 'nine'])
-  await fails(2, /--level has to be a whole number/, ['backup', world, '--to', url, '--level', '23'])
+  await fails(2, /: level must be a whole number from 1 to 22\.\n$/, ['backup', world, '--to', url, '--level', 'nine'])
+  await fails(2, /level is 23/, ['backup', world, '--to', url, '--level', '23'])
   await fails(1, /no snapshot/, [
     'restore',
     'latest',

@@ -72,7 +72,7 @@ export interface KeptOptions {
   /** The stores that snapshots are in, and the server whose they are. */
   stores: readonly StoreLocation[]
   server: string
-  /** Files, such as the one with the key. */
+  /** More files and folders, such as the one with the key. */
   keep?: readonly string[] | undefined
   merge?: boolean | undefined
   overwrite?: boolean | undefined
@@ -113,7 +113,7 @@ export async function checkKept(target: string, options: KeptOptions): Promise<v
     if (!isWithin(await realPath(file), place)) continue
     throw new BackupError(
       'TARGET',
-      `The target ${target} holds ${file}, which snapshots are read with: to overwrite it would remove that file. Move it out of there, or merge.`,
+      `The target ${target} holds ${file}, which has to be kept: to overwrite it would remove that. Move it out of there, or merge.`,
     )
   }
 }

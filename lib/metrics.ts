@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import { BackupError } from './errors.ts'
 import { replaceFile } from './replace-file.ts'
 
 // The text format of Prometheus, for node_exporter's textfile collector: HELP and TYPE before a metric's samples, label
@@ -49,11 +50,19 @@ const SAMPLE = /^(millrace_[a-z_]+)(\{server="(?:[^"\\\n]|\\.)*",destination="(?
  * Brings a file of metrics up to date: it is read, if it is there, and replaced by rename, so that the collector never
  * sees half of it. Each server needs a file of its own where two runs may end at once.
  * @param file its name ends in .prom for the collector; it is made readable for all.
- * @throws BackupError TARGET when it cannot be written.
+ * @throws BackupError TARGET when it cannot be written, or is there and no file of metrics.
  */
 export async function writeMetrics(file: string, updates: readonly MetricUpdate[]): Promise<void> {
   const text = async () => {
-    const samples = parse(await readIfThere(file))
+    const before = await readIfThere(file)
+    // What was named by mistake would be gone.
+    if (before.trim() !== '' && !before.includes('millrace_')) {
+      throw new BackupError(
+        'TARGET',
+        `The file ${file} holds something other than metrics, and was left as it is. Name another one.`,
+      )
+    }
+    const samples = parse(before)
     for (const update of updates) apply(samples, update)
     return format(samples)
   }

@@ -57,7 +57,10 @@ export interface RestoreOptions {
   onProgress?: ((progress: Progress) => void) | undefined
   /** Told of what could not be restored as it was. */
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
-  /** Files that must outlive it, such as that of the key: a target that holds one is not overwritten. */
+  /**
+   * Files and folders that must outlive it, such as the file with the key: a target that holds one is not overwritten.
+   * The stores are among them anyway.
+   */
   keep?: readonly string[] | undefined
   /** Called when the restore failed and left what can be gone on with, with that folder. */
   onKept?: ((folder: string) => void) | undefined

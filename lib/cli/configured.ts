@@ -15,7 +15,7 @@ import {
   serverSettings,
   stateFolderOf,
 } from '../config/settings.ts'
-import { openDestination } from '../config/storage.ts'
+import { openDestination, openDestinations } from '../config/storage.ts'
 import { BackupError } from '../errors.ts'
 import { nearest } from '../nearest.ts'
 import type { Output } from './output.ts'
@@ -152,24 +152,12 @@ export function openStore(loaded: LoadedConfig | undefined, store: string): Prom
   return loaded && hasDestination(loaded, store) ? openDestination(loaded, store) : openStorage(store)
 }
 
-/** Opens several; none is left open when one cannot be. */
-export async function openStores(loaded: LoadedConfig | undefined, stores: readonly string[]): Promise<Storage[]> {
-  const opened: Storage[] = []
-  try {
-    for (const one of stores) opened.push(await openStore(loaded, one))
-    return opened
-  } catch (error) {
-    for (const storage of opened) await storage.close()
-    throw error
-  }
-}
-
 /** Opens the backups that a command works on; `close` closes the stores. */
 export async function openChosen(
   { loaded, server, stores }: Pick<Chosen, 'loaded' | 'server' | 'stores'>,
   options: Omit<BackupsOptions, 'storage' | 'mirrors' | 'server'>,
 ): Promise<Backups> {
-  const storages = await openStores(loaded, stores)
+  const storages = await openDestinations(loaded, stores, (one) => openStore(loaded, one))
   try {
     return await openOver(storages, { ...options, server })
   } catch (error) {

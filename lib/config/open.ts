@@ -13,7 +13,7 @@ import type { LoadedConfig } from './load.ts'
 import type { EncryptionConfig } from './schema.ts'
 import { resolveKey, resolvePassword, secretFile } from './secret.ts'
 import { hasServer, type ServerSettings, serverSettings, stateFolderOf } from './settings.ts'
-import { openDestination } from './storage.ts'
+import { openDestinations } from './storage.ts'
 
 /** What `openBackups` takes of passwords and keys. */
 export interface Keys extends ReadKeys {
@@ -34,6 +34,7 @@ export interface OpenServerOptions extends Pick<BackupsOptions, 'onFallback' | '
 /**
  * Opens the backups of a server as the config has them: its destinations with their credentials and limits, its
  * password or key (where the config has none, MILLRACE_PASSWORD), and its state folder. `close` closes the destinations.
+ * Of several destinations one whose secret cannot be read fails in whatever is asked of it, and the others go on.
  * @throws BackupError USAGE for a name that is not in the config, and for a secret that cannot be read; StorageError.
  */
 export async function openServer(
@@ -45,9 +46,8 @@ export async function openServer(
   const { destinations = settings.destinations, onFallback, onNotice } = options
   if (destinations.length === 0) throw new BackupError('USAGE', 'Name at least one destination.')
   const keys = options.keys ?? (await keysOf(loaded, name)) ?? keysOfEnvironment(loaded, name)
-  const storages: Storage[] = []
+  const storages = await openDestinations(loaded, destinations)
   try {
-    for (const one of destinations) storages.push(await openDestination(loaded, one))
     return await openOver(storages, { server: name, ...keys, stateFolder: stateFolderOf(loaded), onFallback, onNotice })
   } catch (error) {
     for (const storage of storages) await storage.close()

@@ -11,6 +11,7 @@ import type { LoadedConfig } from './load.ts'
 import { pathFrom } from './paths.ts'
 import { resolvePassword } from './secret.ts'
 import { destinationConfig, hasDestination } from './settings.ts'
+import { unopened } from './unopened.ts'
 
 /** The fields of a destination that say where a secret is. */
 export const SECRET_FIELDS = [
@@ -39,6 +40,46 @@ export async function openDestination(loaded: LoadedConfig, name: string): Promi
     if (!(cause instanceof StorageError && cause.code === 'INVALID')) throw cause
     throw new BackupError('USAGE', `destinations.${name}: ${cause.message}`, { cause })
   }
+}
+
+/**
+ * Opens several destinations. One that cannot be, as for want of a secret, fails in whatever is asked of it, and the
+ * others go on.
+ * @param open what opens one; of the config by its name when left out.
+ * @throws BackupError USAGE, StorageError: when none can be opened, or what fails is none of the config's.
+ */
+export async function openDestinations(
+  loaded: LoadedConfig | undefined,
+  names: readonly string[],
+  open: (name: string) => Promise<Storage> = (name) => openDestination(loaded as LoadedConfig, name),
+): Promise<Storage[]> {
+  const tried: { name: string; storage?: Storage; error?: unknown }[] = []
+  // One after the other: where a secret is may be a question to somebody.
+  for (const name of names) {
+    tried.push(
+      await open(name).then(
+        (storage) => ({ name, storage }),
+        (error: unknown) => ({ name, error }),
+      ),
+    )
+  }
+  const failed = tried.filter(({ storage }) => storage === undefined)
+  const grave =
+    failed.length === names.length ? failed[0] : failed.find(({ name, error }) => !mayGoOn(loaded, name, error))
+  if (grave) {
+    for (const { storage } of tried) await storage?.close()
+    throw grave.error
+  }
+  return tried.map(({ name, storage, error }) => {
+    if (storage) return storage
+    return unopened(name, destinationConfig(loaded as LoadedConfig, name).provider, error as Error)
+  })
+}
+
+/** What is no destination of the config is a mistake on the command line. */
+function mayGoOn(loaded: LoadedConfig | undefined, name: string, error: unknown): boolean {
+  const isKnown = loaded !== undefined && hasDestination(loaded, name)
+  return isKnown && (error instanceof BackupError || error instanceof StorageError)
 }
 
 /**

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdir, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
@@ -127,7 +127,7 @@ test('a target with the key in it is not overwritten', async (t) => {
   const before = snapshotTree(folder)
   const given = await millrace([...args, '--key-file', key, '--overwrite'])
   assert.equal(given.code, 5, given.stderr)
-  assert.match(given.stderr, /backup\.key, which snapshots are read with/)
+  assert.match(given.stderr, /backup\.key, which has to be kept/)
   const config = join(folder, 'millrace.yaml')
   await writeFile(
     config,
@@ -135,7 +135,22 @@ test('a target with the key in it is not overwritten', async (t) => {
   )
   const configured = await millrace(['restore', 'latest', '--config', config, '--target', folder, '--overwrite'])
   assert.equal(configured.code, 5, configured.stderr)
-  assert.match(configured.stderr, /backup\.key, which snapshots are read with/)
+  assert.match(configured.stderr, /backup\.key, which has to be kept/)
+  // A store of the config that it is not restored from.
+  const within = (await readFile(config, 'utf8'))
+    .replace('../server-store', 'near')
+    .replace('file:backup.key', 'file:../backup.key')
+  await rename(key, join(folder, '../backup.key'))
+  await writeFile(config, within)
+  const other = await millrace([
+    ...['restore', 'latest', '--config', config, '--from', url],
+    '--target',
+    folder,
+    '--overwrite',
+  ])
+  assert.equal(other.code, 5, other.stderr)
+  assert.match(other.stderr, /near, which has to be kept/)
+  await rename(join(folder, '../backup.key'), key)
   const merged = await millrace([...args, '--key-file', key, '--merge'])
   assert.equal(merged.code, 0, merged.stderr)
   assert.ok([...before.keys()].every((path) => snapshotTree(folder).has(path)))

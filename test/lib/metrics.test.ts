@@ -149,3 +149,16 @@ test('backup, verify and status write metrics, and status tells with exit code 6
   await run(2, 'status', '--from', url, '--server', 'world', '--max-age', 'soon')
   assert.ok(!(await readFile(file, 'utf8')).includes(PASSWORD))
 })
+
+test('a file that holds something other than metrics is left as it is', async (t) => {
+  const file = join(await scratch(t), 'password')
+  const update = { server: 'survival', destination: 'file:///x', snapshots: 1 }
+  await writeFile(file, 'correct horse battery\n')
+  await assert.rejects(writeMetrics(file, [update]), { code: 'TARGET', message: /other than metrics/ })
+  assert.equal(await readFile(file, 'utf8'), 'correct horse battery\n')
+  for (const mine of ['', '\n', '# HELP millrace_snapshots Complete snap']) {
+    await writeFile(file, mine)
+    await writeMetrics(file, [update])
+    assert.match(await readFile(file, 'utf8'), /^millrace_snapshots\{.*\} 1$/m)
+  }
+})

@@ -4,6 +4,7 @@ import type { Storage } from '../../../adapters/storage.ts'
 import type { ReadKeys } from '../../../transforms/index.ts'
 import type { LoadedConfig } from '../../config/load.ts'
 import { hasServer } from '../../config/settings.ts'
+import { openDestinations } from '../../config/storage.ts'
 import { BackupError } from '../../errors.ts'
 import { listFirst } from '../../fallback.ts'
 import { HeadCache } from '../../head-cache.ts'
@@ -104,7 +105,17 @@ class OpenStores {
     this.#loaded = loaded
   }
 
-  async open(store: string): Promise<Storage> {
+  async open(stores: readonly string[]): Promise<Storage[]> {
+    try {
+      return await openDestinations(this.#loaded, stores, (store) => this.#openOne(store))
+    } catch (error) {
+      // What others have in common with them was closed.
+      for (const store of stores) this.#opened.delete(store)
+      throw error
+    }
+  }
+
+  async #openOne(store: string): Promise<Storage> {
     const known = this.#opened.get(store)
     if (known) return known
     const storage = await openStore(this.#loaded, store)
@@ -150,8 +161,7 @@ async function listPlace(
   into: Listed,
   { output, signal }: Invocation,
 ): Promise<void> {
-  const storages: Storage[] = []
-  for (const store of stores) storages.push(await context.stores.open(store))
+  const storages = await context.stores.open(stores)
   const { storage, snapshots } = await listFirst(storages, server, { onFallback: fallbackTo(output), signal })
   const cache = new HeadCache(stateFolder, storage.location)
   for (const [name, all] of Map.groupBy(snapshots, (one) => one.server)) {

@@ -1,7 +1,10 @@
+import { fileURLToPath } from 'node:url'
 import { type Command, Option } from 'commander'
 import type { PortableNames } from '../../archive/portable-names.ts'
 import type { Owner } from '../../archive/rights.ts'
 import { keyFilesOf } from '../../config/open.ts'
+import { destinationNames } from '../../config/settings.ts'
+import { localStores } from '../../config/storage.ts'
 import { BackupError } from '../../errors.ts'
 import type { RestoreOptions as Options, Restored } from '../../restore.ts'
 import { type Chosen, choose, keysFor, openChosen, type PlaceOptions } from '../configured.ts'
@@ -81,7 +84,13 @@ async function restoreChosen(
 ): Promise<number> {
   const keys = await keysFor(chosen, options, 'read')
   const { allowUnverified, allowPlain, allowRenamed } = options
-  const configured = chosen.loaded ? keyFilesOf(chosen.loaded, chosen.server) : []
+  const { loaded } = chosen
+  // Also the stores that it does not restore from.
+  const stores = loaded ? localStores(loaded, destinationNames(loaded)) : []
+  const configured = [
+    ...(loaded ? keyFilesOf(loaded, chosen.server) : []),
+    ...stores.map(({ location }) => fileURLToPath(location)),
+  ]
   const backups = await openChosen(chosen, { ...keys, onFallback: fallbackTo(output), onNotice: output.notice })
   try {
     let warnings = 0

@@ -1,6 +1,6 @@
 // Runs the tests: `node test/run.ts [fast|s3|s3:full|slow|crash|browser]`. In CI a skipped test fails the run unless test/may-skip.txt names
 // it, so that a required test cannot quietly stop running.
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -34,11 +34,18 @@ for (const suffix of suite.suffixes) {
 }
 
 const scratch = mkdtempSync(join(tmpdir(), 'millrace-tests-'))
+// Here, where what it imports is found.
+const command = join(ROOT, `.test-command-${process.pid}`)
 let code = 1
 try {
   // Tests start the command some thousand times, and from Node 24 on its sources are stripped of types once.
   const cache = join(tmpdir(), 'millrace-compile-cache')
-  const env = { NODE_COMPILE_CACHE: cache, ...process.env, ...(suite.needsServers ? await startServers() : {}) }
+  const env = {
+    NODE_COMPILE_CACHE: cache,
+    ...process.env,
+    MILLRACE_TEST_COMMAND: buildCommand(),
+    ...(suite.needsServers ? await startServers() : {}),
+  }
   code = await runTests(env)
   const missing = process.env.CI ? requiredSkips() : []
   if (missing.length > 0) {
@@ -48,8 +55,21 @@ try {
 } finally {
   if (suite.needsServers) await stopServers()
   rmSync(scratch, { recursive: true, force: true })
+  rmSync(command, { recursive: true, force: true })
 }
 process.exit(code)
+
+/**
+ * The command in few files, as the package has it: started from its sources, some thousand times, it takes twice the time.
+ * @returns its path.
+ */
+function buildCommand(): string {
+  execFileSync(process.execPath, [join(ROOT, 'node_modules/rolldown/bin/cli.mjs'), '-c', '-d', command], {
+    cwd: ROOT,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  return join(command, 'millrace.js')
+}
 
 function runTests(env: NodeJS.ProcessEnv): Promise<number> {
   const args = [

@@ -96,8 +96,12 @@ test('a folder that a scratch folder or an output cannot be made in is named in 
     assert.equal(stderr, `millrace: Cannot make a scratch folder in ${scratchFolder}: ${why}.\n`)
     assert.equal(code, 5)
   }
-  const input = Buffer.from('x')
-  for (const command of ['encrypt', 'decrypt']) {
+  const encrypted = await millrace(['encrypt', '--key-file', key], { input: Buffer.from('x') })
+  // What is no container might be told first.
+  for (const [command, input] of [
+    ['encrypt', Buffer.from('x')],
+    ['decrypt', encrypted.stdout],
+  ] as const) {
     const { code, stderr } = await millrace([command, '--key-file', key, '-o', join(file, 'out')], { input })
     assert.equal(stderr, `millrace: Cannot write ${join(file, 'out')}: it is not a folder. Nothing is left of it.\n`)
     assert.equal(code, 1)

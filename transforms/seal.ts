@@ -7,7 +7,7 @@ import { type CompressOptions, createZstdCompress } from './zstd-compress.ts'
 import { createZstdDecompress, type DecompressOptions } from './zstd-decompress.ts'
 
 /** What `seal` takes; `zstdFrameBytes` is the compression's frame, `frameBytes` the container's. */
-export interface SealChainOptions extends SealOptions, Omit<CompressOptions, 'frameBytes' | 'onConsumed'> {
+export interface SealChainOptions extends Omit<SealOptions, 'onConsumed'>, Omit<CompressOptions, 'frameBytes'> {
   zstdFrameBytes?: number | undefined
 }
 
@@ -17,8 +17,8 @@ export interface SealChainOptions extends SealOptions, Omit<CompressOptions, 'fr
  * @throws TransformError BAD_KEY, BAD_OPTION, UNSUPPORTED at once. The stream fails as its two halves do.
  */
 export function seal(options: SealChainOptions): Duplex {
-  const { password, key, frameBytes, iterations, onConsumed, zstdFrameBytes, ...compress } = options
-  const encrypt = createEncrypt({ password, key, frameBytes, iterations, onConsumed })
+  const { password, key, frameBytes, iterations, ledger, zstdFrameBytes, ...compress } = options
+  const encrypt = createEncrypt({ password, key, frameBytes, iterations, ledger })
   try {
     return composeBytes([createZstdCompress({ ...compress, frameBytes: zstdFrameBytes }), encrypt])
   } catch (error) {

@@ -11,6 +11,7 @@ import {
   TransformError,
   unseal,
 } from '../../transforms/index.ts'
+import { MemoryLedger } from '../support/frame-ledger.ts'
 import { feed, sample, through } from '../support/streams.ts'
 
 const key = Buffer.alloc(32, 8)
@@ -27,6 +28,29 @@ test('seal and unseal are inverse, and what is sealed is seekable', async () => 
       data.subarray(Math.floor(length / 2), Math.floor(length / 2) + Math.floor(length / 3)),
     )
   }
+})
+
+test('what is sealed goes into the ledger, and is sealed again as it was', async () => {
+  const options = { key, zstdFrameBytes: 65_536, frameBytes: 4096 }
+  const first = new MemoryLedger()
+  const sealed = await through(sample(100_000), [seal({ ...options, ledger: first })])
+  assert.ok(first.begun[0]?.equals(sealed.subarray(0, 64)))
+  assert.ok(first.seals.length > 1)
+  const again = await through(sample(100_000), [seal({ ...options, ledger: new MemoryLedger(first, 1) })])
+  assert.ok(again.subarray(0, 64 + 4096 + 28).equals(sealed.subarray(0, 64 + 4096 + 28)))
+  const other = seal({ ...options, ledger: new MemoryLedger(first) })
+  await assert.rejects(through(sample(100_000, 2), [other]), { code: 'DIFFERS' })
+})
+
+test('seal tells of the chunks that it was given, not of those between its halves', async () => {
+  const chunks = [sample(70_000), sample(10)]
+  const told: Buffer[] = []
+  const whole = seal({ key, zstdFrameBytes: 65_536, onConsumed: (chunk) => told.push(chunk) })
+  whole.resume()
+  for (const chunk of chunks) whole.write(chunk)
+  await finished(whole.end())
+  assert.equal(told.length, chunks.length)
+  for (const [i, chunk] of chunks.entries()) assert.ok(told[i]?.equals(chunk))
 })
 
 test('seal and unseal refuse bad options at once, and fail with the error of the half that failed', async () => {

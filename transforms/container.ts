@@ -75,7 +75,8 @@ export function plainSize(sealedBytes: number, frameBytes: number = FRAME_BYTES)
 }
 
 function frameBytesLog(frameBytes: number): number {
-  const log = Math.log2(frameBytes)
+  // A string of digits has a logarithm as well, and a writer would wait for ever for a frame that is as long as it.
+  const log = Number.isInteger(frameBytes) ? Math.log2(frameBytes) : Number.NaN
   if (!Number.isInteger(log) || frameBytes < MIN_FRAME_BYTES || frameBytes > MAX_FRAME_BYTES) {
     throw new TransformError(
       'BAD_OPTION',

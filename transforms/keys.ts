@@ -1,5 +1,5 @@
 import { hkdfSync, pbkdf2 } from 'node:crypto'
-import { promisify } from 'node:util'
+import { promisify, types } from 'node:util'
 import { TransformError } from './errors.ts'
 
 const pbkdf2Async = promisify(pbkdf2)
@@ -33,23 +33,30 @@ export interface ObjectKeys {
   frames: Buffer
 }
 
+const DECODE_FIRST = 'A key given as hex or base64 text must be decoded first.'
+
 function checkPassword(password: string): string {
+  if (typeof password !== 'string') throw new TransformError('BAD_KEY', 'The password is no string. Give its text.')
   if (password === '') throw new TransformError('BAD_KEY', 'The password is empty. Give one of at least one character.')
   if (password.includes('\0')) throw new TransformError('BAD_KEY', 'The password holds a NUL character. Leave it out.')
   return password.normalize('NFC')
 }
 
 function checkKey(key: Uint8Array): Buffer {
+  if (!types.isUint8Array(key)) {
+    throw new TransformError('BAD_KEY', `The key is no Uint8Array. ${DECODE_FIRST}`)
+  }
   if (key.byteLength !== KEY_BYTES) {
     throw new TransformError(
       'BAD_KEY',
-      `The key has ${key.byteLength} bytes and must have exactly ${KEY_BYTES}. A key given as hex or base64 text must be decoded first.`,
+      `The key has ${key.byteLength} bytes and must have exactly ${KEY_BYTES}. ${DECODE_FIRST}`,
     )
   }
   return Buffer.from(key)
 }
 
-function listOf<T>(value: T | readonly T[] | undefined): readonly T[] {
+/** One as a list of one, and none as an empty one. */
+export function listOf<T>(value: T | readonly T[] | undefined): readonly T[] {
   if (value === undefined) return []
   return Array.isArray(value) ? value : [value as T]
 }

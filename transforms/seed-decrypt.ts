@@ -6,7 +6,7 @@ import { Duplex } from 'node:stream'
 import { TAG_BYTES } from './container.ts'
 import { TransformError } from './errors.ts'
 import { MAGIC } from './header.ts'
-import { checkReadKeys } from './keys.ts'
+import { checkReadKeys, listOf } from './keys.ts'
 import { deriveSeedKey, SEED_HEADER_BYTES, SEED_MAX_PLAIN_BYTES, SEED_OVERHEAD_BYTES, SEED_SALT_BYTES } from './seed.ts'
 
 const BLOCK_BYTES = 64 * 1024
@@ -41,7 +41,7 @@ export function createSeedDecrypt(options: SeedDecryptOptions): Duplex {
 }
 
 function readPasswords(password: string | readonly string[]): string[] {
-  const typed = typeof password === 'string' ? [password] : [...(password ?? [])]
+  const typed = listOf(password)
   if (typed.length === 0) {
     throw new TransformError('BAD_KEY', 'Give a password to decrypt with; the original layout knows no other key.')
   }

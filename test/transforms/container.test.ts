@@ -5,6 +5,8 @@ import fc from 'fast-check'
 import {
   createDecrypt,
   createEncrypt,
+  createSeedDecrypt,
+  createSeedEncrypt,
   frameCount,
   HEADER_BYTES,
   openSealed,
@@ -80,6 +82,21 @@ test('T26: an empty password, a NUL, a 31-byte key, both or neither are refused 
   assert.throws(() => createEncrypt({ password: 'x', key }), hasCode('BAD_KEY'))
   assert.throws(() => createEncrypt({ password: 'x', iterations: 99_999 }), hasCode('BAD_OPTION'))
   assert.throws(() => createEncrypt({ key, frameBytes: 5000 }), hasCode('BAD_OPTION'))
+})
+
+test('options of a wrong type, as programs without types give them, are told as that', () => {
+  const wrong = [null, 5, {}, new ArrayBuffer(32), Buffer.alloc(31), new Uint16Array(16)]
+  for (const value of wrong as never[]) {
+    for (const make of [createEncrypt, createDecrypt, createSeedEncrypt, createSeedDecrypt]) {
+      assert.throws(() => make({ password: value }), hasCode('BAD_KEY'))
+    }
+    for (const make of [createEncrypt, createDecrypt]) {
+      assert.throws(() => make({ key: value }), hasCode('BAD_KEY'))
+    }
+    assert.throws(() => createDecrypt({ password: ['a', value] }), hasCode('BAD_KEY'))
+  }
+  assert.throws(() => createEncrypt({ key, frameBytes: '4096' as never }), hasCode('BAD_OPTION'))
+  assert.throws(() => sealedSize(1, '4096' as never), hasCode('BAD_OPTION'))
 })
 
 test('T1: a container cut at any byte is rejected', async (t) => {

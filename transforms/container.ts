@@ -318,9 +318,11 @@ export class Opener {
   /**
    * @param sealed one whole frame: nonce, ciphertext, tag.
    * @returns the plaintext, in a buffer that is nobody else's.
-   * @throws TransformError AUTH_FAILED.
+   * @throws TransformError AUTH_FAILED; Error once the keys are wiped.
    */
   open(index: number, sealed: Buffer): Buffer {
+    // With keys of zeros it would be told as damage.
+    if (this.#isWiped) throw new Error('The container was closed, and its keys are wiped. Open it again to read it.')
     this.#aad.writeBigUInt64BE(BigInt(index), MAC_BYTES)
     const decipher = newDecipher(this.#keys.frames, sealed.subarray(0, NONCE_BYTES), this.#aad)
     decipher.setAuthTag(sealed.subarray(sealed.length - TAG_BYTES))

@@ -37,7 +37,7 @@ export interface RangeSource {
 
 export interface Sealed extends RangeSource {
   readonly header: Header
-  /** Wipes the keys. */
+  /** Wipes the keys. What is read after that, or was under way, fails with an Error that says so. */
   close(): void
 }
 

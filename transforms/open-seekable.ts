@@ -30,9 +30,9 @@ export interface Seekable extends RangeSource {
    * covers touch are read best as one.
    */
   cover(start: number, end: number): { start: number; end: number }
-  /** Where a frame is, from 0: in the stream, and its content in all content. */
+  /** Where a frame is, from 0: in the stream, and its content in all content. @throws RangeError past the last one. */
   frame(index: number): FrameExtent
-  /** Lets go of what is cached. */
+  /** Lets go of what is cached. What is being read is read to its end. */
   close(): void
 }
 
@@ -83,7 +83,8 @@ class SeekableFrames implements Seekable {
   readonly #source: RangeSource
   readonly #table: SeekTable
   readonly #free: FrameDecompressor[] = []
-  readonly #open = new Set<FrameDecompressor>()
+  /** Those that are kept for the next frame. */
+  readonly #kept = new Set<FrameDecompressor>()
 
   constructor(source: RangeSource, table: SeekTable, hasIndex: boolean) {
     this.#source = source
@@ -121,6 +122,9 @@ class SeekableFrames implements Seekable {
   }
 
   frame(index: number): FrameExtent {
+    if (!Number.isInteger(index) || index < 0 || index >= this.frames) {
+      throw new RangeError(`There is no frame ${index}: the stream has ${this.frames}.`)
+    }
     const { compressed, decompressed } = this.#table.position(index)
     const [bytes, contentBytes] = [this.#table.compressedBytes(index), this.#table.decompressedBytes(index)]
     return { at: compressed, bytes, contentAt: decompressed, contentBytes }
@@ -138,8 +142,9 @@ class SeekableFrames implements Seekable {
   }
 
   close(): void {
-    for (const codec of this.#open) codec.close()
-    this.#open.clear()
+    for (const codec of this.#free.splice(0)) codec.close()
+    // Closed under a read, one would give less than the frame holds, as if that were damaged: they end by themselves.
+    this.#kept.clear()
   }
 
   #check(start: number, end: number): void {
@@ -212,13 +217,24 @@ class SeekableFrames implements Seekable {
     checkFrame(bytes, contentBytes)
     let codec = this.#free.pop()
     if (!codec || codec.maxBytes < contentBytes) {
-      codec?.close()
+      if (codec) this.#letGo(codec)
       codec = new FrameDecompressor(contentBytes)
-      this.#open.add(codec)
+      this.#kept.add(codec)
     }
-    const output = await codec.decompress(bytes, contentBytes)
-    this.#free.push(codec)
-    return output
+    try {
+      const output = await codec.decompress(bytes, contentBytes)
+      if (this.#kept.has(codec)) this.#free.push(codec)
+      else codec.close()
+      return output
+    } catch (error) {
+      this.#letGo(codec)
+      throw error
+    }
+  }
+
+  #letGo(codec: FrameDecompressor): void {
+    this.#kept.delete(codec)
+    codec.close()
   }
 }
 

@@ -5,8 +5,10 @@ import {
   composeBytes,
   createHashTee,
   createZstdCompress,
+  openPlain,
   openSealed,
   openSeekable,
+  type Seekable,
   seal,
   TransformError,
   unseal,
@@ -51,6 +53,30 @@ test('seal tells of the chunks that it was given, not of those between its halve
   await finished(whole.end())
   assert.equal(told.length, chunks.length)
   for (const [i, chunk] of chunks.entries()) assert.ok(told[i]?.equals(chunk))
+})
+
+test('what is closed is told as closed, not as damaged, and what is being read is read to its end', async () => {
+  const data = sample(1_000_000)
+  const object = await through(data, [seal({ key, zstdFrameBytes: 65_536 })])
+  const read = async (at: number, count: number) => object.subarray(at, at + count)
+  const sealed = await openSealed(read, object.length, { key })
+  const zst = await through(data, [createZstdCompress({ frameBytes: 65_536 })])
+  for (const source of [sealed, openPlain(async (at, count) => zst.subarray(at, at + count), zst.length)]) {
+    const seekable = (await openSeekable(source)) as Seekable
+    assert.deepEqual(await seekable.read(0, 10), data.subarray(0, 10))
+    seekable.close()
+    assert.deepEqual(await seekable.read(0, 10), data.subarray(0, 10))
+    const pieces: Buffer[] = []
+    for await (const piece of seekable.createReadStream()) {
+      pieces.push(piece)
+      seekable.close()
+    }
+    assert.ok(Buffer.concat(pieces).equals(data))
+    for (const frame of [-1, 0.5, seekable.frames]) assert.throws(() => seekable.frame(frame), RangeError)
+    assert.equal(seekable.frame(seekable.frames - 1).contentAt, Math.floor(data.length / 65_536) * 65_536)
+  }
+  sealed.close()
+  await assert.rejects(sealed.read(0, 10), { name: 'Error', message: /was closed/ })
 })
 
 test('seal and unseal refuse bad options at once, and fail with the error of the half that failed', async () => {

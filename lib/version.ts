@@ -1,5 +1,2 @@
-import { readFileSync } from 'node:fs'
-import { findPackageJSON } from 'node:module'
-
-/** millrace's version, from its package. */
-export const VERSION: string = JSON.parse(readFileSync(findPackageJSON('.', import.meta.url) as string, 'utf8')).version
+/** millrace's version. It is written here, and not read from the package, which a bundle has not beside it. */
+export const VERSION = '0.1.0'

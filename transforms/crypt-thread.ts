@@ -50,11 +50,12 @@ export interface CryptThreadOptions {
 /**
  * Begins the thread of a stream that is made a little later, as it takes a while until it is at work. It ends with the
  * stream; whoever makes none ends it.
+ * @returns undefined where there is none to be had.
  */
-export function beginCryptThread(): Worker {
+export function beginCryptThread(): Worker | undefined {
   const thread = beginThread(import.meta.url, 'crypt-worker')
   // An 'error' that nobody listens to ends the process; the stream sees that it has ended, or how it ends.
-  return thread.on('error', () => {})
+  return thread?.on('error', () => {})
 }
 
 const hasEnded = (thread: Worker): boolean => thread.threadId === -1
@@ -91,12 +92,16 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
    * @param requestsAtOnce that the thread has, or whose output waits to leave; each holds one chunk, or a few that came
    * together.
    * @param thread what `beginCryptThread` gave, which is the stream's from now on; it begins one when left out.
+   * @throws TransformError THREAD where there is none to be had.
    */
   constructor(options: CryptThreadOptions, requestsAtOnce: number, thread?: Worker) {
+    const worker = thread && !hasEnded(thread) ? thread : beginCryptThread()
+    // Before there is a stream, which would be destroyed in vain.
+    if (!worker) throw noThread()
     super({ readableHighWaterMark: 64 * 1024, writableHighWaterMark: GATHERED_BYTES })
     this.#options = options
     this.#requestsAtOnce = requestsAtOnce
-    this.#worker = thread && !hasEnded(thread) ? thread : beginCryptThread()
+    this.#worker = worker
     this.#worker.on('message', (answer: CryptAnswer) => {
       try {
         this.#answered(answer)
@@ -257,6 +262,13 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
 }
 
 type WithoutKey<T> = T extends { key: unknown } ? Omit<T, 'key'> : T
+
+function noThread(): TransformError {
+  return new TransformError(
+    'THREAD',
+    'No thread can be begun: a bundler has left crypt-worker.js out, or Node allows none. Keep millrace out of the bundle, give Node --allow-worker, or use the streams that need no thread.',
+  )
+}
 
 function threadError(cause: unknown): TransformError {
   const reason = cause instanceof Error ? `: ${cause.message}` : ''

@@ -24,7 +24,7 @@ export type TransformErrorCode =
   | 'LIMIT'
   /** The temporary file cannot be made, written or read, a full disk for one; `cause` is the file system's own error. */
   | 'SPOOL'
-  /** A thread that was at work ended; `cause` says why, where it is known. */
+  /** A thread that was at work ended, and `cause` says why, where it is known; or none can be begun. */
   | 'THREAD'
   /** Fewer destinations of a fan-out are left than there must be; `cause` is the last one's error. */
   | 'FAN_OUT'

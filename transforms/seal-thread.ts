@@ -42,7 +42,8 @@ type Failure = NonNullable<CryptAnswer['failure']>
 /**
  * `createEncrypt` and `createHashTee` in one, on a thread of its own: for what is large enough to be worth one. What
  * leaves are whole frames, lent.
- * @throws TransformError BAD_KEY, BAD_OPTION at once. The stream fails as that of `createEncrypt` does, and with THREAD.
+ * @throws TransformError BAD_KEY, BAD_OPTION at once, and THREAD where there is none to be had. The stream fails as that
+ * of `createEncrypt` does, and with THREAD.
  */
 export function createSealThread(options: SealOptions & CryptThreadOptions): CryptThread {
   return new SealThread(preparing(options), options)
@@ -55,13 +56,17 @@ function preparing(options: SealOptions): () => Promise<SealedObject> {
 
 /**
  * `createHashTee` and `createDecrypt` in one, on a thread of its own. What leaves are whole frames, lent.
- * @throws TransformError BAD_KEY at once. The stream fails as that of `createDecrypt` does, and with THREAD.
+ * @throws TransformError BAD_KEY at once, and THREAD where there is none to be had. The stream fails as that of
+ * `createDecrypt` does, and with THREAD.
  */
 export function createOpenThread(material: ReadKeys, options: CryptThreadOptions = {}): CryptThread {
   return new OpenThread(prepareOpener(material), options)
 }
 
-/** `createHashTee` on a thread of its own. The stream can fail with TransformError THREAD. */
+/**
+ * `createHashTee` on a thread of its own.
+ * @throws TransformError THREAD where there is none to be had. The stream can fail with it, too.
+ */
 export function createHashThread(options: CryptThreadOptions = {}): CryptThread {
   return new HashThread(options)
 }
@@ -75,7 +80,7 @@ export interface SealingStage {
 
 /** What will encrypt and hash one object. */
 export interface Sealing {
-  /** Makes the streams, once, on a thread of their own or on this one. */
+  /** Makes the streams, once, on a thread of their own where one is to be had, or on this one. */
   stage(onThread: boolean): SealingStage
   /** Begins to derive the keys of a password, which takes a seventh of a second of another core, before the streams are made. */
   deriveAhead(): void
@@ -101,8 +106,8 @@ export function prepareSealing(options: SealOptions | undefined, threadOptions: 
   }
   return {
     stage(onThread) {
-      if (onThread) {
-        const begun = threads.take()
+      const begun = onThread ? (threads.take() ?? beginCryptThread()) : undefined
+      if (begun) {
         const thread = options
           ? new SealThread(take, { ...options, ...threadOptions }, begun)
           : new HashThread(threadOptions, begun)
@@ -167,8 +172,9 @@ export function openingStage(
   prepared: PreparedOpener | undefined,
   { onThread, begun, ...threadOptions }: CryptThreadOptions & { onThread: boolean; begun?: Worker | undefined },
 ): SealingStage {
-  if (onThread) {
-    const thread = prepared ? new OpenThread(prepared, threadOptions, begun) : new HashThread(threadOptions, begun)
+  const worker = onThread ? (begun ?? beginCryptThread()) : undefined
+  if (worker) {
+    const thread = prepared ? new OpenThread(prepared, threadOptions, worker) : new HashThread(threadOptions, worker)
     return { transforms: [thread], totals: () => thread }
   }
   const tee = createHashTee()

@@ -1,3 +1,4 @@
+import { accessSync } from 'node:fs'
 import { extname } from 'node:path'
 import { Worker } from 'node:worker_threads'
 
@@ -5,13 +6,19 @@ import { Worker } from 'node:worker_threads'
 const THREAD_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 } as const
 
 /**
- * Begins a thread.
+ * Begins a thread, where one can be had: a bundler leaves its module out, and Node's permissions may allow none.
  * @param from the URL of the module that asks (`import.meta.url`).
  * @param name of the thread's own module, beside that one and without its extension: .ts where it runs from the
  * sources, .js where it was built.
  * @param workerData what the thread is given at its start.
+ * @returns undefined where there is none to be had: the work is done on this thread then.
  */
-export function beginThread(from: string, name: string, workerData?: unknown): Worker {
-  const script = new URL(`./${name}${extname(new URL(from).pathname)}`, from)
-  return new Worker(script, { workerData, execArgv: [], resourceLimits: THREAD_LIMITS })
+export function beginThread(from: string, name: string, workerData?: unknown): Worker | undefined {
+  try {
+    const script = new URL(`./${name}${extname(new URL(from).pathname)}`, from)
+    accessSync(script)
+    return new Worker(script, { workerData, execArgv: [], resourceLimits: THREAD_LIMITS })
+  } catch {
+    return undefined
+  }
 }

@@ -103,9 +103,10 @@ export type ScanAnswer = ScanResult | undefined
  * as long as the kernel needs for it.
  * @returns undefined when something could not be listed, or the thread cannot be had.
  */
-function scanOnThread(request: ScanRequest, signal: AbortSignal | undefined): Promise<ScanAnswer> {
+async function scanOnThread(request: ScanRequest, signal: AbortSignal | undefined): Promise<ScanAnswer> {
   const { promise, resolve, reject } = Promise.withResolvers<ScanAnswer>()
   const worker = beginThread(import.meta.url, 'scan-worker', request)
+  if (!worker) return undefined
   const onAbort = () => reject(abortError(signal as AbortSignal))
   signal?.addEventListener('abort', onAbort)
   worker.on('message', resolve)

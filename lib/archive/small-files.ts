@@ -106,7 +106,8 @@ export interface Lane {
  */
 export class SmallFiles {
   readonly #root: string
-  readonly #worker: Worker
+  /** undefined where there is none to be had. */
+  readonly #worker: Worker | undefined
   readonly #lanes: Lane[]
   #filling: Lane | undefined
   #broken = false
@@ -131,9 +132,10 @@ export class SmallFiles {
       settle: () => {},
     }))
     this.#worker = beginThread(import.meta.url, 'small-files-worker', memory)
-    this.#worker.on('message', (answer: BatchAnswer) => this.#answered(answer))
-    this.#worker.on('error', () => this.#break())
-    this.#worker.on('exit', () => this.#break())
+    this.#broken = this.#worker === undefined
+    this.#worker?.on('message', (answer: BatchAnswer) => this.#answered(answer))
+    this.#worker?.on('error', () => this.#break())
+    this.#worker?.on('exit', () => this.#break())
   }
 
   /** Whether one more file can be added. */
@@ -170,13 +172,13 @@ export class SmallFiles {
     lane.state = 'reading'
     const request: BatchRequest = { lane: lane.number, paths: lane.paths }
     if (this.#broken) this.#settle(lane, false)
-    else this.#worker.postMessage(request)
+    else this.#worker?.postMessage(request)
   }
 
   /** Ends the thread. What was added and not read is not read any more. */
   async close(): Promise<void> {
     this.#break()
-    await this.#worker.terminate()
+    await this.#worker?.terminate()
   }
 
   #begin(): Lane {

@@ -61,7 +61,8 @@ export class SmallWrites {
   readonly #root: string
   readonly #rights: TargetRights
   readonly #told: SmallWritesTold
-  readonly #worker: Worker
+  /** undefined where there is none to be had. */
+  readonly #worker: Worker | undefined
   readonly #free: Lane[]
   #filling: Lane | undefined
   /** Batches that the thread has, in order. */
@@ -87,9 +88,10 @@ export class SmallWrites {
       ...{ used: 0, paths: [], metas: [] },
     }))
     this.#worker = beginThread(import.meta.url, 'small-writes-worker', memory)
-    this.#worker.on('message', (answer: SmallWriteAnswer) => this.#answered(answer))
-    this.#worker.on('error', () => this.#break())
-    this.#worker.on('exit', () => this.#break())
+    this.#broken = this.#worker === undefined
+    this.#worker?.on('message', (answer: SmallWriteAnswer) => this.#answered(answer))
+    this.#worker?.on('error', () => this.#break())
+    this.#worker?.on('exit', () => this.#break())
   }
 
   /** Whether it is of use: false when the thread has died. */
@@ -165,7 +167,7 @@ export class SmallWrites {
 
   /** Ends the thread. What it had is refused. */
   async close(): Promise<void> {
-    await this.#worker.terminate()
+    await this.#worker?.terminate()
     this.#break()
   }
 
@@ -181,7 +183,7 @@ export class SmallWrites {
   }
 
   #ask(request: SmallWriteRequest): void {
-    this.#worker.postMessage(request)
+    this.#worker?.postMessage(request)
   }
 
   #answered({ kind, failed, ms }: SmallWriteAnswer): void {

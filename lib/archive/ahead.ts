@@ -60,18 +60,24 @@ export class Lookahead {
     for (const item of this.#items) await item.drop()
   }
 
-  /** Whether one more item can be added. */
+  /** Whether one more item can be added; always where there is none, as no room for the next one would look like the end. */
   get hasRoom(): boolean {
-    if (this.#oneByOne > 0) return this.#items.length < LOOKAHEAD
+    if (this.#items.length === 0) return true
+    if (!this.#inBatches) return this.#items.length < LOOKAHEAD
     return this.#items.length < LOOKAHEAD_BATCHED && (this.#smallFiles?.hasRoom ?? true)
   }
 
   /** Opens and reads an item now, or with its batch. Only while `hasRoom`, or when an item that was asked for then came late. */
   add(item: WalkItem): void {
     // A folder's first item comes when its listing does, and there may be no room for it then.
-    const isBatched = item.kind === 'file' && this.#oneByOne === 0 && (this.#smallFiles?.hasRoom ?? true)
+    const isBatched = item.kind === 'file' && this.#inBatches && (this.#smallFiles?.hasRoom ?? true)
     if (item.kind === 'file' && this.#oneByOne > 0) this.#oneByOne--
     this.#items.push(isBatched ? this.#inBatch(item) : this.#alone(item))
+  }
+
+  /** Not after the thread has died: what is left is read one by one. */
+  get #inBatches(): boolean {
+    return this.#oneByOne === 0 && !this.#smallFiles?.isBroken
   }
 
   #alone(item: WalkItem): Ahead {

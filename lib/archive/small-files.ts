@@ -143,6 +143,11 @@ export class SmallFiles {
     return !this.#broken && (this.#filling !== undefined || this.#lanes.some(({ state }) => state === 'free'))
   }
 
+  /** Whether the thread has died, or was not to be had. */
+  get isBroken(): boolean {
+    return this.#broken
+  }
+
   /** Whether the last batch was not worth it: few of its files were plain, they took long, or the thread has died. */
   get isOfNoUse(): boolean {
     return this.#broken || this.#isOfNoUse

@@ -99,6 +99,25 @@ test('an archive that is given up in the middle leaves no file open and no threa
   assert.deepEqual(threads.map(hasEnded), [true])
 })
 
+test('an archive whose thread dies has every file all the same', async (t) => {
+  const world = tempFolder(t)
+  const files = 2500
+  for (let i = 0; i < files; i++) fs.writeFileSync(path.join(world, `a${i}`), 'content')
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  let threads = 0
+  const onThread = (thread: Worker) => {
+    threads++
+    void thread.terminate()
+  }
+  process.on('worker', onThread)
+  t.after(() => process.off('worker', onThread))
+  const { stream, result } = await packFolder(world, { threadAfter: 10 })
+  const text = (await buffer(stream)).toString('latin1')
+  assert.equal(threads, 1)
+  assert.equal(result().files, files)
+  assert.equal(text.match(/content\0/g)?.length, files)
+})
+
 test('a reader that is closed says of what it has not read that it has not', { timeout: 20_000 }, async (t) => {
   const world = tempFolder(t)
   for (const name of ['a', 'b', 'c']) fs.writeFileSync(path.join(world, name), name)

@@ -109,7 +109,7 @@ const SCHEMES: Record<string, (url: URL) => StorageConfig> = {
  */
 export async function openStorage(config: StorageConfig | string | URL): Promise<Storage> {
   const settings = typeof config === 'string' || config instanceof URL ? parseStorageUrl(config) : config
-  switch (settings.provider) {
+  switch (settings?.provider) {
     case 'filesystem':
       return (await import('./filesystem.ts')).openFilesystem(settings)
     case 'memory':

@@ -32,9 +32,9 @@ import { VERSION } from './version.ts'
 
 export interface BackupsOptions extends ReadKeys {
   /** An open store, or what `openStorage` takes. A store that is opened here is closed by `close`. */
-  storage: Storage | StorageConfig | string
+  storage: Storage | StorageConfig | string | URL
   /** More stores: `create` writes to all in one pass, and what reads uses the first that has the snapshot readable. */
-  mirrors?: readonly (Storage | StorageConfig | string)[] | undefined
+  mirrors?: readonly (Storage | StorageConfig | string | URL)[] | undefined
   /** Told of each store that could not be used for reading, where another one was. */
   onFallback?: ((fallback: Fallback) => void) | undefined
   /** Whose backups: `[a-z0-9][a-z0-9._-]*`. Each server is alone under its own prefix. */
@@ -76,6 +76,7 @@ export interface InspectOptions {
   signal?: AbortSignal | undefined
 }
 
+/** What `read` may take. */
 export interface ReadOptions {
   allowUnverified?: boolean | undefined
   allowPlain?: boolean | undefined
@@ -314,12 +315,13 @@ interface Opened {
   own: boolean
 }
 
-async function openAll(given: readonly (Storage | StorageConfig | string)[]): Promise<Opened[]> {
+async function openAll(given: readonly (Storage | StorageConfig | string | URL)[]): Promise<Opened[]> {
   const opened: Opened[] = []
   try {
     for (const one of given) {
-      const own = typeof one === 'string' || 'provider' in one
-      opened.push({ storage: own ? await openStorage(one) : one, own })
+      // What is neither is refused there, with a sentence.
+      const isOpen = typeof one === 'object' && one !== null && !(one instanceof URL) && !('provider' in one)
+      opened.push({ storage: isOpen ? one : await openStorage(one), own: !isOpen })
     }
     return opened
   } catch (error) {

@@ -18,6 +18,7 @@ export {
   type Inspection,
   type InspectOptions,
   openBackups,
+  type ReadOptions,
   type ServerPruneOptions,
   type ServerVerifyOptions,
 } from './backups.ts'

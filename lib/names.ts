@@ -28,7 +28,7 @@ export interface ObjectName {
 
 /** @throws BackupError USAGE for a name that is not `[a-z0-9][a-z0-9._-]*`, at most 100 characters. */
 export function checkServer(server: string): string {
-  if (!SERVER.test(server) || server.length > SERVER_MAX_CHARACTERS) {
+  if (typeof server !== 'string' || !SERVER.test(server) || server.length > SERVER_MAX_CHARACTERS) {
     throw new BackupError(
       'USAGE',
       `${JSON.stringify(server)} cannot be a server name. Use small letters, digits, dots, dashes and underscores, beginning with a letter or digit, at most ${SERVER_MAX_CHARACTERS} characters.`,

@@ -125,7 +125,9 @@ export function writingTests(run: ContractRun): void {
       let writing = true
       let seen = 0
       const reading = async () => {
-        while (writing) {
+        // The last one after all writing, so that one is read whole however slow reads are.
+        for (let isLast = false; !isLast; ) {
+          isLast = !writing
           try {
             const bytes = await buffer(run.storage.createReadStream(key))
             assert.ok(

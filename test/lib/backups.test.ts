@@ -6,6 +6,7 @@ import { Readable, Writable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { type TestContext, test } from 'node:test'
+import { pathToFileURL } from 'node:url'
 import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { type Backups, type BackupsOptions, openBackups } from '../../lib/index.ts'
@@ -81,6 +82,31 @@ test('a folder is backed up, listed, inspected, verified and restored', async (t
   assert.deepEqual(await readFile(join(target, 'region/r.0.0.mca')), await readFile(join(folder, 'region/r.0.0.mca')))
   assert.equal((await stat(target)).mode, (await stat(folder)).mode)
   assert.deepEqual(await readdir(join(target, '..')), ['target'])
+})
+
+test('stores are given as openStorage takes them, and what names none is told as that', async (t) => {
+  const folder = await scratch(t)
+  const url = pathToFileURL(join(folder, 'store'))
+  const mirror = pathToFileURL(join(folder, 'mirror'))
+  const backups = await openBackups({ storage: url, mirrors: [mirror], server: 'world', encryption: false })
+  const { id } = await backups.create(Readable.from(['a world']))
+  for (const { location } of backups.storages) {
+    const one = await openBackups({ storage: location, server: 'world', encryption: false })
+    assert.deepEqual(
+      (await one.list()).map((snapshot) => snapshot.id),
+      [id],
+    )
+  }
+  for (const storage of [undefined, null, 5] as never[]) {
+    await assert.rejects(openBackups({ storage, server: 'world', encryption: false }), {
+      name: 'StorageError',
+      code: 'INVALID',
+    })
+  }
+  for (const server of [undefined, null, 5] as never[]) {
+    const opening = openBackups({ storage: url, server, encryption: false })
+    await assert.rejects(opening, { name: 'BackupError', code: 'USAGE' })
+  }
 })
 
 test('a file and a stream are backed up as they are', async (t) => {

@@ -60,6 +60,9 @@ const COMMANDS = [
   addCompletion,
 ]
 
+/** All that these do is print: whoever reads it may have seen enough. Others go on to their end, and to its exit code. */
+const PRINTING: ReadonlySet<string> = new Set(['cat', 'completion', 'decrypt', 'encrypt', 'history', 'inspect', 'list'])
+
 const EXIT_HELP = `
 Exit codes:
   0 good    1 failed    2 wrong usage    3 done, but something is missing or changed
@@ -91,9 +94,13 @@ export async function main(argv: readonly string[]): Promise<number> {
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal).on('SIGHUP', onSignal)
   process.on('uncaughtException', onUncaught)
   let unwritten: NodeJS.ErrnoException | undefined
+  let isPrinting = false
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     // A reader that has seen enough (head, less) is no failure.
-    if (error.code === 'EPIPE') process.exit(EXIT.GOOD)
+    if (error.code === 'EPIPE') {
+      if (isPrinting) process.exit(EXIT.GOOD)
+      return
+    }
     // What a pipeline fails with comes by here too, and is reported where it was awaited.
     if (error.syscall) unwritten ??= error
   })
@@ -110,6 +117,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     } finally {
       output.endProgress()
     }
+  })
+  program.hook('preAction', (_, command) => {
+    isPrinting = PRINTING.has(command.name())
   })
   try {
     await program.parseAsync(argv as string[], { from: 'user' })

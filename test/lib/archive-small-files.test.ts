@@ -65,6 +65,22 @@ test('many small files are archived as they are, with links, folders and large o
   assert.equal(digest(await buffer(second.stream)), digest(tar))
 })
 
+test('times that 64 bits of nanoseconds do not hold stay what they are', async (t) => {
+  const dir = tempFolder(t)
+  const world = path.join(dir, 'world')
+  fs.mkdirSync(world)
+  for (let i = 0; i < 400; i++) {
+    const file = path.join(world, `f${i}`)
+    fs.writeFileSync(file, 'x')
+    if (i % 100 === 99) fs.utimesSync(file, 1, 10_000_000_000 + i)
+  }
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  const { stream } = await packFolder(world, { threadAfter: 100 })
+  const out = path.join(dir, 'out')
+  await extractTar(stream, out)
+  assert.deepEqual(diffTrees(world, out), [])
+})
+
 test('files that are being written are read when they have settled', async (t) => {
   const world = tempFolder(t)
   for (let i = 0; i < 400; i++) fs.writeFileSync(path.join(world, `a${i}`), 'old')

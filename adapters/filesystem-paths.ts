@@ -29,6 +29,8 @@ const ADVICE: Record<string, string> = {
   ACCESS_DENIED: 'access is denied; check the owner and the mode of the folder',
   QUOTA: 'the disk or the quota is full; make room and try again',
   CONFLICT: 'there is an object of that key already',
+  EROFS: 'the file system is read-only',
+  EFBIG: 'the file is larger than the file system or a limit (ulimit -f) allows: FAT takes 4 GiB at most',
   EISDIR: 'a folder is in the way',
   ENOTDIR: 'a file is in the way of a folder',
   ELOOP: 'a symbolic link is in the way, and none is followed beneath the root',
@@ -53,7 +55,7 @@ export function toStorageError(error: unknown, operation: string, key?: string, 
   if (code === undefined || error instanceof StorageError || (error as Error).name === 'AbortError') return error
   const mapped = CODES[code] ?? 'UNAVAILABLE'
   const full =
-    mapped === 'QUOTA' && root !== undefined
+    mapped === 'QUOTA' && code !== 'EFBIG' && root !== undefined
       ? `the disk or the quota at ${root} is full; make room and try again`
       : undefined
   const advice = full ?? ADVICE[code] ?? ADVICE[mapped] ?? (error as Error).message

@@ -223,17 +223,19 @@ describe('filesystem', () => {
   })
 
   it('says what the system said: full, refused, read-only', () => {
-    for (const [code, expected] of [
-      ['ENOSPC', 'QUOTA'],
-      ['EDQUOT', 'QUOTA'],
-      ['EACCES', 'ACCESS_DENIED'],
-      ['EPERM', 'ACCESS_DENIED'],
-      ['EROFS', 'ACCESS_DENIED'],
-      ['EIO', 'UNAVAILABLE'],
-    ]) {
-      const error = toStorageError(Object.assign(new Error('system'), { code }), 'write', 'a/key')
+    for (const [code, expected, said] of [
+      ['ENOSPC', 'QUOTA', /at \/store is full/],
+      ['EDQUOT', 'QUOTA', /at \/store is full/],
+      ['EFBIG', 'QUOTA', /larger than/],
+      ['EACCES', 'ACCESS_DENIED', /owner and the mode/],
+      ['EPERM', 'ACCESS_DENIED', /owner and the mode/],
+      ['EROFS', 'ACCESS_DENIED', /write "a\/key": the file system is read-only/],
+      ['EIO', 'UNAVAILABLE', /system/],
+    ] as const) {
+      const error = toStorageError(Object.assign(new Error('system'), { code }), 'write', 'a/key', '/store')
       assert.ok(error instanceof StorageError)
       assert.equal(error.code, expected)
+      assert.match(error.message, said)
       assert.equal(error.retryable, false)
     }
   })

@@ -41,7 +41,7 @@ export type BackupErrorCode =
   | 'OUTPUT'
   /** Another backup holds the source's server still. */
   | 'BUSY'
-  /** The journal of an upload cannot be read or written, or is none. */
+  /** The journal of an upload cannot be read or written, or is none; the history of runs cannot be read. */
   | 'JOURNAL'
   /** What was to be taken up is not the same any more. */
   | 'DIFFERS'

@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { explain } from './archive/io.ts'
+import { BackupError } from './errors.ts'
 
 // What came of the runs of this machine, one JSON object a line in history.jsonl of the state folder. A file that has
 // become large is renamed to history.<time>-<random>.jsonl, and the oldest of those are removed. Nothing is locked:
@@ -130,15 +132,25 @@ async function asideIn(folder: string): Promise<string[]> {
   return (await readdir(folder)).filter((name) => ASIDE.test(name)).sort()
 }
 
+interface RunFilter {
+  server?: string | undefined
+  since?: Date | undefined
+}
+
 /**
  * Reads the log lazily, oldest run first. Lines that are torn, or that something else has written, are skipped.
  * @param only `server`: only its runs; `since`: only runs that ended then or later.
- * @throws the error of node:fs when a file is there and cannot be read; no log is no runs.
+ * @throws BackupError JOURNAL when a file is there and cannot be read; no log is no runs.
  */
-export async function* readRuns(
-  stateFolder: string,
-  { server, since }: { server?: string | undefined; since?: Date | undefined } = {},
-): AsyncGenerator<RecordedRun> {
+export async function* readRuns(stateFolder: string, only: RunFilter = {}): AsyncGenerator<RecordedRun> {
+  try {
+    yield* runsOf(stateFolder, only)
+  } catch (cause) {
+    throw new BackupError('JOURNAL', `${explain(`The history in ${stateFolder} cannot be read`, cause)}.`, { cause })
+  }
+}
+
+async function* runsOf(stateFolder: string, { server, since }: RunFilter): AsyncGenerator<RecordedRun> {
   // Opened before the others are listed: when it is put aside in between, it is still read, and once.
   const newest = await openIfThere(join(stateFolder, FILE))
   try {

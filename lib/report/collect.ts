@@ -40,8 +40,8 @@ interface Found {
 /**
  * Finds out what there is to report: what the stores list, and what this machine remembers. No object is opened, and
  * nothing is changed. A store that cannot be read is a part of what is reported.
- * @throws BackupError USAGE for a bad server name or policy; the error of node:fs when the history is there and cannot
- * be read; AbortError.
+ * @throws BackupError USAGE for a bad server name or policy, JOURNAL when the history is there and cannot be read;
+ * AbortError.
  */
 export async function collectReport(places: readonly ReportPlace[], options: CollectOptions): Promise<ReportFacts> {
   const { now, stateFolder } = options

@@ -16,6 +16,7 @@ import { chooseAll, keysFor, openStore, type PlaceOptions } from '../configured.
 import { exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatAge, formatBytes, formatCount, formatRatio, printable, shortAge } from '../format.ts'
 import { withKeys, withStores } from '../options.ts'
+import type { Output } from '../output.ts'
 import type { Invocation, Runner } from '../run.ts'
 import type { SecretOptions } from '../secrets.ts'
 import { fallbackTo } from '../stores.ts'
@@ -173,8 +174,17 @@ async function listPlace(
     into.verified.set(key, one)
   }
   const locations = storages.map(({ location }) => location)
-  into.uploads.push(...(await leftUploads(resolve(journal ?? journalFolder(stateFolder)), locations, server)))
+  const left = leftUploads(resolve(journal ?? journalFolder(stateFolder)), locations, server)
+  // What the store has is worth listing all the same, unless the journals were asked for by name.
+  const uploads = await (journal === undefined ? left.catch((error: unknown) => noUploads(error, output)) : left)
+  into.uploads.push(...uploads)
   if (snapshots.length === 0) into.empty.push(`No snapshots in ${storage.location}${server ? ` of ${server}` : ''}.`)
+}
+
+function noUploads(error: unknown, output: Output): LeftUpload[] {
+  if (!(error instanceof BackupError)) throw error
+  output.notice(`Uploads that can be gone on with are not shown. ${error.message}`)
+  return []
 }
 
 function uploadLine({ server, id, since, storedBytes, state, problem }: LeftUpload): string {

@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict'
+import { mkdir, symlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { millrace, scratch } from '../support/cli.ts'
+
+interface Place {
+  folder: string
+  world: string
+  url: string
+}
+
+async function place(t: TestContext): Promise<Place> {
+  const folder = await scratch(t)
+  const world = join(folder, 'world')
+  await mkdir(world)
+  await writeFile(join(world, 'level.dat'), 'level')
+  return { folder, world, url: `file://${folder}/store` }
+}
+
+test('a state folder that cannot be read is told in a sentence, and a store is listed without it', async (t) => {
+  const { folder, world, url } = await place(t)
+  assert.equal((await millrace(['backup', world, '--to', url, '--no-encryption'])).code, 0)
+  const env = { MILLRACE_STATE_DIR: join(folder, 'state') }
+  await mkdir(env.MILLRACE_STATE_DIR)
+  // Also for root, who may read everything.
+  for (const name of ['journals', 'history.jsonl']) await symlink(name, join(env.MILLRACE_STATE_DIR, name))
+  const listed = await millrace(['list', '--from', url], { env })
+  assert.equal(listed.code, 0, listed.stderr)
+  assert.match(listed.stdout.toString(), /^world .* complete/m)
+  assert.match(listed.stderr, /^Note: Uploads that can be gone on with are not shown\. .*journals cannot be read/)
+  const named = ['list', '--from', url, '--journal', join(env.MILLRACE_STATE_DIR, 'journals')]
+  assert.equal((await millrace(named, { env })).code, 1)
+  for (const args of [['history'], ['report', '--from', url, '-o', join(folder, 'report.html')]]) {
+    const { code, stderr } = await millrace(args, { env })
+    assert.equal(code, 1)
+    assert.match(stderr, /^millrace: The history in \/.*\/state cannot be read: it is a symlink.*\.\n$/)
+  }
+})

@@ -141,7 +141,8 @@ function isDebugging(): boolean {
   return Boolean(process.env.MILLRACE_DEBUG)
 }
 
-function report(output: Output, error: Error, stoppedBy: NodeJS.Signals | undefined): number {
+function report(output: Output, thrown: Error, stoppedBy: NodeJS.Signals | undefined): number {
+  const error = (thrown as NodeJS.ErrnoException).syscall === 'uv_cwd' ? ofNoFolder(thrown) : thrown
   const isAbort = (one: unknown) => (one as Error | undefined)?.name === 'AbortError'
   if (stoppedBy && isAbort(error)) {
     const code = signalExitCode(stoppedBy)
@@ -151,6 +152,12 @@ function report(output: Output, error: Error, stoppedBy: NodeJS.Signals | undefi
   const code = stoppedBy && isAbort(error.cause) ? signalExitCode(stoppedBy) : exitCodeOf(error)
   output.error(error, code)
   return code
+}
+
+/** Of a relative path where there is nothing that it could be relative to. */
+function ofNoFolder(cause: Error): Error {
+  const message = 'The folder that this runs in has been removed: change to one that is there, or give absolute paths.'
+  return new Error(message, { cause })
 }
 
 /** commander has written the message to stderr already. */

@@ -5,6 +5,15 @@ import { join, resolve } from 'node:path'
 
 const FILE_NAME = 'millrace.yaml'
 
+/** The folder that this runs in; undefined when it has been removed. */
+export function currentFolder(): string | undefined {
+  try {
+    return process.cwd()
+  } catch {
+    return undefined
+  }
+}
+
 /**
  * Finds the config file: the one that is given, else MILLRACE_CONFIG, else `millrace.yaml` in the current folder, in
  * `$XDG_CONFIG_HOME/millrace` (`~/.config/millrace`), or in `/etc/millrace`.
@@ -13,8 +22,9 @@ const FILE_NAME = 'millrace.yaml'
 export async function findConfigFile(given?: string): Promise<string | undefined> {
   const named = given ?? (process.env.MILLRACE_CONFIG || undefined)
   if (named !== undefined) return resolve(named)
+  const current = currentFolder()
   const folders = [
-    process.cwd(),
+    ...(current === undefined ? [] : [current]),
     join(process.env.XDG_CONFIG_HOME || join(homedir(), '.config'), 'millrace'),
     ...(process.platform === 'win32' ? [] : ['/etc/millrace']),
   ]

@@ -3,6 +3,7 @@ import { open } from 'node:fs/promises'
 import { dirname, isAbsolute, relative, resolve } from 'node:path'
 import { BackupError } from '../errors.ts'
 import { checkReferences } from './checks.ts'
+import { currentFolder } from './find.ts'
 import { type Problem, pathText, validate } from './problems.ts'
 import type { Config } from './schema.ts'
 import { readYaml, type YamlFile } from './yaml.ts'
@@ -98,7 +99,8 @@ function tooLarge(label: string): BackupError {
 
 /** Relative where it is beneath the current folder: that is how it was most likely named. */
 function labelOf(file: string): string {
-  const near = relative(process.cwd(), resolve(file))
+  const current = currentFolder()
+  const near = current === undefined ? '' : relative(current, resolve(file))
   return near === '' || near.startsWith('..') || isAbsolute(near) ? resolve(file) : near
 }
 

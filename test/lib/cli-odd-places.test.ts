@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { mkdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { millrace, scratch } from '../support/cli.ts'
+import { BIN, millrace, scratch } from '../support/cli.ts'
 
 interface Place {
   folder: string
@@ -36,4 +37,28 @@ test('a state folder that cannot be read is told in a sentence, and a store is l
     assert.equal(code, 1)
     assert.match(stderr, /^millrace: The history in \/.*\/state cannot be read: it is a symlink.*\.\n$/)
   }
+})
+
+/** Runs the command in a folder that has been removed. */
+function inNoFolder(folder: string, args: string[]): Promise<{ code: number; stderr: string }> {
+  const script = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
+  const argv = ['-c', script, join(folder, 'gone'), process.execPath, BIN, ...args]
+  return new Promise((resolve) =>
+    execFile('sh', argv, (error, _, stderr) => resolve({ code: Number(error?.code ?? 0), stderr })),
+  )
+}
+
+test('in a folder that has been removed absolute paths are as good as ever, and others are told', async (t) => {
+  const { folder, world, url } = await place(t)
+  const backup = (source: string) => ['backup', source, '--to', url, '--no-encryption', '--server', 'world']
+  assert.deepEqual(await inNoFolder(folder, backup(world)), { code: 0, stderr: '' })
+  const config = join(folder, 'none.yaml')
+  const loaded = await inNoFolder(folder, ['config', 'check', '--config', config])
+  assert.equal(loaded.code, 2)
+  assert.ok(loaded.stderr.includes(config), loaded.stderr)
+  const restore = ['restore', 'latest', '--from', url, '--server', 'world', '--no-encryption', '--target']
+  assert.equal((await inNoFolder(folder, [...restore, join(folder, 'out')])).code, 0)
+  const { code, stderr } = await inNoFolder(folder, [...restore, 'out'])
+  assert.equal(code, 1)
+  assert.match(stderr, /^millrace: The folder that this runs in has been removed: [^\n]*\n$/)
 })

@@ -1,8 +1,9 @@
 import { createHash, randomUUID } from 'node:crypto'
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { IndexHead } from '../transforms/index.ts'
 import type { Snapshot } from './catalog.ts'
+import { makeFolders } from './folders.ts'
 
 /*
  * What snapshots say of themselves is kept in the state folder, so that a list needs no password and opens no object.
@@ -102,7 +103,7 @@ export class HeadCache {
     const file = this.#fileOf(server)
     const temporary = `${file}.${randomUUID()}`
     try {
-      await mkdir(dirname(file), { recursive: true, mode: 0o700 })
+      await makeFolders(dirname(file), 0o700)
       const content: CacheFile = { v: 1, location: this.#location, snapshots }
       await writeFile(temporary, `${JSON.stringify(content)}\n`, { mode: 0o600 })
       await rename(temporary, file)

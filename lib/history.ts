@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { type FileHandle, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { explain } from './archive/io.ts'
 import { BackupError } from './errors.ts'
+import { makeFolders } from './folders.ts'
 
 // What came of the runs of this machine, one JSON object a line in history.jsonl of the state folder. A file that has
 // become large is renamed to history.<time>-<random>.jsonl, and the oldest of those are removed. Nothing is locked:
@@ -69,7 +70,7 @@ const OUTCOMES: readonly unknown[] = ['ok', 'incomplete', 'failed', 'interrupted
  */
 export async function recordRun(stateFolder: string, run: RunRecord, limits: HistoryLimits = {}): Promise<void> {
   const { fileBytes = LIMITS.fileBytes, totalBytes = LIMITS.totalBytes } = limits
-  await mkdir(stateFolder, { recursive: true, mode: 0o700 })
+  await makeFolders(stateFolder, 0o700)
   const path = join(stateFolder, FILE)
   const handle = await open(path, 'a+', 0o600)
   let size: number

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { open, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { makeFolders } from './folders.ts'
 
 /** One object as it was when something was noted of it: another size or version is another object. */
 export interface ObjectMark {
@@ -78,7 +79,7 @@ export class ObjectNotes<T> {
   /** Writes the notes: a crash leaves the old file or the new one, whole. @throws the error of node:fs. */
   async save(): Promise<void> {
     const text: StateText = { v: 1, location: this.#location, entries: [...this.#notes] }
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 })
+    await makeFolders(this.#folder, 0o700)
     const temporary = `${this.#file}.${randomBytes(6).toString('hex')}.tmp`
     try {
       const handle = await open(temporary, 'wx', 0o600)

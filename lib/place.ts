@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto'
 import { constants, renameSync } from 'node:fs'
-import { access, chmod, lstat, mkdir, readdir, realpath, stat } from 'node:fs/promises'
+import { access, chmod, lstat, readdir, realpath, stat } from 'node:fs/promises'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 import { isWithin, readMounts } from '../adapters/mounts.ts'
 import { BackupError } from './errors.ts'
+import { makeFolders } from './folders.ts'
 
 /** Of a target's name, what fits into the name of the folder beside it; names end at 255 bytes. */
 const NAME_PART_BYTES = 200
@@ -125,7 +126,7 @@ export async function contentOf(place: Place): Promise<string[]> {
 /** Makes the folder around a place. @throws BackupError TARGET. */
 export async function makeAround({ around }: Place): Promise<void> {
   try {
-    await mkdir(around, { recursive: true })
+    await makeFolders(around)
   } catch (cause) {
     throw new BackupError('TARGET', `The folder ${around} cannot be made: ${(cause as Error).message}.`, { cause })
   }

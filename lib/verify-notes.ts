@@ -1,7 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Snapshot } from './catalog.ts'
+import { makeFolders } from './folders.ts'
 import type { Verification } from './verify.ts'
 
 /** What is remembered of a snapshot's last verification. */
@@ -57,7 +58,7 @@ export class VerifyNotes {
       ...{ size: snapshot.storedBytes, version: snapshot.version ?? null, status, mode, at },
       ...(reason === undefined ? {} : { reason }),
     }
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 })
+    await makeFolders(this.#folder, 0o700)
     const partial = `${this.#path}.${randomBytes(6).toString('hex')}.new`
     try {
       await writeFile(partial, JSON.stringify(state), { mode: 0o600, flush: true })

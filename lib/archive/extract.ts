@@ -1,8 +1,9 @@
-import { lstat, mkdir, realpath } from 'node:fs/promises'
+import { lstat, realpath } from 'node:fs/promises'
 import { finished, type Readable } from 'node:stream'
 import type { Extract } from 'tar-stream'
 import { abortError, throwIfAborted } from '../../adapters/retry.ts'
 import { BackupError } from '../errors.ts'
+import { makeFolders } from '../folders.ts'
 import { Extraction, type ExtractOptions, type ExtractResult } from './extraction.ts'
 import { targetError } from './io.ts'
 import { ContentError } from './tar-entry.ts'
@@ -97,7 +98,7 @@ export async function extractTar(
 async function start(source: Readable, targetDir: string, options: ExtractOptions): Promise<Extraction> {
   try {
     throwIfAborted(options.signal)
-    await mkdir(targetDir, { recursive: true })
+    await makeFolders(targetDir)
     const root = await realpath(targetDir)
     if (!(await lstat(root)).isDirectory()) throw new BackupError('TARGET', `${targetDir} is not a folder`)
     const run = new Extraction(root, options)

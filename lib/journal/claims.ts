@@ -1,6 +1,7 @@
-import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises'
+import { open, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupError } from '../errors.ts'
+import { makeFolders } from '../folders.ts'
 import { type OwnerState, ownerState, thisRun } from './owner.ts'
 import type { JournalRun } from './records.ts'
 
@@ -39,7 +40,7 @@ export class ClaimFiles {
     const file = this.#file(id)
     this.#own.push(id)
     try {
-      await mkdir(this.#folder, { recursive: true, mode: FOLDER_MODE })
+      await makeFolders(this.#folder, FOLDER_MODE)
       const handle = await open(file, 'wx', FILE_MODE)
       try {
         await handle.chmod(FILE_MODE)

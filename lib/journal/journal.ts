@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto'
-import { type FileHandle, mkdir, open, readFile, rm } from 'node:fs/promises'
+import { type FileHandle, open, readFile, rm } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { syncFolder } from '../../adapters/filesystem-paths.ts'
 import { type FrameLedger, SEAL_BYTES } from '../../transforms/index.ts'
 import { BackupError } from '../errors.ts'
+import { makeFolders } from '../folders.ts'
 import { decodeJournal, encodeBlock, encodeJournalHeader, JOURNAL_HEADER_BYTES, type JournalRecord } from './format.ts'
 import type { CommittedObject, JournalContents, JournalHead, JournalRun, UploadRecord } from './records.ts'
 
@@ -69,7 +70,7 @@ export class Journal implements FrameLedger {
   /** Makes a journal; it and its name are on the disk then. @throws BackupError JOURNAL. */
   static async create(file: string, head: JournalHead, run: JournalRun): Promise<Journal> {
     return explained(file, 'made', async () => {
-      await mkdir(dirname(file), { recursive: true, mode: FOLDER_MODE })
+      await makeFolders(dirname(file), FOLDER_MODE)
       const handle = await open(file, 'wx+', FILE_MODE)
       try {
         await handle.chmod(FILE_MODE)

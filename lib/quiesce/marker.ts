@@ -1,10 +1,11 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { link, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { link, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { syncFolder } from '../../adapters/filesystem-paths.ts'
 import { BackupError } from '../errors.ts'
+import { makeFolders } from '../folders.ts'
 
 /** What a marker says: somebody holds a server's saving off, or died while doing so. */
 export interface Marking {
@@ -61,7 +62,7 @@ export class Marker {
     const marking: Marking = { how, where, server, since: now, pid, begun: processBegun(pid), host: hostname(), nonce }
     const temporary = `${file}.${nonce}`
     try {
-      await mkdir(join(stateFolder, FOLDER), { recursive: true, mode: 0o700 })
+      await makeFolders(join(stateFolder, FOLDER), 0o700)
       await syncFolder(stateFolder)
       const stale = await readMarking(file)
       if (stale?.alive) throw busy(stale)

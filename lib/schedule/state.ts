@@ -1,6 +1,7 @@
-import { chmod, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { chmod, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { BackupError } from '../errors.ts'
+import { makeFolders } from '../folders.ts'
 import type { MetricUpdate } from '../metrics.ts'
 import type { JobKind } from './jobs.ts'
 import type { JobRecord } from './plan.ts'
@@ -107,7 +108,7 @@ export async function writeAtomically(file: string, value: unknown, mode: number
   const partial = `${file}.${process.pid}.new`
   try {
     // Who may read the file must get to it.
-    await mkdir(dirname(file), { recursive: true, mode: mode & 0o044 ? 0o755 : 0o700 })
+    await makeFolders(dirname(file), mode & 0o044 ? 0o755 : 0o700)
     await writeFile(partial, `${JSON.stringify(value)}\n`, { mode: 0o600, flush: true })
     await chmod(partial, mode)
     await rename(partial, file)

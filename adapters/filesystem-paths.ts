@@ -1,5 +1,5 @@
 import type { BigIntStats } from 'node:fs'
-import { lstat, mkdir, open, rmdir } from 'node:fs/promises'
+import { lstat, mkdir, open, rmdir, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { StorageError, type StorageErrorCode } from './errors.ts'
 import { checkKey, quoteKey } from './keys.ts'
@@ -164,6 +164,18 @@ export class Folders {
       await this.#makeRoot(dirname(path))
       await this.#makeOne(path)
     }
+    await this.#assertLeads(path)
+  }
+
+  /** A link to a disk that is not mounted is there, and nothing can be made in it. */
+  async #assertLeads(path: string): Promise<void> {
+    await stat(path).catch((cause) => {
+      if (errorCode(cause) !== 'ENOENT') throw cause
+      throw new StorageError(
+        `Nothing can be written to ${this.root}: the symlink ${path} leads nowhere. Mount or make what it leads to.`,
+        { code: 'UNAVAILABLE', adapter: ADAPTER, operation: 'write', retryable: false, cause },
+      )
+    })
   }
 
   async #makeOne(path: string): Promise<void> {

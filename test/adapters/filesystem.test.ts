@@ -240,6 +240,20 @@ describe('filesystem', () => {
     }
   })
 
+  it('says of a root behind a symlink that leads nowhere which one that is', async () => {
+    const link = join(own, 'usb')
+    await symlink(join(own, 'not mounted'), link)
+    for (const root of [link, join(link, 'backups')]) {
+      const behind = await openFilesystem({ root })
+      const sink = behind.createWriteStream('object')
+      sink.end('x')
+      await assert.rejects(finished(sink), {
+        code: 'UNAVAILABLE',
+        message: `Nothing can be written to ${root}: the symlink ${link} leads nowhere. Mount or make what it leads to.`,
+      })
+    }
+  })
+
   it('a disk that fills up is QUOTA, and leaves nothing', { skip: !existsSync('/dev/full') }, async (context) => {
     await put('object', 'old')
     // The write itself fails as on a full disk; the file is a real one.

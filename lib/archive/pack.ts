@@ -144,6 +144,9 @@ class FolderPacker {
       const head = this.#ahead.head()
       if (!head) {
         if (!this.#coming) {
+          // An archive that ends too early looks like a whole one.
+          if (!ended)
+            throw new BackupError('SOURCE', 'The folder was not read to its end, which is a fault of millrace.')
           await this.#finishLast()
           return
         }

@@ -29,7 +29,7 @@ function unescaped(path: string): string {
   return Buffer.from(bytes, 'latin1').toString()
 }
 
-/** Whether a file system is mounted at just this folder. One that is mounted when it is used is, by this. */
+/** Whether a file system is mounted at just this folder; the look mounts one that an automounter has there. */
 export async function isMounted(folder: string): Promise<boolean> {
   try {
     await (await opendir(folder)).close()

@@ -49,16 +49,15 @@ export async function planBackup(source: string, options: PlanOptions = {}): Pro
     throw new BackupError('SOURCE', `The source ${JSON.stringify(source)} is neither a folder nor a file.`)
   }
   let excluded = 0
-  const all = {
+  const { selection, scan } = await planFolder(source, {
     ...options,
-    onLeftOut(left: LeftOut) {
+    onLeftOut(left) {
       excluded += 1
       onLeftOut?.(left)
     },
     onWarning,
     signal,
-  }
-  const { selection, scan } = await planFolder(source, all, options.into)
+  })
   for (const pattern of selection.unused()) onWarning?.(unusedWarning(pattern, 'the source'))
   return { kind: 'tar', ...scan, excluded, game: selection.game }
 }

@@ -161,11 +161,10 @@ export async function planFolder(
   folder: string,
   options: SelectionOptions &
     Pick<OpenSourceOptions, 'onLeftOut'> &
-    Pick<ScanOptions, 'onWarning' | 'onSeen' | 'signal'>,
-  into?: Destined | undefined,
+    Pick<ScanOptions, 'onWarning' | 'onSeen' | 'signal'> & { into?: Destined | undefined },
 ): Promise<FolderPlan> {
+  const { onLeftOut, into } = options
   const selection = await openSelection(folder, options, into && (await ownFolders(folder, into)))
-  const { onLeftOut } = options
   const how = onLeftOut
     ? { filter: filterOf(selection, onLeftOut) }
     : { selection: selection.any ? selection : undefined }
@@ -180,11 +179,7 @@ function nothingTaken(folder: string): BackupError {
 }
 
 async function openFolder(folder: string, options: OpenSourceOptions): Promise<OpenedSource> {
-  const { selection, scan } = await planFolder(
-    folder,
-    { ...options, onLeftOut: undefined, onWarning: undefined },
-    options.into,
-  )
+  const { selection, scan } = await planFolder(folder, { ...options, onLeftOut: undefined, onWarning: undefined })
   if (scan.entries === 0 && !options.allowEmpty) {
     if (selection.any && (await readdir(folder)).length > 0) throw nothingTaken(folder)
     throw new BackupError(

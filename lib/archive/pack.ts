@@ -146,7 +146,10 @@ class FolderPacker {
         if (!this.#coming) {
           // An archive that ends too early looks like a whole one.
           if (!ended)
-            throw new BackupError('SOURCE', 'The folder was not read to its end, which is a fault of millrace.')
+            throw new BackupError(
+              'SOURCE',
+              'The folder was not read to its end, which is a fault of millrace: no snapshot was made. Report it with how many files there are.',
+            )
           await this.#finishLast()
           return
         }

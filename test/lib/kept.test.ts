@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { mkdir, readdir, readFile, rename, symlink, writeFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { withPrefix } from '../../adapters/layers/index.ts'
@@ -115,6 +115,31 @@ test('a restore neither removes a store nor writes among its snapshots', async (
   await backups.restore('latest', folder, { merge: true })
   await backups.restore('latest', join(store, 'restored'))
   assert.equal((await backups.verify('latest')).status, 'ok')
+})
+
+test('a target around several stores, or within one of them, is not overwritten; one beside them is', async (t) => {
+  const folder = await scratch(t)
+  const world = join(folder, 'world')
+  await mkdir(world)
+  await writeFile(join(world, 'level.dat'), 'level')
+  const [disk, mirror] = [join(folder, 'disk'), join(folder, 'other/mirror')]
+  const backups = await open(t, { storage: `file://${disk}/store`, mirrors: [`file://${mirror}`] })
+  await backups.create(world)
+  await mkdir(join(folder, 'link'))
+  await symlink(disk, join(folder, 'link/disk'))
+  const before = [snapshotTree(disk), snapshotTree(mirror)]
+  for (const target of ['disk', 'disk/store', 'disk/store/survival', 'link/disk', 'link/disk/store', 'other', '.']) {
+    const restoring = backups.restore('latest', resolve(folder, target), { overwrite: true })
+    await assert.rejects(restoring, { code: 'TARGET' }, target)
+  }
+  assert.deepEqual([snapshotTree(disk), snapshotTree(mirror)], before)
+  // With a name that begins with the store's, or with two dots.
+  for (const target of ['disk/store2', 'disk/..store']) {
+    await mkdir(join(folder, target))
+    await writeFile(join(folder, target, 'old'), 'x')
+    await backups.restore('latest', join(folder, target), { overwrite: true })
+    assert.deepEqual(await readdir(join(folder, target)), ['level.dat'])
+  }
 })
 
 test('a target with the key in it is not overwritten', async (t) => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import { mkdir, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { openMemory } from '../../adapters/memory.ts'
 import { namePolicy } from '../../lib/archive/portable-names.ts'
@@ -387,27 +387,4 @@ test('no name at all is no target, and what stands in the current folder stays',
     await assert.rejects(backups.restore('latest', '', how), hasCode('USAGE'))
   }
   assert.deepEqual(await readdir(folder), ['mine'])
-})
-
-test('a target that holds the backups, or is among them, is not overwritten', async (t) => {
-  const { folder, world } = await stage(t)
-  const [disk, mirror] = [join(folder, 'disk'), join(folder, 'other/mirror')]
-  const stores = { storage: `file://${disk}/store`, mirrors: [`file://${mirror}`] }
-  const backups = await openBackups({ ...stores, server: 'world', key: KEY })
-  t.after(() => backups.close())
-  await backups.create(world)
-  await mkdir(join(folder, 'link'))
-  await symlink(disk, join(folder, 'link/disk'))
-  const before = [await snapshotTree(disk), await snapshotTree(mirror)]
-  for (const target of [disk, 'disk/store', 'disk/store/world', 'link/disk', 'link/disk/store', 'other', '.']) {
-    const path = resolve(folder, target)
-    await assert.rejects(backups.restore('latest', path, { overwrite: true }), hasCode('TARGET'), target)
-  }
-  assert.deepEqual([await snapshotTree(disk), await snapshotTree(mirror)], before)
-  // Beside it, and with a name that begins with its name.
-  for (const target of ['disk/store2', 'disk/..store']) {
-    await makeTree(join(folder, target), [{ path: 'old', type: 'file', content: 'x' }])
-    await backups.restore('latest', join(folder, target), { overwrite: true })
-    assert.deepEqual((await readdir(join(folder, target))).sort(), (await readdir(world)).sort())
-  }
 })

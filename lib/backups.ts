@@ -233,11 +233,12 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       }
       const how = { unfinished, onFallback, onNotice, signal }
       try {
-        return await useFirst(storages, server, id, how, (from, snapshot) =>
-          leased(from, snapshot, signal, () => restoreSnapshot(from, snapshot, keys, target, { ...restore, onKept })),
-        )
+        return await useFirst(storages, server, id, how, (from, snapshot, isLast) => {
+          const options = { ...restore, onKept, isLastCopy: isLast }
+          return leased(from, snapshot, signal, () => restoreSnapshot(from, snapshot, keys, target, options))
+        })
       } catch (error) {
-        // What came of one copy is removed when another one is begun with.
+        // What came of one copy is gone on with from another, or removed.
         if (kept !== undefined && (await isThere(kept))) restore.onKept?.(kept)
         throw error
       }

@@ -35,6 +35,7 @@ const OF_ONE_COPY: BackupErrorCode[] = [
 /**
  * Uses the first store, in the order given, that has a snapshot complete and readable. `latest` is the newest complete
  * one of all stores that answer; see `findSnapshot`. With one store its errors are thrown as they are.
+ * @param use told whether no other store is left to fall back to.
  * @returns what `use` gave; the first bad result where there is no good one.
  * @throws a store's error when none can be used; at once what is no fault of a store.
  */
@@ -43,12 +44,12 @@ export async function useFirst<T>(
   server: string,
   id: string,
   options: FallbackOptions<T>,
-  use: (storage: Storage, snapshot: ListedSnapshot) => Promise<T>,
+  use: (storage: Storage, snapshot: ListedSnapshot, isLast: boolean) => Promise<T>,
 ): Promise<T> {
   const { unfinished, signal, onFallback = () => {} } = options
   const [only] = storages as [Storage]
   if (storages.length === 1) {
-    return use(only, findSnapshot(await listSnapshots(only, server, signal), id, unfinished, options))
+    return use(only, findSnapshot(await listSnapshots(only, server, signal), id, unfinished, options), true)
   }
   const bad: T[] = []
   const errors: unknown[] = []
@@ -72,9 +73,9 @@ export async function useFirst<T>(
     return []
   })
   having.sort((a, b) => Number(b.snapshot.complete) - Number(a.snapshot.complete))
-  for (const { storage, snapshot } of having) {
+  for (const [index, { storage, snapshot }] of having.entries()) {
     try {
-      const result = await use(storage, snapshot)
+      const result = await use(storage, snapshot, index === having.length - 1)
       const reason = options.isBad?.(result)
       if (reason === undefined) return result
       bad.push(result)

@@ -1,7 +1,7 @@
 import { chmod, chown, stat, utimes } from 'node:fs/promises'
 import { StorageError } from '../adapters/errors.ts'
 import type { Storage } from '../adapters/storage.ts'
-import type { IndexHead, Progress, ReadKeys } from '../transforms/index.ts'
+import { type IndexHead, type Progress, type ReadKeys, TransformError } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
 import { msToNs, nsToTimeArgument } from './archive/entry.ts'
 import { applyFolder, loadExtract } from './archive/extract.ts'
@@ -67,6 +67,12 @@ export interface RestoreOptions {
   signal?: AbortSignal | undefined
 }
 
+/** How one copy of a snapshot is restored. */
+interface OneCopyOptions extends RestoreOptions {
+  /** false: where this one fails, another copy goes on with what came of it. */
+  isLastCopy?: boolean
+}
+
 /** What a restore has done. */
 export interface Restored {
   id: string
@@ -96,7 +102,7 @@ export async function restoreSnapshot(
   snapshot: Snapshot,
   keys: ReadKeys | undefined,
   target: string,
-  options: RestoreOptions,
+  options: OneCopyOptions,
 ): Promise<Restored> {
   const begun = performance.now()
   const { allowUnverified = false, signal } = options
@@ -130,9 +136,17 @@ export async function restoreSnapshot(
     } finally {
       object.close()
     }
+  } catch (error) {
+    for (const one of found) if (await canGoOn(one, snapshot)) options.onKept?.(one.path)
+    throw error
   } finally {
     for (const one of found) one.release()
   }
+}
+
+/** Whether what is there was restored of this snapshot, and may be gone on with. */
+async function canGoOn({ path, record: { job, mark } }: Staging, { key }: Snapshot): Promise<boolean> {
+  return mark > 0 && (job.object as { key?: string } | undefined)?.key === key && (await isThere(path))
 }
 
 async function modeOf(place: Place, snapshot: Snapshot, { merge, overwrite }: RestoreOptions): Promise<PlaceMode> {
@@ -148,9 +162,10 @@ async function modeOf(place: Place, snapshot: Snapshot, { merge, overwrite }: Re
 /** What a restore writes: two of the same write the same tree. */
 function jobOf({ stat, sealed }: OpenObject, { key }: Snapshot, options: RestoreOptions): Job {
   const { include, owners, modes, portableNames, merge, overwrite } = options
+  const { size, version = null, modified } = stat
   return {
-    object: { key, size: stat.size, version: stat.version ?? null, modified: stat.modified },
-    // Each object's own, and what every frame of it is bound to.
+    // A sealed one is known by its header, which is its own and what every frame of it is bound to: in any store.
+    object: sealed ? { key, size } : { key, size, version, modified },
     header: sealed ? sealed.header.mac.toString('hex') : null,
     include: include ?? null,
     owners: owners ?? process.getuid?.() === 0,
@@ -221,7 +236,7 @@ async function work(
   staging: Staging,
   place: Place,
   mode: PlaceMode,
-  options: RestoreOptions,
+  options: OneCopyOptions,
 ): Promise<Built> {
   try {
     const built = staging.record.phase === 'merging' ? wholeOf(build) : await fill(build, staging, place, mode, options)
@@ -229,7 +244,7 @@ async function work(
     await putInPlace(staging, place, mode, head && build.modes !== false ? rootOf(head) : undefined)
     return built
   } catch (error) {
-    if (await isWorthKeeping(error, staging, build)) {
+    if (await isWorthKeeping(error, staging, build, options)) {
       staging.release()
       options.onKept?.(staging.path)
     } else {
@@ -290,11 +305,18 @@ async function* mapped(
  * What was cut off is worth keeping, what is wrong is not; and never is anything removed that was moved out of the
  * target.
  */
-async function isWorthKeeping(error: unknown, { record, old }: Staging, { resumable }: Build): Promise<boolean> {
+async function isWorthKeeping(
+  error: unknown,
+  { record, old }: Staging,
+  { resumable }: Build,
+  { isLastCopy = true }: OneCopyOptions,
+): Promise<boolean> {
   if (await isThere(old)) return true
   if (record.phase !== 'building') return record.phase === 'merging'
   if (!resumable || record.mark === 0) return false
   if ((error as Error).name === 'AbortError') return true
+  // What came before was authenticated, and another copy goes on from there.
+  if (!isLastCopy && (error instanceof StorageError || error instanceof TransformError)) return true
   return error instanceof StorageError && !['CORRUPT', 'CONFLICT', 'NOT_FOUND', 'INVALID'].includes(error.code)
 }
 

@@ -160,6 +160,54 @@ test('what somebody did to the files that were restored is seen, and they are fe
   assert.deepEqual(diffTrees(world, target, ['mtime']), [])
 })
 
+test('where the store fails in the middle, another one goes on with what came of it', async (t) => {
+  const at = await stage(t)
+  const { world, target, store, open } = at
+  const folder = join(target, '../..')
+  const { key, storedBytes } = await (await open(store)).create(world)
+  fs.cpSync(join(folder, 'store'), join(folder, 'mirror'), { recursive: true })
+  const mirror = await openFilesystem({ root: join(folder, 'mirror') })
+  const damaged = await openMemory()
+  const bytes = fs.readFileSync(join(folder, 'store', key))
+  // Long after the first checkpoints.
+  const wrong = storedBytes - 3 * MIB
+  bytes[wrong] = (bytes[wrong] as number) ^ 1
+  for (const [name, data] of [
+    [key, bytes],
+    [`${key}.sha256`, fs.readFileSync(join(folder, 'store', `${key}.sha256`))],
+  ] as const) {
+    await new Promise((resolve) => damaged.createWriteStream(name).on('finish', resolve).end(data))
+  }
+  const cases: [string, Storage, RegExp][] = [
+    ['is down', breaking(store, storedBytes - 100_000).storage, /The line is down/],
+    ['is damaged', damaged, /frame/i],
+  ]
+  for (const [what, first, reason] of cases) {
+    const reasons: string[] = []
+    const backups = await open(first, { mirrors: [mirror], onFallback: (one) => reasons.push(one.reason) })
+    const restored = await backups.restore('latest', target, OPTIONS)
+    assert.match(reasons.join(' '), reason, what)
+    assert.equal(restored.resumed, true, what)
+    assert.deepEqual(diffTrees(world, target), [], what)
+    assert.deepEqual(await readdir(join(target, '..')), ['target'], what)
+    fs.chmodSync(join(target, 'a'), 0o755)
+    fs.rmSync(target, { recursive: true })
+  }
+})
+
+test('what was kept is still spoken of where the next attempt cannot even begin', async (t) => {
+  const at = await stage(t)
+  const { world, target, store, open } = at
+  await (await open(store)).create(world)
+  const kept = await interrupt(at, 23 * MIB, OPTIONS)
+  assert.ok(kept)
+  // The same folder under a new name of this attempt's.
+  assert.match(await interrupt(at, 0, OPTIONS), /\.target\.millrace-/)
+  const restored = await (await open(store)).restore('latest', target, OPTIONS)
+  assert.equal(restored.resumed, true)
+  assert.deepEqual(diffTrees(world, target), [])
+})
+
 test('a selection goes on too', async (t) => {
   const at = await stage(t)
   const { world, target, store, open } = at
@@ -204,11 +252,11 @@ test('nothing is gone on with that is of another object, of another selection, o
     if (change === 'option') options.resume = false
     if (change === 'snapshot') id = (await backups.create(world)).id
     const counted = counting(store)
-    // The same name and the same bytes, and another version of it all the same.
+    // One of its name and content, sealed anew.
     if (change === 'object') {
-      const path = join(target, '../../store', made.key)
-      fs.copyFileSync(path, `${path}.copy`)
-      fs.renameSync(`${path}.copy`, path)
+      const other = await backups.create(world)
+      fs.renameSync(join(target, '../../store', other.key), join(target, '../../store', made.key))
+      Object.assign(options, { allowRenamed: true, allowUnverified: true })
     }
     const restored = await (await open(counted.storage)).restore(id, target, options)
     assert.equal(restored.resumed, false, change)

@@ -99,7 +99,12 @@ const server = await serveMinecraft({
       wakes.length === LANES
         ? Promise.resolve()
         : new Promise((resolve) => {
-            allRest = resolve
+            // A flush that somebody asked for who was killed since may still wait for the one before.
+            const before = allRest
+            allRest = () => {
+              before()
+              resolve()
+            }
           })
   },
   flush() {

@@ -301,13 +301,18 @@ test('a copy that a prune is removing is passed over for another store’s', asy
   for (const mark of marks) await mark.release()
 })
 
-/** Its objects break off after some bytes when they are read. */
+/** Its object breaks off after some bytes that were read of it, by a stream or by ranges. */
 function breakingOff(location: string, storage: Storage, bytes: number): Storage {
+  let left = bytes
   return at(location, storage, {
+    async readRange(name, offset, length, options) {
+      left -= length
+      if (left < 0) throw new StorageError(`${location} broke off.`, unavailable)
+      return storage.readRange(name, offset, length, options)
+    },
     createReadStream(name, options) {
       const read = storage.createReadStream(name, options)
       if (!name.endsWith('.mlr')) return read
-      let left = bytes
       const cut = new Transform({
         transform(chunk: Buffer, _encoding, callback) {
           left -= chunk.length
@@ -327,20 +332,26 @@ test('what a restore leaves is told when the last store has failed too, and is t
   for (let at = 0; at < 8; at++) await writeFile(join(folder, 'world', `${at}`), seededBytes(2_000_000, at))
   const both = await openBackups({ storage: first, mirrors: [second], server: 'survival', key })
   await both.create(join(folder, 'world'), { zstdFrameBytes: 64 * 1024 })
-  const from = breakingOff('first:', first, 12_000_000)
-  const ends = { early: 300_000, late: 12_000_000, never: Number.POSITIVE_INFINITY }
+  const ends = { early: 1000, middle: 500_000, late: 4_000_000, never: Number.POSITIVE_INFINITY }
   for (const [name, bytes] of Object.entries(ends)) {
-    const mirrors = [breakingOff('second:', second, bytes)]
-    const backups = await openBackups({ storage: from, mirrors, server: 'survival', key })
+    const stores = [breakingOff('first:', first, 13_000_000), breakingOff('second:', second, bytes)] as const
+    const backups = await openBackups({ storage: stores[0], mirrors: [stores[1]], server: 'survival', key })
     const kept: string[] = []
-    const onKept = (path: string) => kept.push(path)
-    const error = await backups.restore('latest', join(folder, name), { checkpointBytes: 500_000, onKept }).then(
+    const options = { checkpointBytes: 500_000, onKept: (path: string) => kept.push(path) }
+    const error = await backups.restore('latest', join(folder, name), options).then(
       () => undefined,
       (error: Error) => error.message,
     )
     assert.equal(error, name === 'never' ? undefined : 'second: broke off.')
-    assert.equal(kept.length, name === 'late' ? 1 : 0, name)
+    assert.equal(kept.length, name === 'never' ? 0 : 1, name)
     assert.ok(kept.every((path) => existsSync(path)))
+    if (name !== 'never') {
+      const { resumed } = await both.restore('latest', join(folder, name))
+      assert.equal(resumed, true, name)
+    }
+    for (let at = 0; at < 8; at++) {
+      assert.deepEqual(await readFile(join(folder, name, `${at}`)), Buffer.from(seededBytes(2_000_000, at)))
+    }
   }
 })
 

@@ -20,6 +20,14 @@ export function composite(digests: Digest[]): { etag?: string; crc32?: string } 
   return { crc32: `${sum.toString('base64')}-${count}` }
 }
 
+/** The headers that a body's digests go in. */
+export function digestFields({ md5, crc32: sum }: Digest): { ContentMD5?: string; ChecksumCRC32?: string } {
+  return {
+    ...(md5 ? { ContentMD5: md5.toString('base64') } : {}),
+    ...(sum ? { ChecksumCRC32: sum.toString('base64') } : {}),
+  }
+}
+
 /** The ETag of a part, where the store makes it an MD5. */
 export function partEtag(body: Buffer): string {
   return createHash('md5').update(body).digest('hex')

@@ -1,12 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { crc32 } from 'node:zlib'
-import type {
-  CompletedPart,
-  CreateMultipartUploadCommandInput,
-  HeadObjectCommandOutput,
-  PutObjectCommandInput,
-  StorageClass,
-} from '@aws-sdk/client-s3'
+import type { CompletedPart, HeadObjectCommandOutput, PutObjectCommandInput } from '@aws-sdk/client-s3'
 import { StorageError } from './errors.ts'
 import { quoteKey } from './keys.ts'
 import type {
@@ -20,9 +14,9 @@ import type {
 import { mayHaveHappened } from './multipart-commit.ts'
 import { nameIn, parseName, type UploadName } from './multipart-taking-up.ts'
 import type { S3Connection, Send } from './s3-client.ts'
-import type { S3Config } from './s3-config.ts'
-import { bare, composite, type Digest, partEtag } from './s3-digests.ts'
+import { bare, composite, type Digest, digestFields, partEtag } from './s3-digests.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
+import { isPassing, lockFields, type ObjectFields, objectFields } from './s3-fields.ts'
 import { abortUpload, LostUploads, listParts } from './s3-uploads.ts'
 import { KEY_MAX_BYTES } from './storage.ts'
 
@@ -31,7 +25,6 @@ import { KEY_MAX_BYTES } from './storage.ts'
  * so a commit whose answer was lost is known for what it is, and an abort never removes what was there before.
  */
 const WRITE_ID = 'millrace-write'
-const DAY_MS = 86_400_000
 
 export interface Receipt {
   part: CompletedPart
@@ -254,10 +247,18 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
   }
 
   async remove({ signal }: PrimitiveRequest): Promise<void> {
-    const version = this.#versionId === undefined ? {} : { VersionId: this.#versionId }
-    await this.#once('abort', signal, (client, options) =>
-      client.send(new this.#sdk.DeleteObjectCommand({ ...this.target, ...version }), options),
-    )
+    const remove = (version: { VersionId?: string | undefined }) =>
+      this.#once('abort', signal, (client, options) =>
+        client.send(new this.#sdk.DeleteObjectCommand({ ...this.target, ...version }), options),
+      )
+    try {
+      await remove(this.#version)
+    } catch (error) {
+      if (!this.#mayNotName(error)) throw error
+      // A marker hides it, as a delete does; but nobody else's that is above it by now.
+      const seen = await this.#headOf({}, signal)
+      if (seen.Metadata?.[WRITE_ID] === this.#id) await remove({})
+    }
   }
 
   /** Ceph takes neither lock nor tags with an upload in parts, and says nothing. Uploads of lost answers go now too. */
@@ -265,8 +266,7 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     // The object is there, and whole: what else may be left is for purgeUnfinished.
     await this.#lost?.sweep(this.#uploads, signal).catch(() => {})
     const { objectLock, tags } = this.#connection.config
-    const version = this.#versionId === undefined ? {} : { VersionId: this.#versionId }
-    const target = { ...this.target, ...version }
+    const target = { ...this.target, ...this.#version }
     const lock = objectLock && !isPassing(this.#key) ? lockFields(objectLock) : undefined
     if (lock && this.#lastHead?.ObjectLockMode === undefined) {
       const Retention = { Mode: lock.ObjectLockMode, RetainUntilDate: lock.ObjectLockRetainUntilDate }
@@ -298,17 +298,8 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     return this.#ifAbsent && isHonoured ? { IfNoneMatch: '*' } : {}
   }
 
-  #objectFields(): Omit<CreateMultipartUploadCommandInput, 'Bucket' | 'Key'> {
-    const { storageClass, encryption, objectLock, tags } = this.#connection.config
-    const kmsKey = encryption?.algorithm === 'aws:kms' ? encryption : undefined
-    return {
-      Metadata: { [WRITE_ID]: this.#id },
-      ...(encryption ? { ServerSideEncryption: encryption.algorithm } : {}),
-      ...(kmsKey?.keyId === undefined ? {} : { SSEKMSKeyId: kmsKey.keyId }),
-      ...(kmsKey?.bucketKey === undefined ? {} : { BucketKeyEnabled: kmsKey.bucketKey }),
-      ...(tags ? { Tagging: new URLSearchParams(tags).toString().replaceAll('+', '%20') } : {}),
-      ...(isPassing(this.#key) ? {} : keepingFields(storageClass, objectLock)),
-    }
+  #objectFields(): ObjectFields {
+    return { Metadata: { [WRITE_ID]: this.#id }, ...objectFields(this.#connection.config, this.#key) }
   }
 
   /** Where the store does not honour a condition, looking first is all that there is. */
@@ -318,8 +309,26 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     if (found) throw this.#error('CONFLICT', 'commit', 'is there already')
   }
 
-  #head(signal: AbortSignal): Promise<HeadObjectCommandOutput> {
-    const version = this.#versionId === undefined ? {} : { VersionId: this.#versionId }
+  get #version(): { VersionId?: string } {
+    return this.#versionId === undefined ? {} : { VersionId: this.#versionId }
+  }
+
+  /** To name a version takes rights of its own: s3:GetObjectVersion, s3:DeleteObjectVersion. */
+  #mayNotName(error: unknown): boolean {
+    return this.#versionId !== undefined && error instanceof StorageError && error.code === 'ACCESS_DENIED'
+  }
+
+  /** Of our version, where it is known; for a key that may not name versions of what readers see. */
+  async #head(signal: AbortSignal): Promise<HeadObjectCommandOutput> {
+    try {
+      return await this.#headOf(this.#version, signal)
+    } catch (error) {
+      if (!this.#mayNotName(error)) throw error
+      return this.#headOf({}, signal)
+    }
+  }
+
+  #headOf(version: { VersionId?: string }, signal: AbortSignal): Promise<HeadObjectCommandOutput> {
     const checksum = this.#connection.integrity === 'crc32' ? { ChecksumMode: 'ENABLED' as const } : {}
     return this.#once('stat', signal, (client, options) =>
       client.send(new this.#sdk.HeadObjectCommand({ ...this.target, ...version, ...checksum }), options),
@@ -365,32 +374,6 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     const message = `The object ${quoteKey(this.#key)} ${what}.`
     const retryable = code === 'CORRUPT'
     return new StorageError(message, { code, adapter: ADAPTER, operation, key: this.#key, retryable })
-  }
-}
-
-/** Of a canary or a lease: see `objectLock` in S3Config. */
-export function isPassing(key: string): boolean {
-  return /(^|\/)\./.test(key)
-}
-
-function keepingFields(
-  storageClass: string | undefined,
-  lock: S3Config['objectLock'],
-): Omit<CreateMultipartUploadCommandInput, 'Bucket' | 'Key'> {
-  return {
-    ...(storageClass === undefined ? {} : { StorageClass: storageClass as StorageClass }),
-    ...(lock ? lockFields(lock) : {}),
-  }
-}
-
-function lockFields({ mode, days }: NonNullable<S3Config['objectLock']>) {
-  return { ObjectLockMode: mode, ObjectLockRetainUntilDate: new Date(Date.now() + days * DAY_MS) }
-}
-
-function digestFields({ md5, crc32: sum }: Digest): { ContentMD5?: string; ChecksumCRC32?: string } {
-  return {
-    ...(md5 ? { ContentMD5: md5.toString('base64') } : {}),
-    ...(sum ? { ChecksumCRC32: sum.toString('base64') } : {}),
   }
 }
 

@@ -154,4 +154,58 @@ describe('S3 profiles', () => {
       }
     })
   })
+
+  // https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html: naming a version takes s3:GetObjectVersion.
+  describe('in a bucket that keeps versions, with a key that may not name them', () => {
+    let server: FakeServer
+    let visible: { id: string; bytes: Buffer } | undefined
+    let truncates = false
+    const asked: string[] = []
+
+    before(async () => {
+      server = await serveFake(async (request, reply, url) => {
+        const body = await readBody(request)
+        const version = url.searchParams.has('versionId')
+        asked.push(`${request.method}${version ? ' version' : ''}`)
+        if (version) return void reply.writeHead(403).end()
+        if (request.method === 'PUT')
+          visible = { id: String(request.headers['x-amz-meta-millrace-write']), bytes: body }
+        if (request.method === 'DELETE') visible = undefined
+        if (request.method === 'HEAD' && !visible) return void reply.writeHead(404).end()
+        reply.writeHead(request.method === 'DELETE' ? 204 : 200, {
+          'x-amz-version-id': 'v1',
+          'content-length': request.method === 'HEAD' ? (visible?.bytes.length ?? 0) - Number(truncates) : 0,
+          'x-amz-meta-millrace-write': visible?.id ?? '',
+        })
+        reply.end()
+      })
+    })
+    after(() => server.close())
+
+    async function put() {
+      asked.length = 0
+      const keys = { accessKeyId: 'key', secretAccessKey: 'secret' }
+      const storage = await openS3({ bucket: 'bucket', endpoint: server.origin, ...keys })
+      const stream = storage.createWriteStream('some/object')
+      stream.end('hello')
+      await new Promise((resolve, reject) => stream.on('finish', resolve).on('error', reject)).finally(
+        () => stream.closed || new Promise((resolve) => stream.once('close', resolve)),
+      )
+      await storage.close()
+    }
+
+    it('a write is checked by what readers see', async () => {
+      await put()
+      assert.equal(visible?.bytes.toString(), 'hello')
+      assert.deepEqual(asked, ['PUT', 'HEAD version', 'HEAD'])
+    })
+
+    it('what was stored wrongly is hidden', async () => {
+      truncates = true
+      const told = (error: { code?: string; cleanupError?: unknown }) => error.code === 'CORRUPT' && !error.cleanupError
+      await assert.rejects(put(), told)
+      assert.equal(visible, undefined)
+      assert.deepEqual(asked.slice(-3), ['DELETE version', 'HEAD', 'DELETE'])
+    })
+  })
 })

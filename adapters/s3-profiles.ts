@@ -12,6 +12,7 @@ export type S3ProfileName =
   | 'backblaze-b2'
   | 'wasabi'
   | 'digitalocean'
+  | 'scaleway'
   | 'swift'
   | 'gcs'
   | 'other'
@@ -82,11 +83,20 @@ export const S3_PROFILES: Record<S3ProfileName, S3Profile> = {
   minio: { ...OTHER, name: 'minio', conditionalPut: true, conditionalComplete: true },
   // Measured on 16.2: a put is atomic, and Complete takes no notice of the condition.
   ceph: { ...OTHER, name: 'ceph', conditionalPut: true },
-  // https://developers.cloudflare.com/r2/api/s3/extensions/#conditional-operations-in-putobject
-  r2: { ...OTHER, name: 'r2', region: 'auto', conditionalPut: true },
+  // https://developers.cloudflare.com/r2/api/s3/extensions/#conditional-operations-in-putobject; and
+  // https://developers.cloudflare.com/r2/platform/limits/: of a part 5 MiB less, of an object 5 GiB less than elsewhere.
+  r2: {
+    ...OTHER,
+    name: 'r2',
+    region: 'auto',
+    conditionalPut: true,
+    rules: { ...OTHER.rules, maxPartBytes: 5 * 1024 * MiB - 5 * MiB, maxObjectBytes: 5 * TiB - 5 * 1024 * MiB },
+  },
   'backblaze-b2': { ...OTHER, name: 'backblaze-b2', rules: { ...OTHER.rules, maxObjectBytes: 10_000_000_000_000 } },
   wasabi: { ...OTHER, name: 'wasabi' },
   digitalocean: { ...OTHER, name: 'digitalocean' },
+  // A tenth of the parts: https://www.scaleway.com/en/docs/object-storage/api-cli/multipart-uploads/
+  scaleway: { ...OTHER, name: 'scaleway', rules: { ...OTHER.rules, maxParts: 1000 } },
   // Measured on 2.30: a condition on Put is 501, on Complete it is honoured.
   // A part is an object of its own there, named by the upload's id and the part's number.
   swift: { ...OTHER, name: 'swift', conditionalComplete: true, partNameBytes: '/'.length + 48 + '/10000'.length },
@@ -102,6 +112,7 @@ const BY_HOST: [RegExp, S3ProfileName][] = [
   [/^s3\.([a-z0-9-]+)\.backblazeb2\.com$/, 'backblaze-b2'],
   [/^s3(?:\.([a-z0-9-]+))?\.wasabisys\.com$/, 'wasabi'],
   [/(?:^|\.)([a-z0-9]+)\.digitaloceanspaces\.com$/, 'digitalocean'],
+  [/(?:^|\.)s3\.([a-z0-9-]+)\.scw\.cloud$/, 'scaleway'],
   [/(^|\.)storage\.googleapis\.com$/, 'gcs'],
   [/^play\.min\.io$/, 'minio'],
 ]

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
 import { after, before, describe, it } from 'node:test'
+import { planParts } from '../../adapters/multipart-plan.ts'
 import { openS3, type S3Config } from '../../adapters/s3.ts'
 import { profileOf } from '../../adapters/s3-profiles.ts'
 import { type FakeServer, readBody, serveFake } from '../fakes/http.ts'
@@ -17,6 +18,7 @@ describe('S3 profiles', () => {
       ['https://s3.wasabisys.com', 'wasabi', 'us-east-1'],
       ['https://s3.eu-central-2.wasabisys.com', 'wasabi', 'eu-central-2'],
       ['https://fra1.digitaloceanspaces.com', 'digitalocean', 'fra1'],
+      ['https://s3.fr-par.scw.cloud', 'scaleway', 'fr-par'],
       ['https://storage.googleapis.com', 'gcs', 'auto'],
       ['https://minio.example.org:9000', 'other', 'us-east-1'],
       ['https://amazonaws.com.example.org', 'other', 'us-east-1'],
@@ -27,6 +29,18 @@ describe('S3 profiles', () => {
     }
     const byHand = profileOf(new URL('https://s3.eu-central-2.wasabisys.com'), 'minio')
     assert.deepEqual([byHand.name, byHand.region], ['minio', 'us-east-1'])
+  })
+
+  it('plan no more parts, and nothing larger, than the store takes', () => {
+    const [GiB, TiB] = [1024 ** 3, 1024 ** 4]
+    const planned = (endpoint: string, partBytes = 5 * GiB) =>
+      planParts(profileOf(new URL(endpoint)).rules, { size: 4 * TiB, partBytes })
+    const scaleway = planned('https://s3.fr-par.scw.cloud', 8 * 1024 ** 2)
+    assert.ok(Math.ceil((4 * TiB) / scaleway.partBytes) <= 1000)
+    const r2 = planned('https://0123abc.r2.cloudflarestorage.com')
+    assert.ok(r2.partBytes < 5 * GiB)
+    assert.equal(r2.maxBytes, 5 * TiB - 5 * GiB)
+    assert.equal(planned('https://s3.eu-central-1.amazonaws.com').maxBytes, 10_000 * 5 * GiB)
   })
 
   describe('on the wire', () => {

@@ -119,6 +119,7 @@ const S3_STORES: Record<S3ProfileName, { label: string; endpoint?: string }> = {
   'backblaze-b2': { label: 'Backblaze B2, by its S3 face', endpoint: 'https://s3.eu-central-003.backblazeb2.com' },
   wasabi: { label: 'Wasabi', endpoint: 'https://s3.eu-central-1.wasabisys.com' },
   digitalocean: { label: 'DigitalOcean Spaces', endpoint: 'https://fra1.digitaloceanspaces.com' },
+  scaleway: { label: 'Scaleway', endpoint: 'https://s3.fr-par.scw.cloud' },
   gcs: { label: 'Google Cloud Storage', endpoint: 'https://storage.googleapis.com' },
   minio: { label: 'MinIO', endpoint: 'https://minio.example.org' },
   ceph: { label: 'Ceph', endpoint: 'https://rgw.example.org' },

@@ -21,6 +21,8 @@ interface Facts {
   requestId: string | undefined
   /** The region that the bucket is in, where the answer is that it is in another. */
   region: string | undefined
+  /** Of an object that is in an archive: its class, or its tier there. */
+  archive: string | undefined
 }
 
 /** The parts of the SDK's errors that are read here. */
@@ -28,6 +30,8 @@ interface SdkError extends Error {
   code?: unknown
   Code?: unknown
   Region?: unknown
+  StorageClass?: unknown
+  AccessTier?: unknown
   $metadata?: { httpStatusCode?: number; requestId?: string }
   $response?: { statusCode?: number; headers?: Record<string, string> }
 }
@@ -68,6 +72,8 @@ const BY_CODE: Record<string, StorageErrorCode> = {
   OperationAborted: 'UNAVAILABLE',
   InternalError: 'UNAVAILABLE',
   ServiceUnavailable: 'UNAVAILABLE',
+  // 403, although no right is missing.
+  InvalidObjectState: 'UNAVAILABLE',
 }
 
 const BY_STATUS: Record<number, StorageErrorCode> = {
@@ -158,12 +164,24 @@ function isRetryable(code: StorageErrorCode, facts: Facts): boolean {
   // The SDK has learnt the server's clock from this answer, and signs the next request by it.
   if (facts.code === 'RequestTimeTooSkewed') return true
   if (code === 'CORRUPT' || code === 'RATE_LIMITED') return true
+  // It takes hours, and somebody who asks for it.
+  if (facts.code === 'InvalidObjectState') return false
   return code === 'UNAVAILABLE' && !isUntrusted(facts.code)
 }
 
-function adviceOf({ code, region }: Facts, kind: StorageErrorCode): string {
+function adviceOf({ code, region, archive }: Facts, kind: StorageErrorCode): string {
+  if (code === 'InvalidObjectState') return thawAdvice(archive)
   if (region !== undefined) return `the bucket is in another region; pass the region "${region}"`
   return ADVICE[code] ?? ADVICE_BY_KIND[kind]
+}
+
+/** https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html */
+function thawAdvice(archive: string | undefined): string {
+  const where = archive === undefined ? 'an archive' : `the archive ${archive}`
+  return (
+    `it lies in ${where}, and has to be brought back before it can be read: ask the store for that ` +
+    '("Initiate restore" in its console, or `aws s3api restore-object`), wait for the hours it takes, and try again'
+  )
 }
 
 function factsOf(error: unknown): Facts | undefined {
@@ -184,6 +202,9 @@ function factsOf(error: unknown): Facts | undefined {
     retryAfter: raw.$response?.headers?.['retry-after'],
     requestId: raw.$metadata?.requestId,
     region: isNetwork || !isElsewhere(status, s3Code) ? undefined : regionOf(raw),
+    archive: [raw.AccessTier, raw.StorageClass].find(
+      (name) => typeof name === 'string' && /^[A-Z_]{1,40}$/.test(name),
+    ) as string | undefined,
   }
 }
 

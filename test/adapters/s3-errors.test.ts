@@ -91,6 +91,16 @@ describe('S3 errors', () => {
     assert.match(odd.message, /another region; pass its region/)
   })
 
+  it('what lies in an archive is told as that, with its class, and is no matter of rights', () => {
+    const asIn = (fields: object) => mapped(Object.assign(refusal(403, 'InvalidObjectState'), fields))
+    const glacier = asIn({ StorageClass: 'GLACIER' })
+    assert.deepEqual([glacier.code, glacier.retryable], ['UNAVAILABLE', false])
+    assert.match(glacier.message, /in the archive GLACIER, and has to be brought back .*aws s3api restore-object/)
+    const tiered = asIn({ StorageClass: 'INTELLIGENT_TIERING', AccessTier: 'DEEP_ARCHIVE_ACCESS' })
+    assert.match(tiered.message, /the archive DEEP_ARCHIVE_ACCESS,/)
+    assert.match(asIn({}).message, /lies in an archive,/)
+  })
+
   it('Retry-After is kept, in seconds or as a date', () => {
     assert.equal(mapped(refusal(503, 'SlowDown', '', { 'retry-after': '3' })).retryAfterMs, 3000)
     const date = new Date(Date.now() + 3_600_000).toUTCString()

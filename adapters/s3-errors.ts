@@ -64,6 +64,10 @@ const BY_CODE: Record<string, StorageErrorCode> = {
   PreconditionFailed: 'CONFLICT',
   ConditionalRequestConflict: 'CONFLICT',
   ObjectLocked: 'LOCKED',
+  // https://developers.cloudflare.com/r2/api/error-codes/
+  ObjectLockedByBucketPolicy: 'LOCKED',
+  SecondLevelDomainForbidden: 'INVALID',
+  PathStyleDomainForbidden: 'INVALID',
   BadDigest: 'CORRUPT',
   InvalidDigest: 'CORRUPT',
   XAmzContentSHA256Mismatch: 'CORRUPT',
@@ -87,6 +91,9 @@ const BY_STATUS: Record<number, StorageErrorCode> = {
   507: 'QUOTA',
 }
 
+/** Alibaba's and Tencent's words: github.com/peak/s5cmd/issues/518, github.com/gobackup/gobackup/issues/233. */
+const VIRTUAL_HOST = "the store wants the bucket in the host's name; set forcePathStyle to false"
+
 const ADVICE: Record<string, string> = {
   NoSuchBucket: 'there is no such bucket; check its name, or create it',
   InvalidAccessKeyId: 'the access key is not known there; check the credentials and the endpoint',
@@ -96,6 +103,8 @@ const ADVICE: Record<string, string> = {
     'no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, pass them, or check the profile that AWS_PROFILE names',
   PermanentRedirect: 'the bucket is in another region; pass its region',
   AuthorizationHeaderMalformed: 'the bucket is in another region; pass its region',
+  SecondLevelDomainForbidden: VIRTUAL_HOST,
+  PathStyleDomainForbidden: VIRTUAL_HOST,
 }
 
 const ADVICE_BY_KIND: Record<StorageErrorCode, string> = {
@@ -110,6 +119,10 @@ const ADVICE_BY_KIND: Record<StorageErrorCode, string> = {
   UNAVAILABLE: 'the store could not answer; try again later',
   CORRUPT: 'the bytes were damaged on their way',
 }
+
+/** "Cannot upload files, storage cap exceeded": https://www.backblaze.com/docs/cloud-storage-data-caps-and-alerts */
+const CAP = /\bcap exceeded\b/i
+const CAP_ADVICE = 'a cap of the account is reached; raise it in the web console under Caps & Alerts'
 
 /** What stands for the code where a refusal's body makes no sense, most often as it is cut. */
 const UNREADABLE = 'UnreadableAnswer'
@@ -147,7 +160,8 @@ export function s3CodeOf(error: unknown): string | undefined {
 }
 
 function kindOf({ code, status, message }: Facts): StorageErrorCode {
-  // AWS and MinIO have no code of their own for it.
+  // B2 has no code of its own for its caps, nor AWS and MinIO for a lock.
+  if (CAP.test(message) && status !== undefined && status >= 400 && status < 500) return 'QUOTA'
   if (/object[ -]?lock|\bWORM\b/i.test(message) && (status === 403 || status === 400)) return 'LOCKED'
   const known = BY_CODE[code]
   if (known) return known
@@ -169,7 +183,8 @@ function isRetryable(code: StorageErrorCode, facts: Facts): boolean {
   return code === 'UNAVAILABLE' && !isUntrusted(facts.code)
 }
 
-function adviceOf({ code, region, archive }: Facts, kind: StorageErrorCode): string {
+function adviceOf({ code, region, archive, message }: Facts, kind: StorageErrorCode): string {
+  if (kind === 'QUOTA' && CAP.test(message)) return CAP_ADVICE
   if (code === 'InvalidObjectState') return thawAdvice(archive)
   if (region !== undefined) return `the bucket is in another region; pass the region "${region}"`
   return ADVICE[code] ?? ADVICE_BY_KIND[kind]

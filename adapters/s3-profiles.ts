@@ -118,6 +118,13 @@ const BY_HOST: [RegExp, S3ProfileName][] = [
 ]
 
 /**
+ * Hosts that take the bucket as a part of their name alone: Alibaba's, and Tencent's for buckets of 2024 and later.
+ * https://www.alibabacloud.com/help/en/oss/developer-reference/use-amazon-s3-sdks-to-access-oss,
+ * https://cloud.tencent.com/document/product/436/96243
+ */
+const VIRTUAL_HOSTS = /\.(aliyuncs\.com|myqcloud\.com)$/
+
+/**
  * The profile of an endpoint, by its host; `other` for a host of no known provider. Where the host names the region,
  * it is the profile's.
  * @param endpoint undefined for AWS itself.
@@ -125,7 +132,8 @@ const BY_HOST: [RegExp, S3ProfileName][] = [
 export function profileOf(endpoint: URL | undefined, name?: S3ProfileName): S3Profile {
   const host = endpoint?.hostname ?? ''
   const found = endpoint && BY_HOST.find(([pattern]) => pattern.test(host))
-  const profile = S3_PROFILES[name ?? (endpoint ? (found?.[1] ?? 'other') : 'aws')]
+  const named = S3_PROFILES[name ?? (endpoint ? (found?.[1] ?? 'other') : 'aws')]
+  const profile = VIRTUAL_HOSTS.test(host) ? { ...named, pathStyle: false } : named
   const region = found?.[0].exec(host)?.[1]
   const isRegion = region !== undefined && profile.name === found?.[1] && !['aws', 'r2', 'gcs'].includes(profile.name)
   return isRegion ? { ...profile, region } : profile

@@ -29,6 +29,7 @@ describe('S3 errors', () => {
       [403, 'RequestTimeTooSkewed', 'ACCESS_DENIED', true],
       [400, 'ExpiredToken', 'AUTH_EXPIRED', false],
       [403, 'QuotaExceeded', 'QUOTA', false],
+      [403, 'ObjectLockedByBucketPolicy', 'LOCKED', false],
       [507, 'XMinioStorageFull', 'QUOTA', false],
       [503, 'SlowDown', 'RATE_LIMITED', true],
       [429, 'Unknown', 'RATE_LIMITED', true],
@@ -89,6 +90,24 @@ describe('S3 errors', () => {
     assert.doesNotMatch(mapped(refusal(400, 'EntityTooSmall', '', elsewhere)).message, /region/)
     const odd = mapped(refusal(301, 'PermanentRedirect', '', { 'x-amz-bucket-region': 'Bearer abc' }))
     assert.match(odd.message, /another region; pass its region/)
+  })
+
+  it('what a store says in its own words, under a code of rights, is told for what it is', () => {
+    for (const what of [
+      'Cannot upload files, storage',
+      'Cannot download file, download bandwidth or transaction (Class B)',
+    ]) {
+      const cap = mapped(
+        refusal(403, 'AccessDenied', `${what} cap exceeded. See the Caps & Alerts page to increase your cap.`),
+      )
+      assert.equal(cap.code, 'QUOTA')
+      assert.match(cap.message, /a cap of the account is reached; raise it .* Caps & Alerts/)
+    }
+    for (const code of ['SecondLevelDomainForbidden', 'PathStyleDomainForbidden']) {
+      const style = mapped(refusal(403, code))
+      assert.equal(style.code, 'INVALID')
+      assert.match(style.message, /set forcePathStyle to false/)
+    }
   })
 
   it('what lies in an archive is told as that, with its class, and is no matter of rights', () => {

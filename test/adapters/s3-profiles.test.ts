@@ -31,6 +31,13 @@ describe('S3 profiles', () => {
     assert.deepEqual([byHand.name, byHand.region], ['minio', 'us-east-1'])
   })
 
+  it('have the bucket in the host’s name where the store takes no other', () => {
+    const pathStyle = (endpoint: string) => profileOf(new URL(endpoint)).pathStyle
+    assert.equal(pathStyle('https://oss-eu-central-1.aliyuncs.com'), false)
+    assert.equal(pathStyle('https://cos.ap-guangzhou.myqcloud.com'), false)
+    assert.equal(pathStyle('https://aliyuncs.com.example.org'), true)
+  })
+
   it('plan no more parts, and nothing larger, than the store takes', () => {
     const [GiB, TiB] = [1024 ** 3, 1024 ** 4]
     const planned = (endpoint: string, partBytes = 5 * GiB) =>

@@ -30,6 +30,7 @@ export class S3Connection {
   /** As set, or as the profile says, until `probe` has seen that the server does not check it. */
   integrity: S3Integrity
   readonly md5Etags: boolean
+  readonly partsEtags: boolean
   readonly isAws: boolean
   /** As the profile says, until `probe` has seen what the server does. */
   abilities: Pick<S3Profile, 'conditionalPut' | 'conditionalComplete' | 'partNameBytes' | 'rules'>
@@ -49,6 +50,7 @@ export class S3Connection {
     const isUnsigned = config.signBodies === false && profile.integrity === 'sha256'
     this.integrity = config.integrity ?? (isUnsigned ? 'md5' : profile.integrity)
     this.md5Etags = config.md5Etags ?? profile.md5Etags
+    this.partsEtags = config.md5Etags ?? profile.partsEtags
     this.abilities = profile
     this.#handler = new S3HttpHandler({ connectMs: CONNECT_MS, idleMs: config.idleMs ?? IDLE_MS })
 

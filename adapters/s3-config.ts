@@ -42,7 +42,7 @@ export interface S3Config {
    * compared as well).
    */
   integrity?: S3Integrity
-  /** Whether ETags are MD5 digests, and compared where integrity is md5. Default: by the profile. */
+  /** Whether ETags are MD5 digests, those of objects in parts too, and compared where integrity is md5. Default: by the profile. */
   md5Etags?: boolean
   /** Whether a SHA-256 of each body is in its signature. Default: over http, and where integrity is sha256. */
   signBodies?: boolean

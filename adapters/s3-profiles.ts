@@ -32,8 +32,13 @@ export interface S3Profile {
   region: string | undefined
   /** What the bytes of each body are checked by on arrival: see S3Config. */
   integrity: S3Integrity
-  /** Whether an ETag is the MD5 of a body, and of an object in parts the MD5 of its parts' MD5s. */
+  /** Whether an ETag is the MD5 of a body. */
   md5Etags: boolean
+  /**
+   * Whether that of an object in parts is the MD5 of its parts' MD5s, which many stores make otherwise, by rclone's list:
+   * https://github.com/rclone/rclone/tree/master/backend/s3/provider (use_multipart_etag)
+   */
+  partsEtags: boolean
   /** Whether PutObject honours `If-None-Match: *`. */
   conditionalPut: boolean
   /** Whether CompleteMultipartUpload does. */
@@ -61,6 +66,7 @@ const OTHER: S3Profile = {
   region: 'us-east-1',
   integrity: 'sha256',
   md5Etags: true,
+  partsEtags: false,
   conditionalPut: false,
   conditionalComplete: false,
   sdkQuery: true,
@@ -80,26 +86,33 @@ export const S3_PROFILES: Record<S3ProfileName, S3Profile> = {
     conditionalComplete: true,
     rules: AWS_RULES,
   },
-  minio: { ...OTHER, name: 'minio', conditionalPut: true, conditionalComplete: true },
+  minio: { ...OTHER, name: 'minio', partsEtags: true, conditionalPut: true, conditionalComplete: true },
   // Measured on 16.2: a put is atomic, and Complete takes no notice of the condition.
-  ceph: { ...OTHER, name: 'ceph', conditionalPut: true },
+  ceph: { ...OTHER, name: 'ceph', partsEtags: true, conditionalPut: true },
   // https://developers.cloudflare.com/r2/api/s3/extensions/#conditional-operations-in-putobject; and
   // https://developers.cloudflare.com/r2/platform/limits/: of a part 5 MiB less, of an object 5 GiB less than elsewhere.
   r2: {
     ...OTHER,
     name: 'r2',
     region: 'auto',
+    partsEtags: true,
     conditionalPut: true,
     rules: { ...OTHER.rules, maxPartBytes: 5 * 1024 * MiB - 5 * MiB, maxObjectBytes: 5 * TiB - 5 * 1024 * MiB },
   },
   'backblaze-b2': { ...OTHER, name: 'backblaze-b2', rules: { ...OTHER.rules, maxObjectBytes: 10_000_000_000_000 } },
-  wasabi: { ...OTHER, name: 'wasabi' },
-  digitalocean: { ...OTHER, name: 'digitalocean' },
+  wasabi: { ...OTHER, name: 'wasabi', partsEtags: true },
+  digitalocean: { ...OTHER, name: 'digitalocean', partsEtags: true },
   // A tenth of the parts: https://www.scaleway.com/en/docs/object-storage/api-cli/multipart-uploads/
-  scaleway: { ...OTHER, name: 'scaleway', rules: { ...OTHER.rules, maxParts: 1000 } },
+  scaleway: { ...OTHER, name: 'scaleway', partsEtags: true, rules: { ...OTHER.rules, maxParts: 1000 } },
   // Measured on 2.30: a condition on Put is 501, on Complete it is honoured.
   // A part is an object of its own there, named by the upload's id and the part's number.
-  swift: { ...OTHER, name: 'swift', conditionalComplete: true, partNameBytes: '/'.length + 48 + '/10000'.length },
+  swift: {
+    ...OTHER,
+    name: 'swift',
+    partsEtags: true,
+    conditionalComplete: true,
+    partNameBytes: '/'.length + 48 + '/10000'.length,
+  },
   // The ETag of an object in parts is no MD5, and a query with x-id is refused: the XML API of
   // https://cloud.google.com/storage/docs/interoperability has preconditions under other names only.
   gcs: { ...OTHER, name: 'gcs', region: 'auto', md5Etags: false, sdkQuery: false },

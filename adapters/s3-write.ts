@@ -348,9 +348,10 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
 
   /** Whether an ETag is the MD5 that S3 makes it, which it is not under SSE-KMS and SSE-C. */
   #trusts(etag: string | undefined, reply: { ServerSideEncryption?: string; SSECustomerAlgorithm?: string }): boolean {
-    if (!this.#connection.md5Etags) return false
-    const encrypted = reply.ServerSideEncryption?.startsWith('aws:kms') || reply.SSECustomerAlgorithm !== undefined
-    return !encrypted && /^[0-9a-f]{32}(-\d+)?$/.test(bare(etag) ?? '')
+    const { md5Etags, partsEtags } = this.#connection
+    const digest = /^[0-9a-f]{32}(-\d+)?$/.exec(bare(etag) ?? '')
+    if (!digest || !(digest[1] ? partsEtags : md5Etags)) return false
+    return !reply.ServerSideEncryption?.startsWith('aws:kms') && reply.SSECustomerAlgorithm === undefined
   }
 
   #digest(body: Buffer): Digest {

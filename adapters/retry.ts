@@ -15,8 +15,11 @@ export interface RetryPolicy {
 
 export const RETRY_BASE_MS = 200
 export const RETRY_CAP_MS = 30_000
-/** The longest Retry-After that is obeyed; a store that asks for more gets its error passed on. */
-export const RETRY_AFTER_MAX_MS = 120_000
+/**
+ * The longest Retry-After that is obeyed; a store that asks for more gets its error passed on. Dropbox asks for 300
+ * seconds in the middle of an upload of hours: https://github.com/rclone/rclone/issues/5156.
+ */
+export const RETRY_AFTER_MAX_MS = 10 * 60_000
 
 /** For calls with little to lose: an endpoint that cannot be reached is reported within seconds. */
 export const CALL_RETRY: RetryPolicy = { attempts: 4, baseMs: RETRY_BASE_MS, capMs: 2_000, deadlineMs: 10_000 }

@@ -1,6 +1,7 @@
 import type { BigIntStats } from 'node:fs'
 import { chmod, chown, lstat, mkdir, readdir, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
+import { ifHad } from './archive/attributes.ts'
 import { nsToTimeArgument } from './archive/entry.ts'
 import { BackupError } from './errors.ts'
 import { isThere, mountsIn, moveTo, type Place } from './place.ts'
@@ -128,9 +129,9 @@ async function openFolder(path: string, { mode }: BigIntStats): Promise<void> {
   if (process.getuid?.() !== 0 && (mode & 0o300n) !== 0o300n) await chmod(path, (Number(mode) & 0o7777) | 0o700)
 }
 
-/** Gives a folder of the target what the snapshot's has. */
+/** Gives a folder of the target what the snapshot's has, as far as there is such a thing: the tree's own has told of it. */
 async function setFolder(path: string, like: Like, stat: BigIntStats, before: BigIntStats): Promise<void> {
-  if (like.owners) await chown(path, Number(stat.uid), Number(stat.gid))
-  await chmod(path, Number(like.modes ? stat.mode : before.mode) & 0o7777)
-  await utimes(path, nsToTimeArgument(stat.atimeNs), nsToTimeArgument(stat.mtimeNs))
+  if (like.owners) await ifHad(chown(path, Number(stat.uid), Number(stat.gid)))
+  await ifHad(chmod(path, Number(like.modes ? stat.mode : before.mode) & 0o7777))
+  await ifHad(utimes(path, nsToTimeArgument(stat.atimeNs), nsToTimeArgument(stat.mtimeNs)))
 }

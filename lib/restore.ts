@@ -1,12 +1,13 @@
-import { chmod, chown, stat, utimes } from 'node:fs/promises'
+import { chown, stat } from 'node:fs/promises'
 import { StorageError } from '../adapters/errors.ts'
 import type { Storage } from '../adapters/storage.ts'
 import { type IndexHead, type Progress, type ReadKeys, TransformError } from '../transforms/index.ts'
+import { applyFile, applyFolder, ifHad } from './archive/attributes.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
-import { msToNs, nsToTimeArgument } from './archive/entry.ts'
-import { applyFolder, loadExtract } from './archive/extract.ts'
+import { loadExtract } from './archive/extract.ts'
 import { defaultPortableNames, namePolicy, type PortableNames } from './archive/portable-names.ts'
 import { newMode, type Owner } from './archive/rights.ts'
+import { Shortfalls } from './archive/shortfalls.ts'
 import { type Build, type Built, buildTree, contentBytes, unverified } from './building.ts'
 import type { Snapshot } from './catalog.ts'
 import { readCompanion } from './companion.ts'
@@ -325,14 +326,14 @@ function rootOf({ mode, mtime }: IndexHead): { mode: number; mtime: number } | u
 }
 
 /** The owner that was asked for, and the mode and time, of the folder or file that was backed up. */
-async function applyHead(path: string, head: IndexHead, { owners, modes }: RestoreOptions): Promise<void> {
-  if (typeof owners === 'object') await chown(path, owners.uid, owners.gid)
+async function applyHead(path: string, head: IndexHead, { owners, modes, onWarning }: RestoreOptions): Promise<void> {
+  if (typeof owners === 'object') await ifHad(chown(path, owners.uid, owners.gid))
   const { kind } = head
   const root = rootOf(head)
   if (!root) return
   const mode = modes === false ? newMode(kind === 'tar' ? 'dir' : 'file') : root.mode
   if (kind === 'tar') return applyFolder(path, { ...root, mode })
-  await chmod(path, mode & 0o777)
-  const time = nsToTimeArgument(msToNs(root.mtime))
-  await utimes(path, time, time)
+  const shortfalls = new Shortfalls(onWarning)
+  shortfalls.note(head.id, await applyFile(path, { ...root, mode }, modes !== false))
+  shortfalls.report()
 }

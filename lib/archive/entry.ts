@@ -27,10 +27,20 @@ export interface ArchiveEntry extends IndexEntry {
  * - `unreadable`, `vanished`: could not be opened or read to its end, or was gone or replaced
  * - `changed`: stored, but it did not hold still while it was read
  * - `link`: (extracting) a hard link whose content was not selected or not restored
+ * - `unsupported`: (extracting) what the target's file system cannot hold: symlinks, hard links, owners, modes, times
  * - `pattern`: a pattern of what to take that takes nothing; the path is the pattern
  * - `quiesce`: the source was not held still as it should have been; of no path
  */
-export type WarningKind = 'special' | 'name' | 'unreadable' | 'vanished' | 'changed' | 'link' | 'pattern' | 'quiesce'
+export type WarningKind =
+  | 'special'
+  | 'name'
+  | 'unreadable'
+  | 'vanished'
+  | 'changed'
+  | 'link'
+  | 'unsupported'
+  | 'pattern'
+  | 'quiesce'
 
 /** Something in a folder that was left out, or did not come out as it should. */
 export interface ArchiveWarning {

@@ -85,7 +85,11 @@ export class Extraction {
   constructor(root: string, options: ExtractOptions) {
     this.#options = options
     this.chunks = new ChunkLedger(options.onConsumed)
-    this.target = new TargetFolder(root, targetRights(options), options.checkpoints !== undefined, options.threadAfter)
+    this.target = new TargetFolder(root, targetRights(options), {
+      durable: options.checkpoints !== undefined,
+      threadAfter: options.threadAfter,
+      onWarning: options.onWarning,
+    })
   }
 
   async take(entry: Entry): Promise<void> {
@@ -188,7 +192,7 @@ export class Extraction {
       if (link === '') throw damaged(`The archive has a symlink without a target: ${path}`)
       await this.target.symlink(path, link, meta)
     } else if (type === 'link') {
-      return await this.#writeLink(entry, link)
+      return await this.#writeLink(entry, link, meta)
     } else if (size <= SMALL_BYTES) {
       const data = Buffer.allocUnsafe(size)
       let held = 0
@@ -217,12 +221,12 @@ export class Extraction {
     return !this.#options.filter || this.#options.filter(entry)
   }
 
-  async #writeLink(entry: ExtractEntry, link: string): Promise<boolean> {
+  async #writeLink(entry: ExtractEntry, link: string, meta: Meta): Promise<boolean> {
     const { path } = entry
     // A file that stands at a path that is not restored is an older one: not to be linked to.
     const { link: _, ...twin } = entry
     const left = this.#absent.has(link) || !this.#wants({ ...twin, path: link, type: 'file' })
-    if (!left && link !== '' && (await this.target.hardLink(path, link))) return true
+    if (!left && link !== '' && (await this.target.hardLink(path, link, meta))) return true
     if (!left) throw damaged(`The archive links ${path} to ${link}, which it does not hold`)
     this.#absent.add(path)
     this.#skip({ kind: 'link', path, message: `${path} is a hard link to ${link}, which was not restored` })

@@ -16,10 +16,12 @@ export interface Rights {
 export interface TargetRights {
   owners: boolean
   specialBits: boolean
+  /** Whether modes are to be the archive's. */
+  modes: boolean
 }
 
-export function targetRights({ owners = process.getuid?.() === 0 }: Rights): TargetRights {
-  return { owners: owners !== false, specialBits: owners === true }
+export function targetRights({ owners = process.getuid?.() === 0, modes }: Rights): TargetRights {
+  return { owners: owners !== false, specialBits: owners === true, modes: modes !== false }
 }
 
 /** An entry's owner and mode, as they are to be restored. */

@@ -1,6 +1,9 @@
 import fs from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
+import { missing } from './attributes.ts'
 import { CREATE_FLAGS, READ_FLAGS } from './io.ts'
+import type { TargetRights } from './rights.ts'
+import { type Attribute, isNotHad } from './shortfalls.ts'
 import { FIELDS, type SmallWriteAnswer, type SmallWriteRequest, type WriteMemory } from './small-writes.ts'
 
 /*
@@ -15,26 +18,35 @@ const lanes = (workerData as WriteMemory[]).map(({ numbers, data }) => ({
 
 parentPort?.on('message', (request: SmallWriteRequest) => {
   const begun = performance.now()
-  const failed = request.kind === 'sync' ? syncAll(request.paths) : writeAll(request)
-  const answer: SmallWriteAnswer = { kind: request.kind, failed, ms: performance.now() - begun }
+  const missed: SmallWriteAnswer['missed'] = []
+  const failed = request.kind === 'sync' ? syncAll(request.paths) : writeAll(request, missed)
+  const answer: SmallWriteAnswer = { kind: request.kind, failed, missed, ms: performance.now() - begun }
   parentPort?.postMessage(answer)
 })
 
-function writeAll({ lane, paths, owners }: SmallWriteRequest & { kind: 'write' }): number[] {
+function writeAll(
+  { lane, paths, rights }: SmallWriteRequest & { kind: 'write' },
+  missed: SmallWriteAnswer['missed'],
+): number[] {
   const { numbers, data } = lanes[lane] as (typeof lanes)[0]
   const failed: number[] = []
   let at = 0
   for (const [index, path] of paths.entries()) {
     const file = numbers.subarray(index * FIELDS, (index + 1) * FIELDS)
     const bytes = file[0] as number
-    if (!writeOne(path, data.subarray(at, at + bytes), file, owners)) failed.push(index)
+    const lost = writeOne(path, data.subarray(at, at + bytes), file, rights)
+    if (!lost) failed.push(index)
+    else if (lost.length > 0) missed.push([index, lost])
     at += bytes
   }
   return failed
 }
 
-/** Owner before mode (chown clears setuid), time last. */
-function writeOne(path: string, data: Buffer, numbers: Float64Array, owners: boolean): boolean {
+/**
+ * Owner before mode (chown clears setuid), time last.
+ * @returns what the file system did not keep of it; undefined when it could not be written.
+ */
+function writeOne(path: string, data: Buffer, numbers: Float64Array, rights: TargetRights): Attribute[] | undefined {
   const [, mode, uid, gid, seconds] = numbers as unknown as [number, number, number, number, number]
   const time = seconds < 0 ? new Date(seconds) : seconds
   let fd: number | undefined
@@ -43,18 +55,28 @@ function writeOne(path: string, data: Buffer, numbers: Float64Array, owners: boo
     fd = fs.openSync(path, CREATE_FLAGS, 0o600)
     isMade = true
     for (let at = 0; at < data.length; ) at += fs.writeSync(fd, data, at, data.length - at)
-    if (owners) fs.fchownSync(fd, uid, gid)
-    fs.fchmodSync(fd, mode)
-    fs.futimesSync(fd, time, time)
-    const done = fd
+    const made = fd
+    if (rights.owners) ifHad(() => fs.fchownSync(made, uid, gid))
+    ifHad(() => fs.fchmodSync(made, mode))
+    ifHad(() => fs.futimesSync(made, time, time))
+    const mtimeMs = seconds < 0 ? seconds : seconds * 1000
+    const lost = missing(fs.fstatSync(fd), { mode, uid, gid, mtimeMs }, rights)
     fd = undefined
     // Some file systems report a full disk only now.
-    fs.closeSync(done)
-    return true
+    fs.closeSync(made)
+    return lost
   } catch {
     if (fd !== undefined) quietly(() => fs.closeSync(fd as number))
     if (isMade) quietly(() => fs.unlinkSync(path))
-    return false
+    return undefined
+  }
+}
+
+function ifHad(call: () => void): void {
+  try {
+    call()
+  } catch (error) {
+    if (!isNotHad(error)) throw error
   }
 }
 

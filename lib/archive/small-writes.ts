@@ -4,6 +4,7 @@ import { beginThread } from '../../transforms/thread.ts'
 import type { Meta } from './attributes.ts'
 import { nsToTimeArgument } from './entry.ts'
 import type { TargetRights } from './rights.ts'
+import type { Attribute } from './shortfalls.ts'
 
 /** What a batch's content has to fit into. */
 const LANE_BYTES = 512 * 1024
@@ -25,13 +26,15 @@ export interface WriteMemory {
 }
 
 export type SmallWriteRequest =
-  | { kind: 'write'; lane: number; paths: string[]; owners: boolean }
+  | { kind: 'write'; lane: number; paths: string[]; rights: TargetRights }
   | { kind: 'sync'; paths: string[] }
 
 export interface SmallWriteAnswer {
   kind: 'write' | 'sync'
   /** The numbers of those that could not be done: nothing of them is there. */
   failed: number[]
+  /** Of those that were written: what the file system did not keep. */
+  missed: [number, Attribute[]][]
   ms: number
 }
 
@@ -48,6 +51,8 @@ interface Lane {
 /** What is told of each file. */
 export interface SmallWritesTold {
   written: (path: string) => void
+  /** The file system did not keep all of it. */
+  missed: (path: string, attributes: Attribute[]) => void
   /** It is to be written by who asked, who finds out why: nothing of it is there. The data is the teller's until it returns. */
   refused: (path: string, meta: Meta, data: Buffer) => void
 }
@@ -143,7 +148,7 @@ export class SmallWrites {
     this.#filling = undefined
     this.#underWay.push(lane)
     if (this.#broken) this.#settleAll()
-    else this.#ask({ kind: 'write', lane: lane.number, paths: this.#absolute(lane.paths), owners: this.#rights.owners })
+    else this.#ask({ kind: 'write', lane: lane.number, paths: this.#absolute(lane.paths), rights: this.#rights })
   }
 
   /** Waits until all that was added is written or refused. */
@@ -186,7 +191,7 @@ export class SmallWrites {
     this.#worker?.postMessage(request)
   }
 
-  #answered({ kind, failed, ms }: SmallWriteAnswer): void {
+  #answered({ kind, failed, missed, ms }: SmallWriteAnswer): void {
     if (kind === 'sync') {
       const sync = this.#syncs.shift()
       if (!sync) return
@@ -195,7 +200,9 @@ export class SmallWrites {
       return
     }
     const lane = this.#underWay.shift()
-    if (lane) this.#settle(lane, new Set(failed))
+    if (!lane) return
+    for (const [index, attributes] of missed) this.#told.missed(lane.paths[index] as string, attributes)
+    this.#settle(lane, new Set(failed))
   }
 
   #settle(lane: Lane, failed: ReadonlySet<number> | 'all'): void {

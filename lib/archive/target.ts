@@ -1,12 +1,15 @@
-import { chmod, lchown, link, lutimes, mkdir, rmdir, symlink, unlink } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
+import { chmod, link, mkdir, rmdir, symlink, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupError } from '../errors.ts'
-import { type Meta, setFolder, setOpen } from './attributes.ts'
-import { nsToTimeArgument } from './entry.ts'
+import { type Meta, setFolder, setOpen, setSymlink } from './attributes.ts'
+import type { ArchiveWarning } from './entry.ts'
 import { FileWrites, type Piece, Slots } from './file-writes.ts'
-import { CREATE_FLAGS, close, errnoOf, fsync, lstat, open, READ_FLAGS, targetError, writeAll } from './io.ts'
+import { CREATE_FLAGS, close, errnoOf, fsync, lstat, open, targetError, writeAll } from './io.ts'
 import type { TargetRights } from './rights.ts'
+import { isNoLink, Shortfalls } from './shortfalls.ts'
 import { SmallWrites } from './small-writes.ts'
+import { syncFiles } from './sync-files.ts'
 
 interface DeferredSymlink {
   target: string
@@ -22,15 +25,21 @@ const WRITES_AT_ONCE = 2
 /** Small files that are written one by one before a thread is begun for the others. */
 const FEW_FILES = 32
 
-/** Files that are brought onto the disk at the same time. */
-const PARALLEL_SYNCS = 8
-
 function unsafe(path: string, why: string): BackupError {
   return new BackupError('UNSAFE_ARCHIVE', `The archive entry ${path} ${why}; nothing was written through it`)
 }
 
 function* parentsOf(path: string): Generator<string> {
   for (let slash = path.indexOf('/'); slash !== -1; slash = path.indexOf('/', slash + 1)) yield path.slice(0, slash)
+}
+
+export interface TargetOptions {
+  /** Bring all that is written onto the disk, by `sync` and by `finish`. */
+  durable?: boolean | undefined
+  /** Small files after which the others are written in batches, on a thread of their own. */
+  threadAfter?: number | undefined
+  /** Told of what the file system cannot hold. */
+  onWarning?: ((warning: ArchiveWarning) => void) | undefined
 }
 
 /**
@@ -58,20 +67,19 @@ export class TargetFolder {
   #smallWrites: SmallWrites | undefined
   #smallFiles = 0
   readonly #threadAfter: number
+  readonly #shortfalls: Shortfalls
   #freed = (): void => {}
   readonly #slots = new Slots(WRITES_AT_ONCE)
   #failure: { error: unknown } | undefined
 
-  /**
-   * @param rights - owners, and setuid, setgid and sticky bits, need root
-   * @param durable - bring all that is written onto the disk, by `sync` and by `finish`
-   * @param threadAfter - small files after which the others are written in batches, on a thread of their own
-   */
-  constructor(root: string, rights: TargetRights, durable = false, threadAfter = FEW_FILES) {
+  /** @param rights - owners, and setuid, setgid and sticky bits, need root */
+  constructor(root: string, rights: TargetRights, options: TargetOptions = {}) {
+    const { durable = false, threadAfter = FEW_FILES, onWarning } = options
     this.#root = root
     this.#rights = rights
     this.#durable = durable
     this.#threadAfter = threadAfter
+    this.#shortfalls = new Shortfalls(onWarning)
   }
 
   /** Makes a folder; its mode and time are set by finish. */
@@ -124,6 +132,7 @@ export class TargetFolder {
       written: (path) => {
         if (this.#durable) this.#unsynced.push(path)
       },
+      missed: (path, attributes) => this.#shortfalls.note(path, attributes),
       refused: (path, meta, data) => this.#later(path, this.#writeSmall(path, meta, Buffer.from(data))),
     })
     return this.#smallWrites
@@ -164,11 +173,11 @@ export class TargetFolder {
   }
 
   /**
-   * Gives the file `target` another name.
+   * Gives the file `target` another name, or copies it where the file system has no hard links.
    * @returns false when there is no such file
    * @throws BackupError UNSAFE_ARCHIVE when it is no regular file or stands behind a symlink
    */
-  async hardLink(path: string, target: string): Promise<boolean> {
+  async hardLink(path: string, target: string, meta: Meta): Promise<boolean> {
     await this.drain()
     const twin = this.#symlinks.get(target)
     if (twin) {
@@ -187,9 +196,24 @@ export class TargetFolder {
     try {
       await this.#replacing(path, () => link(join(this.#root, target), join(this.#root, path)))
     } catch (error) {
-      throw targetError(path, error)
+      if (!isNoLink(error)) throw targetError(path, error)
+      await this.#copy(path, target, meta)
+      this.#shortfalls.link(path, `${path} is a copy of ${target} and no hard link to it`, error)
     }
     return true
+  }
+
+  async #copy(path: string, target: string, meta: Meta): Promise<void> {
+    const source = createReadStream(join(this.#root, target))
+    const pieces = (async function* (): AsyncGenerator<Piece> {
+      for await (const data of source) yield { data, onWritten: () => {} }
+    })()
+    try {
+      await this.largeFile(path, meta, pieces)
+      await this.drain()
+    } finally {
+      source.destroy()
+    }
   }
 
   /** Waits for the small files under way. Throws the first failure. */
@@ -208,25 +232,7 @@ export class TargetFolder {
   async sync(): Promise<void> {
     const written = this.#unsynced
     this.#unsynced = []
-    const paths = (await this.#smallWrites?.sync(written)) ?? written
-    const work = async (): Promise<void> => {
-      for (let path = paths.pop(); path !== undefined; path = paths.pop()) await this.#syncFile(path)
-    }
-    await Promise.all(Array.from({ length: PARALLEL_SYNCS }, work))
-  }
-
-  async #syncFile(path: string): Promise<void> {
-    try {
-      const fd = await open(join(this.#root, path), READ_FLAGS)
-      try {
-        await fsync(fd)
-      } finally {
-        await close(fd)
-      }
-    } catch (error) {
-      // A later entry of its path replaced it.
-      if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ELOOP') throw targetError(path, error)
-    }
+    await syncFiles(this.#root, (await this.#smallWrites?.sync(written)) ?? written)
   }
 
   /** Ends what it began: what is under way is not waited for. */
@@ -246,11 +252,12 @@ export class TargetFolder {
     const deepestFirst = [...this.#folders].sort(([a], [b]) => (a < b ? 1 : -1))
     for (const [path, meta] of deepestFirst) {
       try {
-        await setFolder(join(this.#root, path), meta, this.#rights, this.#durable)
+        this.#shortfalls.note(path, await setFolder(join(this.#root, path), meta, this.#rights, this.#durable))
       } catch (error) {
         throw targetError(path, error)
       }
     }
+    this.#shortfalls.report()
   }
 
   async #makeSymlink(path: string, { target, meta }: DeferredSymlink): Promise<void> {
@@ -260,10 +267,14 @@ export class TargetFolder {
       for (const parent of parentsOf(path)) {
         if (!(await lstat(join(this.#root, parent))).isDirectory()) throw unsafe(path, `stands behind ${parent}`)
       }
-      await this.#replacing(path, () => symlink(target, absolute))
-      if (this.#rights.owners) await lchown(absolute, meta.uid, meta.gid)
-      const time = nsToTimeArgument(meta.mtimeNs)
-      await lutimes(absolute, time, time)
+      try {
+        await this.#replacing(path, () => symlink(target, absolute))
+      } catch (error) {
+        if (!isNoLink(error)) throw error
+        this.#shortfalls.link(path, `The symlink ${path} cannot be made here, and is left out`, error)
+        return
+      }
+      this.#shortfalls.note(path, await setSymlink(absolute, meta, this.#rights))
     } catch (error) {
       throw targetError(path, error)
     }
@@ -354,7 +365,7 @@ export class TargetFolder {
   async #complete(path: string, fd: number, meta: Meta, written: () => Promise<void>): Promise<void> {
     try {
       await written()
-      await setOpen(fd, meta, this.#rights)
+      this.#shortfalls.note(path, await setOpen(fd, meta, this.#rights))
       if (this.#durable) {
         // What its owner may not read cannot be opened again.
         if (meta.mode & 0o400) this.#unsynced.push(path)

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict'
+import fs from 'node:fs'
+import fsPromises from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
+import path from 'node:path'
+import { type TestContext, test } from 'node:test'
+import type { ArchiveWarning } from '../../lib/archive/entry.ts'
+import type { ExtractOptions } from '../../lib/archive/extract.ts'
+import { extractTar } from '../../lib/archive/extract.ts'
+import { packFolder } from '../../lib/archive/pack.ts'
+import { makeTree, type TreeItem, tempFolder } from '../support/tree.ts'
+
+/** Stands for a file system that has no such thing, in this process's calls. */
+function refuse(t: TestContext, codes: Partial<Record<'fchown' | 'fchmod' | 'symlink' | 'link', string>>): void {
+  for (const [call, code] of Object.entries(codes)) {
+    const error = Object.assign(new Error(`${code}: refused`), { code })
+    const answer = code === '' ? undefined : error
+    if (call === 'fchown' || call === 'fchmod') {
+      t.mock.method(fs, call, (...args: unknown[]) => (args.at(-1) as (error?: Error) => void)(answer))
+    } else {
+      t.mock.method(fsPromises, call as 'link', async () => {
+        throw error
+      })
+    }
+  }
+  syncBuiltinESMExports()
+  t.after(() => {
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
+  })
+}
+
+async function restored(t: TestContext, items: TreeItem[], options: ExtractOptions = {}) {
+  const dir = tempFolder(t)
+  const [from, to] = [path.join(dir, 'from'), path.join(dir, 'out')]
+  await makeTree(from, items)
+  const warnings: ArchiveWarning[] = []
+  const { stream } = await packFolder(from)
+  const refused = async () => extractTar(stream, to, { ...options, onWarning: (warning) => warnings.push(warning) })
+  return { from, to, warnings, run: refused }
+}
+
+const LARGE = Buffer.alloc(300_000, 'large')
+
+const WORLD: TreeItem[] = [
+  { path: 'folder', type: 'dir', mode: 0o750 },
+  { path: 'folder/small', type: 'file', content: Buffer.from('small'), mode: 0o640 },
+  { path: 'large', type: 'file', content: LARGE, mode: 0o640 },
+  { path: 'link', type: 'symlink', target: 'large' },
+  { path: 'twin', type: 'link', target: 'large' },
+]
+
+test('what the file system of a target refuses is a warning each, and all else is restored', async (t) => {
+  const { from, to, warnings, run } = await restored(t, WORLD, { owners: { uid: 1, gid: 1 } })
+  refuse(t, { fchown: 'EPERM', fchmod: 'ENOSYS', symlink: 'EPERM', link: 'EPERM' })
+  await run()
+  assert.deepEqual(fs.readdirSync(to).sort(), ['folder', 'large', 'twin'])
+  assert.deepEqual(fs.readFileSync(path.join(to, 'twin')), LARGE)
+  assert.equal(fs.statSync(path.join(to, 'large')).mtimeMs, fs.statSync(path.join(from, 'large')).mtimeMs)
+  assert.deepEqual(
+    warnings.map(({ kind, message }) => `${kind}: ${message}`),
+    [
+      'unsupported: twin is a copy of large and no hard link to it: not permitted',
+      'unsupported: The symlink link cannot be made here, and is left out: not permitted',
+      'unsupported: The file system of the target does not keep owners as they were: folder/small and 3 more (--no-owner asks for none)',
+      'unsupported: The file system of the target does not keep modes as they were: folder/small and 3 more (--no-mode asks for none)',
+    ],
+  )
+})
+
+test('a file system that says nothing and keeps neither owners nor modes is found out', async (t) => {
+  const { warnings, run } = await restored(t, WORLD, { owners: { uid: 1, gid: 1 } })
+  refuse(t, { fchown: '', fchmod: '' })
+  await run()
+  assert.deepEqual(
+    warnings.map(({ message }) => /keep (\w+)/.exec(message)?.[1]),
+    ['owners', 'modes'],
+  )
+})
+
+test('what was not asked for is not missed', async (t) => {
+  const { warnings, run } = await restored(t, WORLD, { owners: false, modes: false })
+  refuse(t, { fchmod: 'EPERM' })
+  await run()
+  assert.deepEqual(warnings, [])
+})
+
+test('a target that fails otherwise is no file system without modes', async (t) => {
+  const { run } = await restored(t, WORLD)
+  refuse(t, { fchmod: 'EIO' })
+  await assert.rejects(run, /Cannot write folder\/small: the disk reports a read or write error/)
+})

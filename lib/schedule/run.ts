@@ -48,6 +48,11 @@ export type Runner = (args: readonly string[]) => Run
  */
 export function createChildRunner(command: readonly [string, ...string[]]): Runner {
   const [program, ...first] = command
+  const atWork = new Set<() => void>()
+  // Whatever ends the daemon, but for SIGKILL, takes its runs with it. One listener for all: Node warns of more than ten.
+  const endAll = () => {
+    for (const end of atWork) end()
+  }
   return (args) => {
     const isGroup = process.platform !== 'win32'
     const child = spawn(program, [...first, ...args], { stdio: ['ignore', 'pipe', 'pipe'], detached: isGroup })
@@ -57,10 +62,13 @@ export function createChildRunner(command: readonly [string, ...string[]]): Runn
       if (signal === 'SIGTERM' || !isGroup) child.kill(signal)
       else killGroup(child.pid)
     }
-    // Whatever ends the daemon, but for SIGKILL, takes its runs with it.
-    const onExit = () => end('SIGKILL')
-    process.once('exit', onExit)
-    const ended = watch(child).finally(() => process.off('exit', onExit))
+    const kill = () => end('SIGKILL')
+    if (atWork.size === 0) process.on('exit', endAll)
+    atWork.add(kill)
+    const ended = watch(child).finally(() => {
+      atWork.delete(kill)
+      if (atWork.size === 0) process.off('exit', endAll)
+    })
     return { ended, stop: end }
   }
 }

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { parseEvent } from '../../../lib/cli/events.ts'
 import { Lines } from '../../../lib/schedule/lines.ts'
+import { createChildRunner } from '../../../lib/schedule/run.ts'
 import { BIN, millrace, scratch } from '../../support/cli.ts'
 
 const DEADLINE_MS = 180_000
@@ -223,6 +224,15 @@ test('whatever ends the daemon but for SIGKILL takes its runs with it, even one 
     assert.ok(Date.now() < end, 'the run goes on')
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
+})
+
+test('many runs at once are one listener for the end of the daemon, and none when they have ended', async () => {
+  const before = process.listenerCount('exit')
+  const start = createChildRunner([process.execPath, '--version'])
+  const runs = Array.from({ length: 12 }, () => start([]))
+  assert.equal(process.listenerCount('exit'), before + 1)
+  for (const { ended } of runs) assert.equal((await ended).exitCode, 0)
+  assert.equal(process.listenerCount('exit'), before)
 })
 
 function isAlive(pid: number): boolean {

@@ -40,11 +40,11 @@ export async function holdMark(
   const key = `${server}/${LEASE_FOLDER}/${name}-${randomBytes(6).toString('hex')}`
   const text = `${JSON.stringify(content)}\n`
   const stop = new AbortController()
-  let written = performance.now()
+  let written = timesNow()
   await writeSmall(storage, key, text, { signal })
   let beating: Promise<void> = Promise.resolve()
   const beat = async () => {
-    const begun = performance.now()
+    const begun = timesNow()
     try {
       await writeSmall(storage, key, text, { signal: stop.signal })
       written = begun
@@ -63,11 +63,25 @@ export async function holdMark(
   }
   try {
     const { modified } = await storage.stat(key, { signal })
-    return { key, storeTime: modified, isLive: () => performance.now() - written < MARK_TTL_MS, release }
+    return { key, storeTime: modified, isLive: () => isSince(written), release }
   } catch (error) {
     await release()
     throw error
   }
+}
+
+interface Times {
+  monotonic: number
+  wall: number
+}
+
+function timesNow(): Times {
+  return { monotonic: performance.now(), wall: Date.now() }
+}
+
+/** By both clocks: on Linux the one that only goes on stands still while the machine sleeps, and the store's does not. */
+function isSince({ monotonic, wall }: Times): boolean {
+  return performance.now() - monotonic < MARK_TTL_MS && Date.now() - wall < MARK_TTL_MS
 }
 
 /** @returns the kind and the snapshot of a mark, by its key; null for a key that is none. */

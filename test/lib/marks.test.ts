@@ -39,6 +39,20 @@ test('a mark is written again well before others take it for dead, until it is r
   assert.deepEqual(await keysIn(storage), [])
 })
 
+test('a machine that slept for longer than a mark lives knows that others take it for dead', async (t) => {
+  const pass = clock(t)
+  const storage = await openMemory()
+  const mark = await hold(storage)
+  assert.ok(mark.isLive())
+  // Asleep: only the clock that can be set has gone on, and no timer has.
+  const woken = Date.now() + MARK_TTL_MS
+  t.mock.method(Date, 'now', () => woken)
+  assert.ok(!mark.isLive())
+  await pass(MARK_TTL_MS / 4)
+  assert.ok(mark.isLive())
+  await mark.release()
+})
+
 test('a mark that cannot be written again knows that it is dead when the others think so', async (t) => {
   const pass = clock(t)
   const storage = await openMemory()

@@ -84,9 +84,9 @@ export interface ReadOptions {
   signal?: AbortSignal | undefined
 }
 
-/** How a snapshot is verified, in one store or with its copies in others. */
+/** How snapshots are verified, in one store or with their copies in others. */
 export interface ServerVerifyOptions extends VerifyOptions {
-  /** Told what was found of each copy that was looked at: more than one where the first is not good. */
+  /** Told what was found of each copy that was looked at: of one snapshot more than one where the first is not good. */
   onCopy?: ((storage: Storage, snapshot: ListedSnapshot, found: Verification) => void | Promise<void>) | undefined
 }
 
@@ -123,7 +123,7 @@ export interface Backups {
   /** Verifies a snapshot; the first store that has it readable is used. */
   verify(id: string, options?: ServerVerifyOptions): Promise<Verification>
   /** Verifies all snapshots of the first store, oldest first. One that cannot be read is `failed`, and the others go on. */
-  verifyAll(options?: VerifyOptions): AsyncGenerator<VerificationOrError>
+  verifyAll(options?: ServerVerifyOptions): AsyncGenerator<VerificationOrError>
   /**
    * Reads one file of a snapshot by ranges: only the frames that hold it are fetched. `path` is relative to the folder
    * that was backed up; undefined for a snapshot of a file or stream. Nothing is checked beyond what is read, and every
@@ -254,7 +254,7 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
         return found
       })
     },
-    async *verifyAll(verify = {}) {
+    async *verifyAll({ onCopy, ...verify } = {}) {
       const { signal, quick } = verify
       let told = false
       // One notice says it for all of them.
@@ -262,9 +262,11 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
         if (!told) onNotice?.(message)
         told = true
       }
-      const one = (snapshot: Snapshot) => {
+      const one = async (snapshot: ListedSnapshot) => {
         const read = () => verifySnapshot(storage, snapshot, keys, verify)
-        return quick ? read() : withReadLease(storage, snapshot, { onNotice: tellOnce, signal }, read)
+        const found = await (quick ? read() : withReadLease(storage, snapshot, { onNotice: tellOnce, signal }, read))
+        await onCopy?.(storage, snapshot, found)
+        return found
       }
       yield* verifySnapshots(await listSnapshots(storage, server, signal), one, verify)
     },

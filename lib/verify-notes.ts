@@ -22,11 +22,18 @@ interface StateFile {
   verified: Record<string, Remembered>
 }
 
+/** Of its time, what is noted one by one may spend on writing the file: it is written whole each time. */
+const WRITING_SHARE = 0.1
+
 /** What one machine remembers of one store: a JSON file, replaced atomically. The last of two writers wins. */
 export class VerifyNotes {
   readonly #folder: string
   readonly #store: string
   readonly #path: string
+  /** What is not in the file yet, by the object's key. */
+  readonly #pending = new Map<string, Remembered>()
+  /** When it may be written again, on the clock of `performance`. */
+  #due = 0
 
   /** @param store its location, without credentials. */
   constructor(folder: string, store: string) {
@@ -52,12 +59,44 @@ export class VerifyNotes {
 
   /** @throws the file system's error when it cannot be written. */
   async remember(snapshot: Snapshot, verification: Verification, at = Date.now()): Promise<void> {
-    const { status, mode, reason } = verification
-    const state = await this.#read()
-    state.verified[snapshot.key] = {
+    this.#note(snapshot, verification, at)
+    await this.flush()
+  }
+
+  /**
+   * Remembers one of many. Where they come faster than the file can be written, several are written at once, and
+   * `flush` writes the last.
+   * @throws the file system's error when it cannot be written.
+   */
+  async add(snapshot: Snapshot, verification: Verification, at = Date.now()): Promise<void> {
+    this.#note(snapshot, verification, at)
+    if (performance.now() >= this.#due) await this.flush()
+  }
+
+  /** Writes what `add` has not written yet. @throws the file system's error when it cannot be written. */
+  async flush(): Promise<void> {
+    if (this.#pending.size === 0) return
+    const begun = performance.now()
+    const written = [...this.#pending]
+    try {
+      await this.#write(written)
+      for (const [key, one] of written) if (this.#pending.get(key) === one) this.#pending.delete(key)
+    } finally {
+      const ended = performance.now()
+      this.#due = ended + (ended - begun) / WRITING_SHARE
+    }
+  }
+
+  #note(snapshot: Snapshot, { status, mode, reason }: Verification, at: number): void {
+    this.#pending.set(snapshot.key, {
       ...{ size: snapshot.storedBytes, version: snapshot.version ?? null, status, mode, at },
       ...(reason === undefined ? {} : { reason }),
-    }
+    })
+  }
+
+  async #write(noted: readonly [string, Remembered][]): Promise<void> {
+    const state = await this.#read()
+    for (const [key, one] of noted) state.verified[key] = one
     await makeFolders(this.#folder, 0o700)
     const partial = `${this.#path}.${randomBytes(6).toString('hex')}.new`
     try {

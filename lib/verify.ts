@@ -136,9 +136,9 @@ export async function verifySnapshot(
  * @param verify verifies one.
  * @throws AbortError.
  */
-export async function* verifySnapshots(
-  snapshots: readonly Snapshot[],
-  verify: (snapshot: Snapshot) => Promise<Verification>,
+export async function* verifySnapshots<S extends Snapshot>(
+  snapshots: readonly S[],
+  verify: (snapshot: S) => Promise<Verification>,
   options: Pick<VerifyOptions, 'signal'>,
 ): AsyncGenerator<VerificationOrError> {
   for (const snapshot of snapshots) {

@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict'
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { openFilesystem } from '../../adapters/filesystem.ts'
 import { openBackups } from '../../lib/index.ts'
 import { pickSample } from '../../lib/sample.ts'
+import { VerifyNotes } from '../../lib/verify-notes.ts'
 import { millrace, PASSWORD, scratch } from '../support/cli.ts'
 import { seededBytes } from '../support/random.ts'
+import { listedAt } from '../support/report-facts.ts'
+import { overriding } from '../support/storage.ts'
 
 const MIB = 1024 * 1024
 
@@ -69,4 +72,40 @@ test('T27: each way to verify says ok, unverified, or damaged with the first dam
   assert.match(list, /damaged, (now|\d+ seconds? ago)/)
   assert.equal((await millrace(['verify', '--sample', '0%', ...from])).code, 2)
   assert.equal((await millrace(['verify', '--quick', '--restore-test', ...from])).code, 2)
+})
+
+test('the store is listed once for all verifications, and of many several are noted by one write', async (t) => {
+  const folder = await scratch(t)
+  await writeFile(join(folder, 'world'), 'a world')
+  const storage = await openFilesystem({ root: join(folder, 'store') })
+  const lists: string[] = []
+  const watched = overriding(storage, {
+    list: (prefix, options) => {
+      lists.push(prefix)
+      return storage.list(prefix, options)
+    },
+  })
+  const backups = await openBackups({ storage: watched, server: 'world', password: PASSWORD })
+  const made = [await backups.create(join(folder, 'world')), await backups.create(join(folder, 'world'))]
+  lists.length = 0
+  const copies: string[] = []
+  const onCopy = (_: unknown, { id }: { id: string }) => void copies.push(id)
+  await Array.fromAsync(backups.verifyAll({ quick: true, onCopy }))
+  assert.deepEqual(
+    copies,
+    made.map(({ id }) => id),
+  )
+  assert.deepEqual(lists, ['world/'])
+
+  const notes = new VerifyNotes(join(folder, 'state'), storage.location)
+  const snapshots = Array.from({ length: 200 }, (_, at) => listedAt('world', 1_700_000_000_000 + at * 1000))
+  const written = new Set<bigint>()
+  for (const snapshot of snapshots) {
+    await notes.add(snapshot, { id: snapshot.id, status: 'ok', mode: 'quick', storedBytes: 0, elapsedMs: 1 })
+    const [file] = await readdir(join(folder, 'state'))
+    written.add((await stat(join(folder, 'state', file as string), { bigint: true })).mtimeNs)
+  }
+  assert.ok(written.size < 100, `${written.size} writes of the whole file for 200 notes`)
+  await notes.flush()
+  assert.equal((await new VerifyNotes(join(folder, 'state'), storage.location).verified(snapshots)).size, 200)
 })

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import type { Storage } from '../../../adapters/storage.ts'
 import type { Backups } from '../../backups.ts'
-import { listSnapshots, type Snapshot } from '../../catalog.ts'
+import type { Snapshot } from '../../catalog.ts'
 import type { Damage } from '../../damage.ts'
 import { BackupError } from '../../errors.ts'
 import type { Fallback } from '../../fallback.ts'
@@ -12,6 +12,7 @@ import type { EventFields } from '../events.ts'
 import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
 import { formatBytes, formatCount, formatDuration } from '../format.ts'
 import { withKeys, withMetrics, withServer, withStores, withTrust } from '../options.ts'
+import type { Output } from '../output.ts'
 import { type RecordedInvocation, recorded } from '../recording.ts'
 import type { Invocation, Runner } from '../run.ts'
 import type { SecretOptions } from '../secrets.ts'
@@ -112,8 +113,9 @@ async function verifyChosen(
   }
   const backups = await openChosen(chosen, { ...keys, onFallback, onNotice: output.notice })
   try {
+    const tell = unnoted(output)
     const onCopy = (storage: Storage, snapshot: Snapshot, one: Verification) =>
-      remember(chosen.stateFolder, storage, snapshot, one, invocation)
+      new VerifyNotes(chosen.stateFolder, storage.location).remember(snapshot, one).catch(tell)
     const found = await backups.verify(id ?? 'latest', { ...verify, onCopy })
     noteFound(found, note)
     output.result('verification', found, textOf(found))
@@ -138,20 +140,24 @@ function noteFound(
 
 async function verifyAll(
   backups: Backups,
-  { server, stateFolder }: Chosen,
+  { stateFolder }: Chosen,
   options: VerifyOptions,
   invocation: RecordedInvocation,
 ): Promise<number> {
   const { output } = invocation
-  const snapshots = await listSnapshots(backups.storage, server, options.signal)
   const counts = { ok: 0, unverified: 0, damaged: 0, failed: 0 }
   let code: number = EXIT.GOOD
-  for await (const found of backups.verifyAll(options)) {
-    counts[found.status] += 1
-    code = gravest([code, found.status === 'failed' ? exitCodeOf(found.error) : EXIT_OF[found.status]])
-    const snapshot = snapshots.find((one) => one.id === found.id)
-    if (found.status !== 'failed' && snapshot) await remember(stateFolder, backups.storage, snapshot, found, invocation)
-    output.result('verification', fieldsOf(found), textOf(found))
+  const notes = new VerifyNotes(stateFolder, backups.storage.location)
+  const tell = unnoted(output)
+  const onCopy = (_: Storage, snapshot: Snapshot, found: Verification) => notes.add(snapshot, found).catch(tell)
+  try {
+    for await (const found of backups.verifyAll({ ...options, onCopy })) {
+      counts[found.status] += 1
+      code = gravest([code, found.status === 'failed' ? exitCodeOf(found.error) : EXIT_OF[found.status]])
+      output.result('verification', fieldsOf(found), textOf(found))
+    }
+  } finally {
+    await notes.flush().catch(tell)
   }
   const said = Object.entries(counts).filter(([status, count]) => count > 0 || status === 'ok')
   const all = Object.values(counts).reduce((sum, count) => sum + count, 0)
@@ -167,19 +173,12 @@ function fieldsOf(found: VerificationOrError): EventFields<'verification'> {
   return { id: found.id, status: 'failed', reason: found.error.message, ...(typeof code === 'string' ? { code } : {}) }
 }
 
-/** What was found is still good when it cannot be noted. */
-async function remember(
-  stateFolder: string,
-  storage: Storage,
-  snapshot: Snapshot,
-  found: Verification,
-  { output }: Invocation,
-) {
-  try {
-    await new VerifyNotes(stateFolder, storage.location).remember(snapshot, found)
-  } catch (error) {
-    if (output.json) return
-    output.notice(`The result could not be noted for \`millrace list\`: ${(error as Error).message}`)
+/** What was found is still good when it cannot be noted. @returns says so, once. */
+function unnoted(output: Output): (error: Error) => void {
+  let told = output.json
+  return ({ message }) => {
+    if (!told) output.notice(`The result could not be noted for \`millrace list\`: ${message}`)
+    told = true
   }
 }
 

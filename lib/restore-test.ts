@@ -1,14 +1,16 @@
 import type { BigIntStats } from 'node:fs'
-import { lstat, mkdtemp, readdir, readlink, rm } from 'node:fs/promises'
+import { lstat, mkdtemp, opendir, readlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Storage } from '../adapters/storage.ts'
 import type { IndexEntry, IndexHead, Progress, ReadKeys } from '../transforms/index.ts'
 import { nsToMs } from './archive/entry.ts'
 import { explain } from './archive/io.ts'
+import { DIRECTORY_BATCH } from './archive/walk.ts'
 import type { Snapshot } from './catalog.ts'
 import { BackupError } from './errors.ts'
 import { type OpenObject, openObject } from './open-object.ts'
+import { removeTree } from './remove-tree.ts'
 import { type Restored, restoreSnapshot } from './restore.ts'
 
 const DIFFERENCES_SHOWN = 20
@@ -68,7 +70,7 @@ export async function testRestore(
       object.close()
     }
   } finally {
-    await rm(folder, { recursive: true, force: true })
+    await removeTree(folder)
   }
 }
 
@@ -137,8 +139,13 @@ async function differencesOf(path: string, name: string, expected: Expected, roo
 }
 
 async function countEntries(folder: string): Promise<number> {
-  const entries = await readdir(folder, { withFileTypes: true })
-  let count = entries.length
-  for (const entry of entries) if (entry.isDirectory()) count += await countEntries(join(folder, entry.name))
+  let count = 0
+  const folders: string[] = []
+  // Not readdir, which makes an object of every entry before the first is seen.
+  for await (const entry of await opendir(folder, { bufferSize: DIRECTORY_BATCH })) {
+    count += 1
+    if (entry.isDirectory()) folders.push(entry.name)
+  }
+  for (const name of folders) count += await countEntries(join(folder, name))
   return count
 }

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename, rm, stat, utimes } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, stat, utimes } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { targetError } from './archive/io.ts'
 import { BackupError } from './errors.ts'
 import { makeAround, type Place } from './place.ts'
+import { removeTree } from './remove-tree.ts'
 
 /*
  * A staging folder holds what is being restored until it is whole:
@@ -90,7 +91,7 @@ export class Staging {
 
   /** Removes the folder and everything in it. */
   async discard(): Promise<void> {
-    await rm(this.path, { recursive: true, force: true })
+    await removeTree(this.path)
     this.release()
   }
 }
@@ -110,7 +111,7 @@ export async function newStaging(place: Place, job: Job): Promise<Staging> {
       await writeRecord(unnamed, record)
       await rename(unnamed, path)
     } catch (error) {
-      await rm(unnamed, { recursive: true, force: true })
+      await removeTree(unnamed)
       throw error
     }
   } catch (cause) {
@@ -131,12 +132,12 @@ export async function takeOver(place: Place): Promise<Staging[]> {
     const rest = name.slice(place.prefix.length)
     const path = join(place.around, name)
     const unnamed = /^[0-9a-f]{12}\.(\d+)\.new$/.exec(rest)
-    if (unnamed && !(await isAlive(Number(unnamed[1]), null))) await rm(path, { recursive: true, force: true })
+    if (unnamed && !(await isAlive(Number(unnamed[1]), null))) await removeTree(path)
     if (!/^[0-9a-f]{12}$/.test(rest)) continue
     const record = await readRecord(path)
     // Its record is the first thing in it, and the last that goes: without one it is being removed, or was.
     if (!record) {
-      await rm(path, { recursive: true, force: true })
+      await removeTree(path)
       continue
     }
     if (await isHeld(path, record)) {

@@ -19,6 +19,15 @@ export async function removeTree(path: string): Promise<void> {
   if (!(await isRemoved(top))) await removeFolder(top, top)
 }
 
+async function removeFolder(path: Buffer, top: Buffer): Promise<void> {
+  try {
+    await emptyFolder(path, top)
+  } catch (error) {
+    // Another process removes it as well.
+    if (errnoOf(error) !== 'ENOENT') throw error
+  }
+}
+
 /** @returns false for a folder, which is left. */
 async function isRemoved(path: Buffer): Promise<boolean> {
   try {
@@ -34,7 +43,7 @@ async function isRemoved(path: Buffer): Promise<boolean> {
   }
 }
 
-async function removeFolder(given: Buffer, top: Buffer): Promise<void> {
+async function emptyFolder(given: Buffer, top: Buffer): Promise<void> {
   const path = given.length > LONG_PATH_BYTES ? await movedUp(given, top) : given
   const names = await namesIn(path)
   // One char is one byte: names need not be UTF-8.
@@ -52,7 +61,8 @@ async function removeFolder(given: Buffer, top: Buffer): Promise<void> {
 
 /** The names in a folder, which is opened for its owner first: nothing can be removed from it otherwise. */
 async function namesIn(path: Buffer): Promise<string[]> {
-  if (process.getuid?.() !== 0) await chmod(path, 0o700)
+  // Of somebody else's the rights may do as they are.
+  if (process.getuid?.() !== 0) await chmod(path, 0o700).catch(() => {})
   return readdir(path, { encoding: 'latin1' })
 }
 

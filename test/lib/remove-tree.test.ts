@@ -45,3 +45,13 @@ test('removing many files takes no more memory than removing few', async (t) => 
   assert.deepEqual(readdirSync(folder), [])
   assert.ok(grown < 25, `${grown} MiB more for 20,000 files`)
 })
+
+test('two that remove the same at once are both content', async (t) => {
+  const folder = await scratch(t)
+  for (let i = 0; i < 40; i++) {
+    mkdirSync(join(folder, 'tree', String(i), 'within'), { recursive: true })
+    for (let j = 0; j < 10; j++) writeFileSync(join(folder, 'tree', String(i), 'within', String(j)), '')
+  }
+  await Promise.all([1, 2, 3].map(() => removeTree(join(folder, 'tree'))))
+  assert.deepEqual(readdirSync(folder), [])
+})

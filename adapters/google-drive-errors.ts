@@ -37,11 +37,13 @@ const BY_REASON: Record<string, StorageErrorCode> = {
   cannotDownloadAbusiveFile: 'ACCESS_DENIED',
   domainPolicy: 'ACCESS_DENIED',
   invalid_client: 'ACCESS_DENIED',
+  deleted_client: 'ACCESS_DENIED',
   unauthorized_client: 'ACCESS_DENIED',
   invalid_grant: 'AUTH_EXPIRED',
   authError: 'AUTH_EXPIRED',
   storageQuotaExceeded: 'QUOTA',
   quotaExceeded: 'QUOTA',
+  downloadQuotaExceeded: 'QUOTA',
   teamDriveFileLimitExceeded: 'QUOTA',
   numChildrenInNonRootLimitExceeded: 'QUOTA',
   activeItemCreationLimitExceeded: 'QUOTA',
@@ -74,10 +76,17 @@ const ENABLE_ADVICE =
 const SIGN_IN_ADVICE =
   'Google no longer accepts the refresh token: access was taken away, or it has expired (an app whose publishing ' +
   'status is Testing has its tokens for 7 days; any dies after 6 months unused); publish the app, and sign in again'
+/** https://support.google.com/a/answer/9368756: then `invalid_grant` is described as "reauth related error (invalid_rapt)". */
+const REAUTH_ADVICE =
+  "the administrator of the account's domain lets sign-ins end after some hours (Google Cloud session control); have " +
+  'this app exempted there as a trusted one, and sign in again'
 
 const ADVICE: Record<string, string> = {
   invalid_grant: SIGN_IN_ADVICE,
   invalid_client: 'Google does not know this client; check clientId and clientSecret',
+  deleted_client:
+    'the client was deleted, as Google does with one that was not used for 6 months; create another one in the Google ' +
+    'Cloud console, and sign in again with it',
   unauthorized_client: 'this client may not use refresh tokens; create one of the type Desktop app',
   authError: 'Google refuses a token that it has just given; sign in again',
   insufficientPermissions: SCOPE_ADVICE,
@@ -88,7 +97,9 @@ const ADVICE: Record<string, string> = {
   insufficientFilePermissions: 'the account may see it and not change it; give the account more rights to the folder',
   insufficientParentPermissions: 'the account may not add files to the folder; make it an editor of the folder',
   appNotAuthorizedToFile: 'the app may use only files that it made (scope drive.file), and another made this one',
-  cannotDownloadAbusiveFile: 'Google has marked the file as abusive and gives it to nobody but its owner, by hand',
+  cannotDownloadAbusiveFile:
+    'Google has marked the file as abusive, and gives it to its owner alone, in a shared drive to its managers',
+  downloadQuotaExceeded: 'Google gives no more of this file for now, as it was read too often; go on in 24 hours',
   domainPolicy: "the administrator of the account's domain does not allow it",
   storageQuotaExceeded: 'the storage of the account is full; free some of it (the trash counts too), or buy more',
   quotaExceeded: 'the storage of the account is full; free some of it (the trash counts too), or buy more',
@@ -149,7 +160,7 @@ export function toStorageError(error: unknown, operation: string, key?: string):
   if (facts === undefined) return error
   const code = kindOf(facts)
   const network = isNetwork(facts)
-  const advice = network ? networkAdvice(facts.reason) : (ADVICE[facts.reason] ?? ADVICE_BY_KIND[code])
+  const advice = network ? networkAdvice(facts.reason) : adviceOf(facts, code)
   const said = network ? facts.reason : [facts.status, facts.reason].filter(Boolean).join(' ')
   const target = key === undefined ? '' : ` ${quoteKey(key)}`
   const message = `Google Drive: ${DOING[operation] ?? operation}${target} failed: ${advice} (${said}).`
@@ -231,6 +242,11 @@ function kindOf(facts: DriveFacts): StorageErrorCode {
   // A success that makes no sense was most often cut by something in between.
   if (status === undefined || status < 400) return 'UNAVAILABLE'
   return BY_REASON[reason] ?? BY_STATUS[status] ?? 'INVALID'
+}
+
+function adviceOf({ reason, message }: DriveFacts, code: StorageErrorCode): string {
+  if (reason === 'invalid_grant' && message.includes('invalid_rapt')) return REAUTH_ADVICE
+  return ADVICE[reason] ?? ADVICE_BY_KIND[code]
 }
 
 function mayPass(code: StorageErrorCode, reason: string): boolean {

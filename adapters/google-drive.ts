@@ -8,7 +8,7 @@ import {
   loadSdk,
   locationOf,
 } from './google-drive-client.ts'
-import { ADAPTER, driveError, statusOf } from './google-drive-errors.ts'
+import { ADAPTER, driveError, reasonOf, statusOf } from './google-drive-errors.ts'
 import { type DriveFile, parseVersion } from './google-drive-files.ts'
 import { checkRoot } from './google-drive-root.ts'
 import { UploadSession } from './google-drive-session.ts'
@@ -145,14 +145,20 @@ class GoogleDriveStorage implements Storage {
     }
   }
 
-  /** @returns undefined when there is no such file, or no such range of it. */
-  async #media(id: string, range: string, call: DriveCall): Promise<HttpResponse | undefined> {
-    const url = `${this.#connection.apiOrigin}/drive/v3/files/${id}?alt=media&supportsAllDrives=true`
+  /**
+   * Of a file that Google takes for malware its owner gets the bytes on request, which nobody runs here.
+   * https://developers.google.com/workspace/drive/api/reference/rest/v3/files/get: acknowledgeAbuse
+   * @returns undefined when there is no such file, or no such range of it.
+   */
+  async #media(id: string, range: string, call: DriveCall, more = ''): Promise<HttpResponse | undefined> {
+    const url = `${this.#connection.apiOrigin}/drive/v3/files/${id}?alt=media&supportsAllDrives=true${more}`
     const request = { method: 'GET', url, headers: { range }, ...call }
     try {
       return await this.#connection.raw('read', request, (status) => status === 206 || status === 200)
     } catch (error) {
       if (statusOf(error) === 404 || statusOf(error) === 416) return undefined
+      const isRefused = reasonOf(error) === 'cannotDownloadAbusiveFile' && more === ''
+      if (isRefused) return this.#media(id, range, call, '&acknowledgeAbuse=true')
       throw error
     }
   }

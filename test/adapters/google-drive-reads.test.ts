@@ -93,6 +93,26 @@ describe('Google Drive: reads', () => {
     await assert.rejects(drive.storage.readRange(KEY, 0, 5, { version: 'no version of ours' }), { code: 'CONFLICT' })
   })
 
+  it('a file that Google takes for malware is read all the same', async () => {
+    drive.fake.named('world.mlr')[0]!.abusive = true
+    assert.ok((await read(drive.storage, KEY)).equals(BYTES))
+  })
+
+  it('a file that was read too often for a day is QUOTA, and no matter of rights', async () => {
+    const message = 'The download quota for this file has been exceeded.'
+    drive.fake.refuse({
+      match: ({ query }) => query.get('alt') === 'media',
+      status: 403,
+      reason: 'downloadQuotaExceeded',
+      message,
+    })
+    await assert.rejects(read(drive.storage, KEY), {
+      code: 'QUOTA',
+      retryable: false,
+      message: /read too often; go on in 24 hours/,
+    })
+  })
+
   it('a delete whose answer is lost is done once more, and is success', async () => {
     drive.proxy.inject({ kind: 'lose-reply' }, isDelete)
     await drive.storage.delete(KEY)

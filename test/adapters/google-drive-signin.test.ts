@@ -46,6 +46,20 @@ describe('Google Drive: sign-in, rights and settings', () => {
       assert.match(error.message, /check clientId and clientSecret/)
     })
 
+    it('says that the client was deleted, and that the domain lets sign-ins end', async () => {
+      const told = { status: 401, error: 'deleted_client', error_description: 'The OAuth client was deleted.' }
+      drive.fake.state.tokenRefusal = told
+      const deleted = (await probe()).error
+      assert.equal(deleted.code, 'ACCESS_DENIED')
+      assert.match(deleted.message, /client was deleted.*not used for 6 months; create another/)
+      const description = 'reauth related error (invalid_rapt)'
+      drive.fake.state.tokenRefusal = { status: 400, error: 'invalid_grant', error_description: description }
+      const ended = (await probe()).error
+      assert.equal(ended.code, 'AUTH_EXPIRED')
+      assert.match(ended.message, /administrator.*session control.*exempted.*sign in again/)
+      assert.doesNotMatch(ended.message, /7 days/)
+    })
+
     it('says that the API is not enabled, and what to click', async () => {
       drive.fake.state.apiEnabled = false
       const { failed, error } = await probe()

@@ -145,6 +145,10 @@ function get(state: DriveState, { request, reply, query }: Asked, id: string): v
   if (file.mimeType.startsWith('application/vnd.google-apps.')) {
     throw refusal(403, 'fileNotDownloadable', 'Only files with binary content can be downloaded.')
   }
+  if (file.abusive && query.get('acknowledgeAbuse') !== 'true') {
+    const message = 'This file has been identified as malware or spam and cannot be downloaded.'
+    throw refusal(403, 'cannotDownloadAbusiveFile', message)
+  }
   if (!file.data) throw refusal(500, 'backendError', 'The bytes were discarded.')
   const range = rangeOf(request, file.size)
   if (range === 416) {

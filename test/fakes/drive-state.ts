@@ -30,6 +30,8 @@ export interface FakeFile {
   headRevisionId?: string
   /** Whether the app under test made it: with the scope drive.file it sees no other. */
   ownedByApp: boolean
+  /** What Google takes for malware. */
+  abusive?: boolean
   /** What the account may do with it. */
   mayDelete: boolean
   mayTrash: boolean
@@ -64,6 +66,8 @@ export class DriveState {
   readonly clientId = 'fake-client-id.apps.googleusercontent.com'
   readonly clientSecret = 'GOCSPX-fake-client-secret'
   refreshToken: string | undefined = '1//fake-refresh-token'
+  /** What every request for a token is answered. */
+  tokenRefusal: { status: number; error: string; error_description: string } | undefined
   readonly files = new Map<string, FakeFile>()
   readonly sessions = new Map<string, Session>()
   readonly generatedIds = new Map<string, Space>()

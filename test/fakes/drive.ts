@@ -128,6 +128,10 @@ async function serveDrive(
 async function serveToken(state: DriveState, request: http.IncomingMessage, reply: http.ServerResponse): Promise<void> {
   state.tokenRequests++
   const form = new URLSearchParams((await readBody(request)).toString('utf8'))
+  if (state.tokenRefusal) {
+    const { status, ...told } = state.tokenRefusal
+    throw new Refusal(status, told)
+  }
   if (form.get('grant_type') !== 'refresh_token') throw new Refusal(400, { error: 'unsupported_grant_type' })
   if (form.get('client_id') !== state.clientId || form.get('client_secret') !== state.clientSecret) {
     throw new Refusal(401, { error: 'invalid_client', error_description: 'The OAuth client was not found.' })

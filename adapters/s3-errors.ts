@@ -96,6 +96,10 @@ const VIRTUAL_HOST = "the store wants the bucket in the host's name; set forcePa
 
 const ADVICE: Record<string, string> = {
   NoSuchBucket: 'there is no such bucket; check its name, or create it',
+  // MinIO: https://github.com/minio/docs/issues/1216
+  NoSuchUpload:
+    'the store has the upload no more; was it cancelled there, or by a rule for unfinished uploads (MinIO ends them ' +
+    'after 24 hours, R2 after 7 days)? Let such a rule wait longer than an upload takes, and begin anew',
   InvalidAccessKeyId: 'the access key is not known there; check the credentials and the endpoint',
   SignatureDoesNotMatch: 'the secret key does not fit the access key; check the credentials',
   RequestTimeTooSkewed: "this machine's clock is wrong; set it",

@@ -110,6 +110,12 @@ describe('S3 errors', () => {
     }
   })
 
+  it('an upload that the store has ended is told as that, and what ends it', () => {
+    const { code, message } = mapped(refusal(404, 'NoSuchUpload'))
+    assert.equal(code, 'NOT_FOUND')
+    assert.match(message, /has the upload no more.*rule for unfinished uploads \(MinIO .* 24 hours.*begin anew/)
+  })
+
   it('what lies in an archive is told as that, with its class, and is no matter of rights', () => {
     const asIn = (fields: object) => mapped(Object.assign(refusal(403, 'InvalidObjectState'), fields))
     const glacier = asIn({ StorageClass: 'GLACIER' })

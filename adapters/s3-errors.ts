@@ -128,6 +128,9 @@ const ADVICE_BY_KIND: Record<StorageErrorCode, string> = {
 const CAP = /\bcap exceeded\b/i
 const CAP_ADVICE = 'a cap of the account is reached; raise it in the web console under Caps & Alerts'
 
+/** https://docs.aws.amazon.com/AmazonS3/latest/userguide/troubleshoot-403-errors.html */
+const RIGHT = /not authorized to perform: ((?:s3|kms):\w+)\b/
+
 /** What stands for the code where a refusal's body makes no sense, most often as it is cut. */
 const UNREADABLE = 'UnreadableAnswer'
 
@@ -189,6 +192,8 @@ function isRetryable(code: StorageErrorCode, facts: Facts): boolean {
 
 function adviceOf({ code, region, archive, message }: Facts, kind: StorageErrorCode): string {
   if (kind === 'QUOTA' && CAP.test(message)) return CAP_ADVICE
+  const right = kind === 'ACCESS_DENIED' ? RIGHT.exec(message)?.[1] : undefined
+  if (right !== undefined) return `the credentials lack the right ${right}; grant it, and see that nothing denies it`
   if (code === 'InvalidObjectState') return thawAdvice(archive)
   if (region !== undefined) return `the bucket is in another region; pass the region "${region}"`
   return ADVICE[code] ?? ADVICE_BY_KIND[kind]

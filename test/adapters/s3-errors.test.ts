@@ -110,6 +110,18 @@ describe('S3 errors', () => {
     }
   })
 
+  it('a right that is missing is told by its name, where the store names it', () => {
+    const who = 'User: arn:aws:iam::123456789012:user/backups is not authorized to perform'
+    for (const right of ['s3:PutObject', 'kms:GenerateDataKey']) {
+      const error = mapped(
+        refusal(403, 'AccessDenied', `${who}: ${right} on resource: "arn:…" because no policy allows it`),
+      )
+      assert.equal(error.code, 'ACCESS_DENIED')
+      assert.match(error.message, new RegExp(`lack the right ${right};`))
+      assert.doesNotMatch(error.message, /123456789012/)
+    }
+  })
+
   it('an upload that the store has ended is told as that, and what ends it', () => {
     const { code, message } = mapped(refusal(404, 'NoSuchUpload'))
     assert.equal(code, 'NOT_FOUND')

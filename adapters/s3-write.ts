@@ -14,7 +14,7 @@ import type {
 import { mayHaveHappened } from './multipart-commit.ts'
 import { nameIn, parseName, type UploadName } from './multipart-taking-up.ts'
 import type { S3Connection, Send } from './s3-client.ts'
-import { bare, composite, type Digest, digestFields, partEtag } from './s3-digests.ts'
+import { bare, byMd5, composite, type Digest, digestFields, partEtag } from './s3-digests.ts'
 import { ADAPTER, s3CodeOf } from './s3-errors.ts'
 import { isPassing, lockFields, type ObjectFields, objectFields } from './s3-fields.ts'
 import { abortUpload, LostUploads, listParts } from './s3-uploads.ts'
@@ -270,18 +270,15 @@ export class S3Write implements MultipartPrimitives<string, Receipt> {
     const lock = objectLock && !isPassing(this.#key) ? lockFields(objectLock) : undefined
     if (lock && this.#lastHead?.ObjectLockMode === undefined) {
       const Retention = { Mode: lock.ObjectLockMode, RetainUntilDate: lock.ObjectLockRetainUntilDate }
-      await this.#once('secure', signal, (client, options) =>
-        client.send(
-          new this.#sdk.PutObjectRetentionCommand({ ...target, Retention, ChecksumAlgorithm: 'CRC32' }),
-          options,
-        ),
-      )
+      const command = new this.#sdk.PutObjectRetentionCommand({ ...target, Retention })
+      byMd5(command)
+      await this.#once('secure', signal, (client, options) => client.send(command, options))
     }
     const TagSet = Object.entries(tags ?? {}).map(([Key, Value]) => ({ Key, Value }))
     if (TagSet.length > 0 && !this.#connection.isAws && this.#lastHead?.TagCount !== TagSet.length) {
-      await this.#once('secure', signal, (client, options) =>
-        client.send(new this.#sdk.PutObjectTaggingCommand({ ...target, Tagging: { TagSet } }), options),
-      )
+      const command = new this.#sdk.PutObjectTaggingCommand({ ...target, Tagging: { TagSet } })
+      byMd5(command)
+      await this.#once('secure', signal, (client, options) => client.send(command, options))
     }
   }
 

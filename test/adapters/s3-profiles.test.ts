@@ -154,6 +154,20 @@ describe('S3 profiles', () => {
       }
     })
 
+    // https://www.backblaze.com/docs/cloud-storage-s3-compatible-api#unsupported-features
+    it('a lock and tags that are put on afterwards come without a checksum that Backblaze refuses', async () => {
+      await put({ profile: 'backblaze-b2', objectLock: { mode: 'GOVERNANCE', days: 1 }, tags: { a: 'b' } })
+      for (const query of ['retention', 'tagging']) {
+        const sent = seen.find(({ method, url }) => method === 'PUT' && url.searchParams.has(query))
+        assert.ok(sent, query)
+        assert.equal(sent.headers['content-md5'], createHash('md5').update(sent.body).digest('base64'))
+        assert.deepEqual(
+          Object.keys(sent.headers).filter((name) => /checksum/.test(name)),
+          [],
+        )
+      }
+    })
+
     it('settings that cannot be meant are INVALID', async () => {
       const cases: object[] = [
         { profile: 'azure' },

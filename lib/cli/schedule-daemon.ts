@@ -50,7 +50,8 @@ export async function scheduleCommand(options: ScheduleOptions, { output, signal
         log('daemon-reload', { ok: true, jobs: jobsOf(daemon) }, `${loaded.file} was read again\n${tableOf(daemon)}`)
       })
       .catch((error: Error) => {
-        const text = `the config as it is now cannot be used, and the old one is kept: ${error.message}`
+        // A run is a process of its own, which reads the file as it is.
+        const text = `the config as it is now cannot be used: the schedules stay as they were, and each run fails until it is mended: ${error.message}`
         log('daemon-reload', { ok: false, message: error.message }, text)
       })
   }

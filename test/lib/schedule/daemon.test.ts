@@ -130,7 +130,7 @@ test('two servers, one of which fails: log, health, metrics, state, SIGHUP and S
   assert.match(metrics, /^# TYPE millrace_schedule_runs_total counter$/m)
   assert.match(await (await page('/')).text(), /NOT WELL\n.*bad backup: next /s)
 
-  // A config that is wrong is told of, and the daemon goes on by the old one.
+  // A config that is wrong is told of, and the daemon goes on by the old schedules.
   await writeFile(join(folder, 'millrace.yaml'), 'servers: 7')
   daemon.child.kill('SIGHUP')
   assert.match((await daemon.seen('daemon-reload', { ok: false })).message as string, /servers/)

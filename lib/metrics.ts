@@ -42,6 +42,10 @@ const METRICS: { [K in keyof Required<MetricValues>]: readonly [name: string, he
   unfinished: ['millrace_unfinished_snapshots', 'Objects in the store without a companion.'],
 }
 
+const TIMES = ['lastSuccess', 'lastVerified', 'lastFailure'] as const
+/** As for `millrace status`: clocks differ by less. */
+const FUTURE_SECONDS = 600
+
 type Samples = Map<string, Map<string, string>>
 
 const SAMPLE = /^(millrace_[a-z_]+)(\{server="(?:[^"\\\n]|\\.)*",destination="(?:[^"\\\n]|\\.)*"\}) (-?[0-9.e+-]+)$/
@@ -62,12 +66,27 @@ export async function writeMetrics(file: string, updates: readonly MetricUpdate[
         `The file ${file} holds something other than metrics, and was left as it is. Name another one.`,
       )
     }
-    const samples = parse(before)
+    const samples = parse(before, Date.now())
     for (const update of updates) apply(samples, update)
     return format(samples)
   }
   // The collector runs as another user.
   await replaceFile(file, text, { mode: 0o644, what: 'The metrics file' })
+}
+
+/**
+ * Times that were written while a clock was ahead, as now: what they tell of has happened. Left as they are, no alert would
+ * tell before that time that nothing has come since.
+ * @param now ms since 1970.
+ */
+export function withoutFuture(update: MetricUpdate, now: number): MetricUpdate {
+  const found = { ...update }
+  for (const name of TIMES) if (found[name] !== undefined) found[name] = notLater(found[name], now)
+  return found
+}
+
+function notLater(seconds: number, now: number): number {
+  return seconds > now / 1000 + FUTURE_SECONDS ? Math.floor(now / 1000) : seconds
 }
 
 /** A metric that is not one of a destination's, with its samples. */
@@ -117,13 +136,15 @@ function format(samples: Samples): string {
 }
 
 /** What this program did not write is left out. */
-function parse(text: string): Samples {
+function parse(text: string, now: number): Samples {
+  const times: readonly string[] = TIMES.map((field) => METRICS[field][0])
   const samples: Samples = new Map()
   for (const line of text.split('\n')) {
     const [, name, labels, value] = SAMPLE.exec(line) ?? []
     if (name === undefined || Number.isNaN(Number(value))) continue
     const series = samples.get(name) ?? new Map<string, string>()
-    samples.set(name, series.set(labels as string, value as string))
+    const isTime = times.includes(name)
+    samples.set(name, series.set(labels as string, isTime ? String(notLater(Number(value), now)) : (value as string)))
   }
   return samples
 }

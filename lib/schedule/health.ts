@@ -76,9 +76,12 @@ function problemsOf({ job, state }: JobView, maxAge: string | undefined, now: nu
   }
   if (job.kind === 'backup' && maxAge !== undefined) {
     const { succeededAt } = state
-    // One that is dated in the future was made by a clock that was wrong, and would hide that none has come since.
-    if (succeededAt === undefined || succeededAt > now + FUTURE_MS)
-      problems.push('There is no snapshot that is known of.')
+    if (succeededAt === undefined) problems.push('There is no snapshot that is known of.')
+    // It would hide that none has come since.
+    else if (succeededAt > now + FUTURE_MS)
+      problems.push(
+        `The newest snapshot that is known of is dated in the future (${iso(succeededAt)}): a clock is wrong, or was.`,
+      )
     else if (now - succeededAt > parseDuration(maxAge)) problems.push(`The newest snapshot is older than ${maxAge}.`)
   }
   return problems

@@ -1,5 +1,5 @@
 import { EXIT } from '../cli/exit-codes.ts'
-import type { MetricUpdate } from '../metrics.ts'
+import { type MetricUpdate, withoutFuture } from '../metrics.ts'
 import type { JobKind } from './jobs.ts'
 import type { RunResult } from './run.ts'
 import type { JobState, Outcome } from './state.ts'
@@ -60,10 +60,11 @@ export function stateOf(kind: JobKind, before: JobState, result: RunResult, outc
 export function metricsAfter(
   server: string,
   kind: JobKind,
-  before: readonly MetricUpdate[],
+  known: readonly MetricUpdate[],
   result: RunResult,
   { outcome, now, isWhole }: { outcome: Outcome; now: number; isWhole: boolean },
 ): MetricUpdate[] {
+  const before = known.map((one) => withoutFuture(one, now))
   const seconds = Math.floor(now / 1000)
   const { snapshot } = result
   if (kind === 'verify') {
@@ -73,7 +74,7 @@ export function metricsAfter(
     )
   }
   if (snapshot === undefined) {
-    return outcome === 'failed' ? before.map((one) => ({ ...one, lastFailure: seconds })) : [...before]
+    return outcome === 'failed' ? before.map((one) => ({ ...one, lastFailure: seconds })) : before
   }
   const { bytes, storedBytes, elapsedMs, createdAt, destinations } = snapshot
   const took = elapsedMs / 1000

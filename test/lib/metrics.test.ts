@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { openMemory } from '../../adapters/memory.ts'
 import { readStatus, writeMetrics } from '../../lib/index.ts'
+import { metricsAfter } from '../../lib/schedule/outcome.ts'
 import { millrace, PASSWORD, scratch } from '../support/cli.ts'
 import { sample } from '../support/streams.ts'
 
@@ -87,6 +88,29 @@ test('metrics keep what a run says nothing of, and odd labels are escaped', asyn
   assert.equal(parseExposition(await readFile(file, 'utf8')).length, 1)
   assert.deepEqual(await readdir(folder), ['millrace.prom'])
   await assert.rejects(writeMetrics(join(folder, 'none/at/all.prom'), []), { code: 'TARGET' })
+})
+
+test('a time that was written while a clock was ahead is now at the next run, so that its age counts from there', async (t) => {
+  const file = join(await scratch(t), 'millrace.prom')
+  const of = { server: 'survival', destination: 's3://b/' }
+  const ahead = Math.floor(Date.now() / 1000) + 400 * 86_400
+  const past = { lastVerified: 1.5, bytes: ahead }
+  await writeMetrics(file, [{ ...of, ...past, lastSuccess: ahead }])
+  await writeMetrics(file, [{ ...of, lastFailure: 2000 }])
+  const { millrace_last_success_timestamp_seconds: lastSuccess, ...others } = await metricsOf(file)
+  assert.ok(Math.abs((lastSuccess ?? 0) - Date.now() / 1000) < 600)
+  assert.deepEqual(others, {
+    millrace_last_verified_timestamp_seconds: 1.5,
+    millrace_last_failure_timestamp_seconds: 2000,
+    millrace_last_snapshot_bytes: ahead,
+  })
+  const now = Date.UTC(2026, 10, 24, 12)
+  const failed = { exitCode: 1, statuses: [], warnings: 0 }
+  const how = { outcome: 'failed', now, isWhole: true } as const
+  const known = [{ ...of, ...past, lastSuccess: ahead + 1e9 }]
+  assert.deepEqual(metricsAfter('survival', 'backup', known, failed, how), [
+    { ...of, ...past, lastSuccess: now / 1000, lastFailure: now / 1000 },
+  ])
 })
 
 test('T20: the age of a server’s newest snapshot, whatever the clock was', async () => {

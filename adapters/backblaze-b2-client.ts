@@ -72,7 +72,7 @@ export class B2Connection {
   /** Ends in a slash, unless it is empty. */
   readonly prefix: string
   readonly #endpoint: string
-  readonly #http: HttpClient
+  readonly http: HttpClient
   readonly #b2: B2Sdk
   readonly #uploadUrls = new UploadUrls()
   #session: Promise<Session> | undefined
@@ -83,7 +83,7 @@ export class B2Connection {
     this.config = config
     this.prefix = normalizePrefix(config.prefix)
     this.#endpoint = new URL(config.endpoint ?? ENDPOINT).origin
-    this.#http = new HttpClient({ connectMs: CONNECT_MS, idleMs: config.idleMs ?? IDLE_MS })
+    this.http = new HttpClient({ connectMs: CONNECT_MS, idleMs: config.idleMs ?? IDLE_MS })
     this.#b2 = new B2({
       applicationKeyId: config.keyId,
       applicationKey: config.applicationKey,
@@ -182,7 +182,7 @@ export class B2Connection {
   }
 
   close(): void {
-    this.#http.destroy()
+    this.http.destroy()
   }
 
   /** One sign-in for all that ask meanwhile. */
@@ -275,7 +275,7 @@ export class B2Connection {
   /** @throws B2Refusal for an answer that is no success; a network error; AbortError. */
   async #exchange(config: SentConfig, signal: AbortSignal | undefined): Promise<AxiosAnswer> {
     const headers = headersOf(config)
-    const answer = await this.#http.request({
+    const answer = await this.http.request({
       ...this.#targetOf(config.url),
       method: (config.method ?? 'GET').toUpperCase(),
       headers,

@@ -114,12 +114,12 @@ class B2Storage implements Storage {
   }
 
   async purgeUnfinished(olderThanMs: number, options: CallOptions & { prefix?: string } = {}): Promise<number> {
-    const { call, prefix: base } = this.#connection
+    const { call, http, prefix: base } = this.#connection
     const { signal, prefix = '' } = options
-    const limit = begunUntil(olderThanMs)
     let purged = 0
     for await (const file of unfinishedFiles(this.#connection, call, base + prefix, { signal })) {
-      if (file.uploadTimestamp > limit) continue
+      // By the clock that the times are of: ours may be days ahead.
+      if (file.uploadTimestamp > begunUntil(olderThanMs, http.serverNow)) continue
       if (await cancelUpload(call, file.fileId, { signal })) purged++
     }
     return purged

@@ -48,9 +48,15 @@ export class HttpClient {
   readonly #timeouts: HttpTimeouts
   readonly #plain = new http.Agent({ keepAlive: true, maxSockets: SOCKETS_MAX })
   readonly #secure = new https.Agent({ keepAlive: true, maxSockets: SOCKETS_MAX })
+  #clockAheadMs = 0
 
   constructor(timeouts: HttpTimeouts) {
     this.#timeouts = timeouts
+  }
+
+  /** The time by the server's clock, to the second, as its last answer says; ours before there is one. */
+  get serverNow(): number {
+    return Date.now() + this.#clockAheadMs
   }
 
   /**
@@ -88,6 +94,8 @@ export class HttpClient {
         reject(signal?.aborted ? abortError(signal) : (failure ?? hangUp()))
       })
       sent.on('response', (response) => {
+        const serverMs = Date.parse(response.headers.date ?? '')
+        if (!Number.isNaN(serverMs)) this.#clockAheadMs = serverMs - Date.now()
         const answer = (body: Readable) => {
           resolve({ status: response.statusCode ?? 0, headers: flatten(response.headers), body })
         }

@@ -83,7 +83,7 @@ export class S3Connection {
 
   /** The time by the server's clock, to the second, as its last answer says. */
   get serverNow(): number {
-    return Date.now() + this.#handler.clockAheadMs
+    return this.#handler.serverNow
   }
 
   /** For what takes the SDK's own client. */

@@ -23,11 +23,14 @@ interface SdkResponse {
 export class S3HttpHandler {
   readonly metadata = { handlerProtocol: 'http/1.1' }
   readonly #http: HttpClient
-  /** What the server's clock is ahead of ours, in ms, as its last answer says; to the second. */
-  clockAheadMs = 0
 
   constructor(timeouts: HttpTimeouts) {
     this.#http = new HttpClient(timeouts)
+  }
+
+  /** See {@link HttpClient}. */
+  get serverNow(): number {
+    return this.#http.serverNow
   }
 
   async handle(request: SdkRequest, options: { abortSignal?: AbortSignal } = {}): Promise<{ response: SdkResponse }> {
@@ -42,8 +45,6 @@ export class S3HttpHandler {
       body: sendable(body),
       signal: options.abortSignal,
     })
-    const serverMs = Date.parse(answer.headers.date ?? '')
-    if (!Number.isNaN(serverMs)) this.clockAheadMs = serverMs - Date.now()
     return { response: { statusCode: status, ...answer } }
   }
 

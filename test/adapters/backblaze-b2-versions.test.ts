@@ -98,4 +98,17 @@ describe('versions of an object in B2', () => {
     )
     assert.equal(await paged.purgeUnfinished?.(-60_000), 1)
   })
+
+  it('an upload is as old as the clock of B2 says, however far ahead ours is', async (t) => {
+    const { bucketId } = fake.store.buckets[0]!
+    fake.store.add({ bucketId, name: 'begun/now', action: 'start' })
+    const ahead = Date.now() + 8 * 86_400_000
+    t.mock.method(Date, 'now', () => ahead)
+    assert.equal(await storage.purgeUnfinished?.(7 * 86_400_000), 0)
+    t.mock.restoreAll()
+    assert.deepEqual(
+      fake.unfinished.map((file) => file.name),
+      ['begun/now'],
+    )
+  })
 })

@@ -1,4 +1,5 @@
-import { lstat, opendir, stat, unlink } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { lstat, opendir, stat, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { TEMPORARY_PREFIX } from './filesystem-paths.ts'
 
@@ -35,6 +36,22 @@ export class Sweeper {
     } catch {
       // A folder that may not be listed, or is gone by now.
     }
+  }
+}
+
+/**
+ * The time by the clock of whoever keeps a folder, which gives the files in it their times; ours may be years ahead. Ours
+ * where the folder takes no file, as on a full disk, which wants to be swept all the more.
+ */
+export async function folderNow(folder: string): Promise<number> {
+  const path = join(folder, `${TEMPORARY_PREFIX}${randomBytes(8).toString('hex')}`)
+  try {
+    await writeFile(path, '', { flag: 'wx', mode: 0o600 })
+    return Math.min((await lstat(path)).mtimeMs, Date.now())
+  } catch {
+    return Date.now()
+  } finally {
+    await unlink(path).catch(() => {})
   }
 }
 

@@ -4,7 +4,7 @@ import { pathToFileURL } from 'node:url'
 import { StorageError } from './errors.ts'
 import { ADAPTER, checkFileKey, Folders, isAbsence, syncFolder, toStorageError, versionOf } from './filesystem-paths.ts'
 import { FileReadable } from './filesystem-read.ts'
-import { Sweeper } from './filesystem-sweep.ts'
+import { folderNow, Sweeper } from './filesystem-sweep.ts'
 import { type FoundFile, walk } from './filesystem-walk.ts'
 import { FileWritable } from './filesystem-write.ts'
 import { quoteKey } from './keys.ts'
@@ -129,11 +129,15 @@ class FilesystemStorage implements Storage {
   }
 
   async purgeUnfinished(olderThanMs: number, options: CallOptions & { prefix?: string } = {}): Promise<number> {
-    const limit = begunUntil(olderThanMs)
+    let limit = begunUntil(olderThanMs)
+    let isTheirs = olderThanMs <= 0
     let purged = 0
     for await (const file of this.#walk('purgeUnfinished', options.prefix ?? '', options)) {
       if (!file.temporary || Number(file.stats.mtimeMs) > limit) continue
       try {
+        if (!isTheirs) limit = begunUntil(olderThanMs, await folderNow(dirname(file.path)))
+        isTheirs = true
+        if (Number(file.stats.mtimeMs) > limit) continue
         await unlink(file.path)
         purged++
       } catch (error) {

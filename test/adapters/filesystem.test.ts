@@ -148,6 +148,15 @@ describe('filesystem', () => {
     assert.deepEqual(await readdir(join(own, 'root', 'a')), ['object'])
   })
 
+  it('what is being written is as old as the clock of the folder says, however far ahead ours is', async (t) => {
+    await mkdir(join(own, 'root', 'a'), { recursive: true })
+    await writeFile(join(own, 'root', 'a', '.millrace-tmp-0123'), 'half')
+    const ahead = Date.now() + 8 * 86_400_000
+    t.mock.method(Date, 'now', () => ahead)
+    assert.equal(await storage.purgeUnfinished?.(7 * 86_400_000), 0)
+    assert.deepEqual(await readdir(join(own, 'root', 'a')), ['.millrace-tmp-0123'])
+  })
+
   describe('what writers that died have left', () => {
     const DAY_MS = 24 * 60 * 60 * 1000
     /** Temporary files in a folder of the root, last written to so long ago. */

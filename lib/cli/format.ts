@@ -64,7 +64,7 @@ export function formatTable(
 ): string {
   const all = [header, ...rows]
   const width = (text = '') => stripVTControlCharacters(text).length
-  const widths = header.map((_, column) => Math.max(...all.map((row) => width(row[column]))))
+  const widths = header.map((_, column) => all.reduce((most, row) => Math.max(most, width(row[column])), 0))
   return all
     .map((row) =>
       row

@@ -40,7 +40,7 @@ function layOut<Row>(columns: readonly Column<Row>[], rows: readonly Row[], isSh
     columns.map(({ head }) => head),
     ...rows.map((row) => columns.map(({ cell, short }) => (isShort && short ? short : cell)(row))),
   ]
-  const widths = columns.map((_, at) => Math.max(...cells.map((line) => widthOf(line[at] as string))))
+  const widths = columns.map((_, at) => cells.reduce((most, line) => Math.max(most, widthOf(line[at] as string)), 0))
   return cells.map((line) =>
     line
       .map((text, at) => {

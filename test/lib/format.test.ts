@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { formatBytes, formatCount, formatDuration } from '../../lib/cli/format.ts'
+import { formatBytes, formatCount, formatDuration, formatTable } from '../../lib/cli/format.ts'
+import { fitTable } from '../../lib/cli/table.ts'
 
 test('bytes have the largest unit of which they are one, also once they are rounded, and three digits', () => {
   for (const [bytes, text] of [
@@ -43,4 +44,16 @@ test('counts are grouped as Intl groups them', () => {
   }
   assert.equal(formatCount(1, 'entry', 'entries'), '1 entry')
   assert.equal(formatCount(2000, 'entry', 'entries'), '2,000 entries')
+})
+
+test('a table has as many rows as there are, and not only what a call takes as arguments', () => {
+  const rows = Array.from({ length: 200_000 }, (_, at) => [String(at), 'x'])
+  const lines = formatTable(['N', 'WHAT'], rows).split('\n')
+  assert.equal(lines.length, 200_001)
+  assert.equal(lines[1], '0       x')
+  const columns = [
+    { head: 'N', cell: ([number]: string[]) => number as string },
+    { head: 'WHAT', cell: ([, what]: string[]) => what as string },
+  ]
+  assert.deepEqual(fitTable(columns, rows, undefined).split('\n'), lines)
 })

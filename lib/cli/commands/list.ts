@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import type { Storage } from '../../../adapters/storage.ts'
 import type { ReadKeys } from '../../../transforms/index.ts'
+import type { ListedSnapshot } from '../../catalog.ts'
 import type { LoadedConfig } from '../../config/load.ts'
 import { hasServer } from '../../config/settings.ts'
 import { openDestinations } from '../../config/storage.ts'
@@ -49,7 +50,8 @@ interface ListOptions extends SecretOptions, PlaceOptions {
 
 interface Listed {
   snapshots: KnownSnapshot[]
-  verified: Map<string, Remembered>
+  /** By the location of the store that they are in. */
+  found: Map<string, ListedSnapshot[]>
   uploads: LeftUpload[]
   /** Where nothing was found. */
   empty: string[]
@@ -65,7 +67,7 @@ export async function listCommand(options: ListOptions, invocation: Invocation):
   const context = { stores: new OpenStores(places[0]?.loaded), keys: new KeyRing(places[0]?.loaded, options) }
   // Asked for before any store is: a prompt must not come in the middle.
   if (long && places[0]?.loaded === undefined) await context.keys.of(options.server)
-  const listed: Listed = { snapshots: [], verified: new Map(), uploads: [], empty: [] }
+  const listed: Listed = { snapshots: [], found: new Map(), uploads: [], empty: [] }
   const codes: number[] = []
   try {
     for (const place of places) {
@@ -81,7 +83,8 @@ export async function listCommand(options: ListOptions, invocation: Invocation):
   } finally {
     await context.stores.close()
   }
-  const { snapshots, verified, uploads, empty } = listed
+  const { snapshots, found, uploads, empty } = listed
+  const verified = await verifiedOf(found, places[0]?.stateFolder as string)
   if (output.json) {
     for (const snapshot of snapshots) {
       output.result('snapshot', { ...snapshot, verified: verified.get(snapshot.key) ?? null }, '')
@@ -95,6 +98,18 @@ export async function listCommand(options: ListOptions, invocation: Invocation):
     )
   }
   return gravest(codes)
+}
+
+/** What is remembered of all of a store is in one file. */
+async function verifiedOf(
+  found: ReadonlyMap<string, readonly ListedSnapshot[]>,
+  stateFolder: string,
+): Promise<Map<string, Remembered>> {
+  const verified = new Map<string, Remembered>()
+  for (const [location, snapshots] of found) {
+    for (const [key, one] of await new VerifyNotes(stateFolder, location).verified(snapshots)) verified.set(key, one)
+  }
+  return verified
 }
 
 /** Stores by what they were named as, each opened once. */
@@ -168,11 +183,12 @@ async function listPlace(
   for (const [name, all] of Map.groupBy(snapshots, (one) => one.server)) {
     await cache.keepOnly(name, all)
     const fetch = long ? { keys: await context.keys.of(name), allowPlain } : undefined
-    into.snapshots.push(...(await describeSnapshots(storage, all, { stateFolder, fetch, signal })))
+    // Not spread into push: a call takes some 100,000 arguments.
+    for (const one of await describeSnapshots(storage, all, { stateFolder, fetch, signal })) into.snapshots.push(one)
   }
-  for (const [key, one] of await new VerifyNotes(stateFolder, storage.location).verified(snapshots)) {
-    into.verified.set(key, one)
-  }
+  const found = into.found.get(storage.location) ?? []
+  for (const one of snapshots) found.push(one)
+  into.found.set(storage.location, found)
   const locations = storages.map(({ location }) => location)
   const left = leftUploads(resolve(journal ?? journalFolder(stateFolder)), locations, server)
   // What the store has is worth listing all the same, unless the journals were asked for by name.
@@ -230,7 +246,7 @@ function table(snapshots: readonly KnownSnapshot[], verified: ReadonlyMap<string
 
 function summary(snapshots: readonly KnownSnapshot[], servers: number, now: number): string {
   const bytes = snapshots.reduce((sum, { storedBytes }) => sum + storedBytes, 0)
-  const newest = Math.max(...snapshots.filter(({ complete }) => complete).map(({ created }) => created.getTime()))
+  const newest = snapshots.reduce((max, one) => (one.complete ? Math.max(max, one.created.getTime()) : max), -Infinity)
   const of = servers > 1 ? ` of ${servers} servers` : ''
   const when = newest === -Infinity ? 'none is complete' : `the newest complete one ${agoOf(now - newest)}`
   return `${formatCount(snapshots.length, 'snapshot')}${of}, ${formatBytes(bytes)} stored, ${when}`

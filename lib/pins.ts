@@ -1,5 +1,5 @@
 import type { CallOptions, Storage } from '../adapters/storage.ts'
-import { type FindOptions, findSnapshot, pinKey, surveyStore } from './catalog.ts'
+import { type FindOptions, findSnapshot, pinKey, type Snapshot, surveyStore } from './catalog.ts'
 import { BackupError } from './errors.ts'
 import { idTime, PIN_SUFFIX } from './names.ts'
 import { readSmall, writeSmall } from './small-object.ts'
@@ -58,6 +58,19 @@ export async function readPins(storage: Storage, server: string, signal?: AbortS
   for (const [key, snapshot] of [...keys].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const id = key.slice(server.length + 1, -PIN_SUFFIX.length)
     pins.push({ id, ...parsePin(await readSmall(storage, key, { signal })), snapshot })
+  }
+  return pins
+}
+
+/** Reads the pins of snapshots that a listing has shown as pinned, in their order. @throws StorageError. */
+export async function readPinsOf(
+  storage: Storage,
+  snapshots: readonly Snapshot[],
+  signal?: AbortSignal,
+): Promise<Pin[]> {
+  const pins: Pin[] = []
+  for (const { server, id } of snapshots) {
+    pins.push({ id, ...parsePin(await readSmall(storage, pinKey(server, id), { signal })), snapshot: true })
   }
   return pins
 }

@@ -101,26 +101,10 @@ export async function pruneSnapshots(
   options: PruneOptions = {},
 ): Promise<PruneReport> {
   checkPolicy(policy)
-  const { dryRun = false, now = new Date(), signal, lease, stateDir } = options
+  const { now = new Date(), signal, lease } = options
   const survey = await surveyStore(storage, server, signal)
-  const snapshots: PrunedSnapshot[] = decideRetention(survey.snapshots, policy, now).map((decision) => ({
-    ...decision,
-    outcome: 'kept',
-  }))
-  const { strayPins, foreign } = survey
-  const report: PruneReport = {
-    ...{ server, dryRun, snapshots, removedBytes: 0, orphans: [], strayPins, foreign },
-    ...{ cancelledUploads: 0, problems: [], notes: [] },
-  }
-  const sweepable = await sight(report, { location: storage.location, prefix: `${server}/`, now, stateDir })
-  if (dryRun) {
-    // A prune asks this of the store's clock; without a mark ours is all there is, as for companions.
-    const old = sweepable.filter(({ snapshot }) => isLeftover(snapshot, now))
-    sweep(report, old, lease !== undefined)
-    report.orphans = survey.orphans.filter((orphan) => isLeftover(orphan, now)).map(({ key }) => key)
-    for (const one of snapshots) if (one.action === 'remove') settle(report, one, 'planned')
-    return report
-  }
+  if (options.dryRun) return planPrune({ storage, server }, survey, policy, options)
+  const { report, sweepable } = await decide({ storage, server }, survey, policy, now, options)
   const held = await takeLease(report, lease)
   try {
     sweep(report, sweepable, held !== undefined)
@@ -130,6 +114,46 @@ export async function pruneSnapshots(
     await held?.release()
   }
   return report
+}
+
+/**
+ * Says what a prune would do, by a listing that is there already. Nothing is asked of the store, and nothing is changed.
+ * @param survey of that server alone.
+ * @throws BackupError USAGE for a policy that `checkPolicy` refuses.
+ */
+export async function planPrune(
+  of: { storage: Storage; server: string },
+  survey: Survey,
+  policy: RetentionPolicy,
+  options: Pick<PruneOptions, 'now' | 'lease' | 'stateDir'> = {},
+): Promise<PruneReport> {
+  const { now = new Date(), lease } = options
+  const { report, sweepable } = await decide(of, survey, policy, now, { ...options, dryRun: true })
+  // A prune asks this of the store's clock; without a mark ours is all there is, as for companions.
+  const old = sweepable.filter(({ snapshot }) => isLeftover(snapshot, now))
+  sweep(report, old, lease !== undefined)
+  report.orphans = survey.orphans.filter((orphan) => isLeftover(orphan, now)).map(({ key }) => key)
+  for (const one of report.snapshots) if (one.action === 'remove') settle(report, one, 'planned')
+  return report
+}
+
+/** @returns what the policy says of each, of which nothing has been done yet, and the unfinished that may be swept. */
+async function decide(
+  { storage, server }: { storage: Storage; server: string },
+  survey: Survey,
+  policy: RetentionPolicy,
+  now: Date,
+  { dryRun = false, stateDir }: PruneOptions,
+): Promise<{ report: PruneReport; sweepable: Sweepable[] }> {
+  const snapshots = decideRetention(survey.snapshots, policy, now).map((one): PrunedSnapshot => {
+    return { ...one, outcome: 'kept' }
+  })
+  const { strayPins, foreign } = survey
+  const report: PruneReport = {
+    ...{ server, dryRun, snapshots, removedBytes: 0, orphans: [], strayPins, foreign },
+    ...{ cancelledUploads: 0, problems: [], notes: [] },
+  }
+  return { report, sweepable: await sight(report, { location: storage.location, prefix: `${server}/`, now, stateDir }) }
 }
 
 async function sight(report: PruneReport, at: Omit<Parameters<typeof sightUnfinished>[1], 'note'>) {
@@ -148,10 +172,10 @@ function sweep({ snapshots, notes }: PruneReport, sweepable: readonly Sweepable[
     if (sweepable.length > 0) notes.push('Unfinished snapshots are swept only under the lease.')
     return
   }
-  for (const { snapshot, reason } of sweepable) {
-    const found = snapshots.find((one) => one.snapshot === snapshot) as PrunedSnapshot
-    found.action = 'remove'
-    found.reasons = [reason]
+  const reasons = new Map(sweepable.map(({ snapshot, reason }) => [snapshot, reason]))
+  for (const one of snapshots) {
+    const reason = reasons.get(one.snapshot)
+    if (reason !== undefined) Object.assign(one, { action: 'remove', reasons: [reason] })
   }
 }
 

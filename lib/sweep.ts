@@ -22,9 +22,10 @@ export async function sightUnfinished(
   snapshots: readonly ListedSnapshot[],
   { location, prefix, now, note, stateDir }: SightOptions,
 ): Promise<Sweepable[]> {
+  const unfinished = snapshots.filter(({ complete }) => !complete)
+  if (unfinished.length === 0 && !note) return []
   const notes = await ObjectNotes.open(stateDir ?? defaultStateFolder(), 'unfinished', location, isTime)
   const before = notes.size
-  const unfinished = snapshots.filter(({ complete }) => !complete)
   const found: Sweepable[] = []
   for (const snapshot of unfinished) {
     const seen = notes.get(markOf(snapshot))

@@ -1,15 +1,15 @@
 import { StorageError } from '../../adapters/errors.ts'
 import type { Storage } from '../../adapters/storage.ts'
-import { listSnapshots } from '../catalog.ts'
+import { type ListedSnapshot, surveyStore } from '../catalog.ts'
 import type { KnownHead } from '../head-cache.ts'
 import { type RecordedRun, readRuns } from '../history.ts'
 import { describeSnapshots } from '../known.ts'
 import { checkServer } from '../names.ts'
-import { readPins } from '../pins.ts'
-import { pruneSnapshots } from '../prune.ts'
+import { readPinsOf } from '../pins.ts'
+import { planPrune } from '../prune.ts'
 import type { RetentionPolicy } from '../retention.ts'
-import { VerifyNotes } from '../verify-notes.ts'
-import type { ReportFacts, ServerFacts, StoreFacts } from './model.ts'
+import { type Remembered, VerifyNotes } from '../verify-notes.ts'
+import { REPORT_LIMITS, type ReportFacts, type ServerFacts, type StoreFacts } from './model.ts'
 
 /** A store that is open, or why it is not. */
 export type ReportStore = { storage: Storage } | { location: string; problem: string }
@@ -59,8 +59,9 @@ export async function collectReport(places: readonly ReportPlace[], options: Col
   }
   const runs = Map.groupBy(await Array.fromAsync(readRuns(stateFolder)), (run) => run.server)
   const facts: ServerFacts[] = []
+  const verified = await verifiedIn(servers.values(), stateFolder)
   for (const [name, found] of [...servers].sort(([a], [b]) => (a < b ? -1 : 1))) {
-    facts.push(await serverFacts(name, found, runs.get(name) ?? [], options))
+    facts.push(await serverFacts(name, found, runs.get(name) ?? [], verified, options))
   }
   return { now, servers: facts, unreadable }
 }
@@ -75,11 +76,12 @@ async function readStore(
   const { storage } = store
   const { signal } = options
   try {
-    const names =
-      server === undefined ? (await listSnapshots(storage, undefined, signal)).map((one) => one.server) : [server]
+    const { snapshots } = await surveyStore(storage, server, signal)
+    const byServer = Map.groupBy(snapshots, (one) => one.server)
+    if (server !== undefined && snapshots.length === 0) byServer.set(server, [])
     const found = new Map<string, Found>()
-    for (const name of new Set(names)) {
-      found.set(name, { storage, facts: await storeFacts(storage, name, options) })
+    for (const [name, own] of byServer) {
+      found.set(name, { storage, facts: await storeFacts(storage, name, own, options) })
     }
     return found
   } catch (error) {
@@ -88,12 +90,17 @@ async function readStore(
   }
 }
 
-async function storeFacts(storage: Storage, server: string, options: CollectOptions): Promise<StoreFacts> {
-  const { settingsOf, now, stateFolder: stateDir, signal } = options
+async function storeFacts(
+  storage: Storage,
+  server: string,
+  own: ListedSnapshot[],
+  { settingsOf, now, stateFolder: stateDir }: CollectOptions,
+): Promise<StoreFacts> {
   // A dry run takes no lease; that it could is what makes it say which unfinished snapshots would be swept.
   const lease = () => Promise.reject(new Error('a dry run takes no lease'))
-  const how = { dryRun: true, now, stateDir, lease, signal }
-  const { snapshots } = await pruneSnapshots({ storage, server }, settingsOf(server).policy, how)
+  const survey = { snapshots: own, orphans: [], strayPins: [], leases: [], foreign: [] }
+  const { policy } = settingsOf(server)
+  const { snapshots } = await planPrune({ storage, server }, survey, policy, { now, stateDir, lease })
   return { location: storage.location, decisions: snapshots }
 }
 
@@ -101,6 +108,7 @@ async function serverFacts(
   server: string,
   found: readonly Found[],
   runs: readonly RecordedRun[],
+  verified: ReadonlyMap<Storage, ReadonlyMap<string, Remembered>>,
   { settingsOf, stateFolder, signal }: CollectOptions,
 ): Promise<ServerFacts> {
   const readable = found.filter(({ storage }) => storage !== undefined)
@@ -110,12 +118,13 @@ async function serverFacts(
   const described = storage ? await describeSnapshots(storage, snapshots, { stateFolder, signal }) : []
   const heads = new Map<string, KnownHead>()
   for (const { key, known } of described) if (known) heads.set(key, known)
+  const pinned = snapshots.slice(-REPORT_LIMITS.rows).filter((one) => one.pinned)
   const locations = new Set(stores.map(({ location }) => location))
   return {
     ...{ server, ...settingsOf(server), heads },
     stores: stores as [StoreFacts, ...StoreFacts[]],
-    verified: storage ? await new VerifyNotes(stateFolder, storage.location).verified(snapshots) : new Map(),
-    pins: storage && snapshots.some(({ pinned }) => pinned) ? await notesOf(storage, server, signal) : [],
+    verified: verifiedOf(snapshots, storage && verified.get(storage)),
+    pins: storage ? await notesOf(storage, pinned, signal) : [],
     runs: runs.filter(({ destinations }) => isOf(destinations, locations)),
   }
 }
@@ -125,10 +134,36 @@ function isOf(destinations: RecordedRun['destinations'], locations: ReadonlySet<
   return !destinations || destinations.some(({ destination }) => locations.has(destination))
 }
 
+/** What is remembered of the snapshots that are shown. That of a store is in one file, read once for all servers. */
+async function verifiedIn(servers: Iterable<readonly Found[]>, stateFolder: string) {
+  const shown = new Map<Storage, ListedSnapshot[]>()
+  for (const found of servers) {
+    const first = found.find(({ storage }) => storage !== undefined)
+    if (!first?.storage) continue
+    const all = shown.get(first.storage) ?? []
+    for (const { snapshot } of first.facts.decisions) all.push(snapshot)
+    shown.set(first.storage, all)
+  }
+  const verified = new Map<Storage, ReadonlyMap<string, Remembered>>()
+  for (const [storage, all] of shown) {
+    verified.set(storage, await new VerifyNotes(stateFolder, storage.location).verified(all))
+  }
+  return verified
+}
+
+function verifiedOf(snapshots: readonly ListedSnapshot[], known: ReadonlyMap<string, Remembered> = new Map()) {
+  const found = new Map<string, Remembered>()
+  for (const { key } of snapshots) {
+    const one = known.get(key)
+    if (one) found.set(key, one)
+  }
+  return found
+}
+
 /** Why something is pinned is worth no failure. */
-async function notesOf(storage: Storage, server: string, signal: AbortSignal | undefined) {
+async function notesOf(storage: Storage, pinned: readonly ListedSnapshot[], signal: AbortSignal | undefined) {
   try {
-    return await readPins(storage, server, signal)
+    return await readPinsOf(storage, pinned, signal)
   } catch (error) {
     if (!(error instanceof StorageError) || signal?.aborted) throw error
     return []

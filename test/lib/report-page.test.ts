@@ -9,6 +9,7 @@ import { listSnapshots } from '../../lib/catalog.ts'
 import { HeadCache } from '../../lib/head-cache.ts'
 import { type RunRecord, recordRun } from '../../lib/history.ts'
 import { pinSnapshot } from '../../lib/pins.ts'
+import { collectReport } from '../../lib/report/collect.ts'
 import { escapeText, html } from '../../lib/report/html.ts'
 import { buildReport, type ServerFacts } from '../../lib/report/model.ts'
 import { renderReport } from '../../lib/report/page.ts'
@@ -18,6 +19,7 @@ import { millrace, scratch } from '../support/cli.ts'
 import { parseMarkup, type Tag } from '../support/markup.ts'
 import { NOW, worldFacts } from '../support/report-facts.ts'
 import { DAY_MS, HOUR_MS, keysIn, putSnapshot } from '../support/retention.ts'
+import { overriding } from '../support/storage.ts'
 
 const page = (...servers: ServerFacts[]) => renderReport(buildReport({ now: NOW, servers, unreadable: [] }))
 
@@ -273,4 +275,43 @@ stateFolder: ./state
     ],
   )
   assert.match(await readFile(join(folder, 'page.html'), 'utf8'), /is 3 hours old; 2h is the limit/)
+})
+
+test('a report of all servers lists the store once, and reads no pin that it does not show', async (t) => {
+  const folder = await scratch(t)
+  const storage = await openStorage(`file://${folder}/store`)
+  const now = new Date()
+  for (const server of ['lobby', 'creative', 'survival']) {
+    for (const ago of [3, 2, 1]) await putSnapshot(storage, now.getTime() - ago * DAY_MS, { server })
+  }
+  const [oldest] = await listSnapshots(storage, 'survival')
+  await pinSnapshot(storage, 'survival', oldest!.id, 'the first world')
+  const asked: string[] = []
+  const watched = overriding(storage, {
+    list: (prefix, options) => {
+      asked.push(`list ${prefix}`)
+      return storage.list(prefix, options)
+    },
+    createReadStream: (key, options) => {
+      asked.push('read')
+      return storage.createReadStream(key, options)
+    },
+  })
+  const settingsOf = () => ({ policy: { keepLast: 2 } })
+  const options = { settingsOf, stateFolder: join(folder, 'state'), now }
+  const { servers } = await collectReport([{ stores: [{ storage: watched }] }], options)
+  assert.deepEqual(
+    servers.map(({ server, stores: [{ decisions }], pins }) => [
+      server,
+      decisions.map(({ action }) => action).join(),
+      pins.map(({ note }) => note).join(),
+    ]),
+    [
+      ['creative', 'remove,keep,keep', ''],
+      ['lobby', 'remove,keep,keep', ''],
+      ['survival', 'keep,keep,keep', 'the first world'],
+    ],
+  )
+  assert.deepEqual(asked, ['list ', 'read'])
+  await storage.close()
 })

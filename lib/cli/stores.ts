@@ -1,7 +1,7 @@
 import type { Storage } from '../../adapters/storage.ts'
 import type { Fallback } from '../fallback.ts'
 import { type MetricUpdate, type MetricValues, writeMetrics } from '../metrics.ts'
-import { readStatus, statusMetrics } from '../status.ts'
+import { readStatus, type Status, statusMetrics } from '../status.ts'
 import type { Output } from './output.ts'
 
 /** The stores of an option that may be repeated, as `openBackups` takes them. */
@@ -20,6 +20,7 @@ export function fallbackTo(output: Output): (fallback: Fallback) => void {
  * Writes what a run came to into the file of metrics, with what each store holds now. That it cannot be done is a
  * warning: the run has gone as it has.
  * @param values what to say of a store besides.
+ * @param read what a store holds; it is listed when left out.
  */
 export async function reportMetrics(
   file: string | undefined,
@@ -27,12 +28,13 @@ export async function reportMetrics(
   storages: readonly Storage[],
   output: Output,
   values: (destination: string) => MetricValues,
+  read: (storage: Storage) => Promise<Status> = (storage) => readStatus(storage, server),
 ): Promise<void> {
   if (file === undefined) return
   const updates: MetricUpdate[] = []
   for (const storage of storages) {
     // A store that cannot be listed keeps the numbers that it had.
-    const counts = await readStatus(storage, server).then(statusMetrics, () => ({}))
+    const counts = await read(storage).then(statusMetrics, () => ({}))
     updates.push({ ...counts, server, destination: storage.location, ...values(storage.location) })
   }
   try {

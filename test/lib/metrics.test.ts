@@ -5,6 +5,7 @@ import { test } from 'node:test'
 import { openMemory } from '../../adapters/memory.ts'
 import { readStatus, writeMetrics } from '../../lib/index.ts'
 import { metricsAfter } from '../../lib/schedule/outcome.ts'
+import { FakeB2 } from '../fakes/b2.ts'
 import { millrace, PASSWORD, scratch } from '../support/cli.ts'
 import { sample } from '../support/streams.ts'
 
@@ -185,4 +186,21 @@ test('a file that holds something other than metrics is left as it is', async (t
     await writeMetrics(file, [update])
     assert.match(await readFile(file, 'utf8'), /^millrace_snapshots\{.*\} 1$/m)
   }
+})
+
+test('status with a metrics file lists the store once', async (t) => {
+  const fake = await new FakeB2().start()
+  t.after(() => fake.close())
+  const { bucketName } = fake.store.addBucket('worlds')
+  const { keyId, applicationKey } = fake.store.addKey()
+  const file = join(await scratch(t), 'millrace.prom')
+  const url = `b2://${bucketName}/mc?endpoint=${fake.origin}`
+  const env = { B2_APPLICATION_KEY_ID: keyId, B2_APPLICATION_KEY: applicationKey }
+  const { code, stderr } = await millrace(
+    ['status', '--from', url, '--server', 'world', '--max-age', '1h', '--metrics-file', file],
+    { env },
+  )
+  assert.equal(code, 6, stderr)
+  assert.match(await readFile(file, 'utf8'), /^millrace_snapshots\{.*\} 0$/m)
+  assert.equal(fake.calls.filter(({ name }) => name === 'b2_list_file_names').length, 1)
 })

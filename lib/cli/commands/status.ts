@@ -51,15 +51,17 @@ async function statusOf(chosen: Chosen, options: StatusOptions, { output, signal
   const { loaded, server, stores, settings } = chosen
   const maxAge = options.maxAge ?? settings?.maxAge
   const maxAgeMs = maxAge === undefined ? undefined : parseDuration(maxAge)
-  const storages: Storage[] = []
+  // What was listed goes into the metrics as well.
+  const statuses = new Map<Storage, Promise<Status>>()
   let code: number = EXIT.GOOD
   let isTooOld = false
   try {
     for (const store of stores) {
       try {
         const storage = await openStore(loaded, store)
-        storages.push(storage)
-        const status = await readStatus(storage, server, { maxAgeMs, signal })
+        const reading = readStatus(storage, server, { maxAgeMs, signal })
+        statuses.set(storage, reading)
+        const status = await reading
         isTooOld ||= status.tooOld
         output.result('status', status, line(status, maxAgeMs))
       } catch (error) {
@@ -69,10 +71,12 @@ async function statusOf(chosen: Chosen, options: StatusOptions, { output, signal
         output.error(error as Error, code)
       }
     }
-    await reportMetrics(options.metricsFile ?? chosen.metricsFile, server, storages, output, () => ({}))
+    const file = options.metricsFile ?? chosen.metricsFile
+    const read = (storage: Storage) => statuses.get(storage) as Promise<Status>
+    await reportMetrics(file, server, [...statuses.keys()], output, () => ({}), read)
     return code === EXIT.GOOD && isTooOld ? EXIT.TOO_OLD : code
   } finally {
-    for (const storage of storages) await storage.close()
+    for (const storage of statuses.keys()) await storage.close()
   }
 }
 

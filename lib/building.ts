@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises'
 import type { Readable } from 'node:stream'
 import { createMeter, type IndexEntry, type Progress, type Seekable } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
@@ -78,7 +79,7 @@ async function buildRest(build: Build, staging: Staging, seekable: Seekable): Pr
   }
   const earlier = await look(build, staging, () => entriesBefore(seekable, mark))
   if (!earlier) {
-    await staging.note({ mark: 0 })
+    await beginAnew(staging)
     return buildWhole(build, staging)
   }
   if (earlier.missed.length > 0) {
@@ -99,6 +100,7 @@ async function buildSelected(
   const seekable = build.object.seekable as Seekable
   const done = staging.record.mark
   const earlier = done > 0 ? await look(build, staging, () => entries.slice(0, done)) : null
+  if (done > 0 && !earlier) await beginAnew(staging)
   const missed = earlier?.missed ?? []
   const rest = [...missed, ...entries.slice(earlier ? done : 0)]
   const meter = createMeter({ total: contentBytes(rest), onProgress: build.onProgress })
@@ -109,6 +111,12 @@ async function buildSelected(
     }),
   )
   return { bytes: contentBytes(entries), files, verified: build.digest !== null }
+}
+
+/** Too much of what was there is gone. */
+async function beginAnew(staging: Staging): Promise<void> {
+  await staging.note({ mark: 0 })
+  await rm(staging.tree, { recursive: true, force: true })
 }
 
 /** The bytes of a tar stream that entries take, without their padding. */
@@ -147,7 +155,7 @@ function extractOptions(build: Build, staging: Staging, { before, markOf = (offs
     if (build.resumable) await staging.note({ mark })
   }
   return {
-    ...{ owners, modes, mapPath, onWarning, signal, before },
+    ...{ owners, modes, mapPath, onWarning, signal, before, continued: staging.record.mark > 0 },
     onConsumed: freeChunk,
     checkpoints: {
       everyBytes: build.checkpointBytes,

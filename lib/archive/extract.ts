@@ -102,6 +102,7 @@ async function start(source: Readable, targetDir: string, options: ExtractOption
     const root = await realpath(targetDir)
     if (!(await lstat(root)).isDirectory()) throw new BackupError('TARGET', `${targetDir} is not a folder`)
     const run = new Extraction(root, options)
+    await run.target.look()
     await options.before?.(run.target)
     return run
   } catch (error) {

@@ -40,6 +40,8 @@ export interface ExtractOptions {
   mapPath?: ((path: string) => string) | undefined
   /** Make sure that what is restored is on the disk when it is done, and before each mark. */
   checkpoints?: Checkpoints | undefined
+  /** What is in the folder is of an earlier run of the same restore. */
+  continued?: boolean | undefined
   /** Called with the folder before the first entry. */
   before?: ((target: TargetFolder) => Promise<void>) | undefined
   /** Which entries to restore; by default all. Of a hard link, the entry it links to is asked for again. */
@@ -88,6 +90,7 @@ export class Extraction {
     this.target = new TargetFolder(root, targetRights(options), {
       durable: options.checkpoints !== undefined,
       threadAfter: options.threadAfter,
+      continued: options.continued,
       onWarning: options.onWarning,
     })
   }

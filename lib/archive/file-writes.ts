@@ -1,3 +1,4 @@
+import { createReadStream } from 'node:fs'
 import { write } from './io.ts'
 
 /** A piece of a file's content, in memory that is another's. */
@@ -5,6 +6,11 @@ export interface Piece {
   data: Buffer
   /** To be called when nobody looks at it any more. */
   onWritten: () => void
+}
+
+/** A file's content, to be written to another. */
+export async function* piecesOf(file: string): AsyncGenerator<Piece, void, void> {
+  for await (const data of createReadStream(file)) yield { data, onWritten: () => {} }
 }
 
 /** Says when one more of something that takes time may begin. */

@@ -109,3 +109,8 @@ export function targetError(path: string, cause: unknown): unknown {
   if (cause instanceof BackupError || isAbort(cause) || errnoOf(cause) === undefined) return cause
   return new BackupError('TARGET', explain(`Cannot write ${path}`, cause), { cause })
 }
+
+/** The error of an entry that would lead out of the folder, or through what it may not. */
+export function unsafe(path: string, why: string): BackupError {
+  return new BackupError('UNSAFE_ARCHIVE', `The archive entry ${path} ${why}; nothing was written through it`)
+}

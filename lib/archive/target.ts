@@ -1,11 +1,10 @@
-import { createReadStream } from 'node:fs'
 import { chmod, link, mkdir, rmdir, symlink, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { BackupError } from '../errors.ts'
 import { type Meta, setFolder, setOpen, setSymlink } from './attributes.ts'
 import type { ArchiveWarning } from './entry.ts'
-import { FileWrites, type Piece, Slots } from './file-writes.ts'
-import { CREATE_FLAGS, close, errnoOf, fsync, lstat, open, targetError, writeAll } from './io.ts'
+import { FileWrites, type Piece, piecesOf, Slots } from './file-writes.ts'
+import { CREATE_FLAGS, close, errnoOf, fsync, lstat, open, targetError, unsafe, writeAll } from './io.ts'
+import { OwnNames, parentsOf } from './own-names.ts'
 import type { TargetRights } from './rights.ts'
 import { isNoLink, Shortfalls } from './shortfalls.ts'
 import { SmallWrites } from './small-writes.ts'
@@ -25,19 +24,13 @@ const WRITES_AT_ONCE = 2
 /** Small files that are written one by one before a thread is begun for the others. */
 const FEW_FILES = 32
 
-function unsafe(path: string, why: string): BackupError {
-  return new BackupError('UNSAFE_ARCHIVE', `The archive entry ${path} ${why}; nothing was written through it`)
-}
-
-function* parentsOf(path: string): Generator<string> {
-  for (let slash = path.indexOf('/'); slash !== -1; slash = path.indexOf('/', slash + 1)) yield path.slice(0, slash)
-}
-
 export interface TargetOptions {
   /** Bring all that is written onto the disk, by `sync` and by `finish`. */
   durable?: boolean | undefined
   /** Small files after which the others are written in batches, on a thread of their own. */
   threadAfter?: number | undefined
+  /** It may hold what an earlier run of the same restore wrote. */
+  continued?: boolean | undefined
   /** Told of what the file system cannot hold. */
   onWarning?: ((warning: ArchiveWarning) => void) | undefined
 }
@@ -68,18 +61,25 @@ export class TargetFolder {
   #smallFiles = 0
   readonly #threadAfter: number
   readonly #shortfalls: Shortfalls
+  readonly #names: OwnNames
   #freed = (): void => {}
   readonly #slots = new Slots(WRITES_AT_ONCE)
   #failure: { error: unknown } | undefined
 
   /** @param rights - owners, and setuid, setgid and sticky bits, need root */
   constructor(root: string, rights: TargetRights, options: TargetOptions = {}) {
-    const { durable = false, threadAfter = FEW_FILES, onWarning } = options
+    const { durable = false, threadAfter = FEW_FILES, continued = false, onWarning } = options
     this.#root = root
     this.#rights = rights
     this.#durable = durable
     this.#threadAfter = threadAfter
     this.#shortfalls = new Shortfalls(onWarning)
+    this.#names = new OwnNames(root, continued)
+  }
+
+  /** To be called before anything is written. */
+  async look(): Promise<void> {
+    await this.#names.look()
   }
 
   /** Makes a folder; its mode and time are set by finish. */
@@ -93,6 +93,7 @@ export class TargetFolder {
         await mkdir(absolute, 0o700)
       } catch (error) {
         if (errnoOf(error) !== 'EEXIST') throw error
+        await this.#names.check(path)
         const stat = await lstat(absolute)
         if (!stat.isDirectory()) {
           await unlink(absolute)
@@ -130,6 +131,7 @@ export class TargetFolder {
   #batches(): SmallWrites {
     this.#smallWrites ??= new SmallWrites(this.#root, this.#rights, {
       written: (path) => {
+        this.#names.add(path)
         if (this.#durable) this.#unsynced.push(path)
       },
       missed: (path, attributes) => this.#shortfalls.note(path, attributes),
@@ -204,16 +206,8 @@ export class TargetFolder {
   }
 
   async #copy(path: string, target: string, meta: Meta): Promise<void> {
-    const source = createReadStream(join(this.#root, target))
-    const pieces = (async function* (): AsyncGenerator<Piece> {
-      for await (const data of source) yield { data, onWritten: () => {} }
-    })()
-    try {
-      await this.largeFile(path, meta, pieces)
-      await this.drain()
-    } finally {
-      source.destroy()
-    }
+    await this.largeFile(path, meta, piecesOf(join(this.#root, target)))
+    await this.drain()
   }
 
   /** Waits for the small files under way. Throws the first failure. */
@@ -319,10 +313,13 @@ export class TargetFolder {
   /** Makes something at a path; if anything stands there, it is removed first (a folder only when it is empty). */
   async #replacing<T>(path: string, make: () => Promise<T>): Promise<T> {
     try {
-      return await make()
+      const made = await make()
+      this.#names.add(path)
+      return made
     } catch (error) {
       if (errnoOf(error) !== 'EEXIST') throw error
     }
+    await this.#names.check(path)
     const absolute = join(this.#root, path)
     if ((await lstat(absolute)).isDirectory()) {
       await rmdir(absolute).catch((cause: unknown) => {

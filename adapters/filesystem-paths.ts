@@ -169,8 +169,9 @@ export class Folders {
 
   /** A link to a disk that is not mounted is there, and nothing can be made in it. */
   async #assertLeads(path: string): Promise<void> {
-    await stat(path).catch((cause) => {
-      if (errorCode(cause) !== 'ENOENT') throw cause
+    await stat(path).catch(async (cause) => {
+      // One that another writer made and has removed again is made anew.
+      if (errorCode(cause) !== 'ENOENT' || !(await isLink(path))) throw cause
       throw new StorageError(
         `Nothing can be written to ${this.root}: the symlink ${path} leads nowhere. Mount or make what it leads to.`,
         { code: 'UNAVAILABLE', adapter: ADAPTER, operation: 'write', retryable: false, cause },
@@ -194,6 +195,13 @@ async function assertFolder(path: string): Promise<void> {
   const stats = await lstat(path)
   if (stats.isDirectory()) return
   throw Object.assign(new Error(`${path} is no folder`), { code: stats.isSymbolicLink() ? 'ELOOP' : 'ENOTDIR' })
+}
+
+function isLink(path: string): Promise<boolean> {
+  return lstat(path).then(
+    (stats) => stats.isSymbolicLink(),
+    () => false,
+  )
 }
 
 /** Makes the names in a folder durable; a rename is not, until this. */

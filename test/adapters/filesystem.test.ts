@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import {
+import fsPromises, {
   appendFile,
   mkdir,
   mkdtemp,
@@ -14,6 +14,7 @@ import {
   utimes,
   writeFile,
 } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -260,6 +261,52 @@ describe('filesystem', () => {
         code: 'UNAVAILABLE',
         message: `Nothing can be written to ${root}: the symlink ${link} leads nowhere. Mount or make what it leads to.`,
       })
+    }
+  })
+
+  it('a root that another writer removes just then is made again', async (context) => {
+    const root = join(own, 'shared')
+    const { mkdir } = fsPromises
+    let removed = 0
+    context.mock.method(fsPromises, 'mkdir', async (path: string, options: object) => {
+      await mkdir(path, options)
+      if (path === root && removed++ === 0) await rm(path, { recursive: true })
+    })
+    syncBuiltinESMExports()
+    try {
+      const sink = (await openFilesystem({ root })).createWriteStream('object')
+      sink.end('x')
+      await finished(sink)
+    } finally {
+      context.mock.restoreAll()
+      syncBuiltinESMExports()
+    }
+    assert.deepEqual([removed, await readdir(root)], [2, ['object']])
+  })
+
+  it('a mount that makes inode numbers of names, and has no links, is written to', async (context) => {
+    const { lstat, statfs } = fsPromises
+    let type = 0x65735546
+    context.mock.method(fsPromises, 'lstat', async (path: string, options: object) => {
+      const stats = await lstat(path, options)
+      return Object.assign(stats, { ino: BigInt(path.length) })
+    })
+    context.mock.method(fsPromises, 'statfs', async (path: string) => ({ ...(await statfs(path)), type }))
+    context.mock.method(fsPromises, 'link', async () => {
+      throw Object.assign(new Error('EIO'), { code: 'EIO' })
+    })
+    syncBuiltinESMExports()
+    try {
+      await put('object', 'x')
+      const sink = storage.createWriteStream('only', { ifAbsent: true })
+      sink.end('x')
+      await assert.rejects(finished(sink), { code: 'INVALID', message: /needs hard links/ })
+      // Of a disk, another number is another writer's file.
+      type = 0xef53
+      await assert.rejects(put('object', 'y'), { code: 'CONFLICT' })
+    } finally {
+      context.mock.restoreAll()
+      syncBuiltinESMExports()
     }
   })
 

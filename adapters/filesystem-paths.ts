@@ -1,5 +1,5 @@
 import type { BigIntStats } from 'node:fs'
-import { lstat, mkdir, open, rmdir, stat } from 'node:fs/promises'
+import { lstat, mkdir, open, rmdir, stat, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { StorageError, type StorageErrorCode } from './errors.ts'
 import { checkKey, quoteKey } from './keys.ts'
@@ -8,6 +8,9 @@ import { isMounted } from './mounts.ts'
 export const ADAPTER = 'filesystem'
 /** Files of unfinished writes begin so, in the folder of their object; no key's segment may. */
 export const TEMPORARY_PREFIX = '.millrace-tmp-'
+
+/** statfs(2). */
+const FUSE_SUPER_MAGIC = 0x65735546
 
 const CODES: Record<string, StorageErrorCode> = {
   ENOENT: 'NOT_FOUND',
@@ -71,6 +74,11 @@ export function toStorageError(error: unknown, operation: string, key?: string, 
 /** What changes whenever a file is replaced or written to. */
 export function versionOf(stats: BigIntStats): string {
   return `${stats.ino}-${stats.mtimeNs}-${stats.size}`
+}
+
+/** The size that a version is of. */
+export function sizeIn(version: string): string | undefined {
+  return version.split('-').at(-1)
 }
 
 /** @throws StorageError INVALID for a bad key, or one that could be taken for a temporary file. */
@@ -195,6 +203,14 @@ async function assertFolder(path: string): Promise<void> {
   const stats = await lstat(path)
   if (stats.isDirectory()) return
   throw Object.assign(new Error(`${path} is no folder`), { code: stats.isSymbolicLink() ? 'ELOOP' : 'ENOTDIR' })
+}
+
+/**
+ * Whether a path is on a mount by FUSE. Some make inode numbers of names, so that a rename changes them, and give a file
+ * another time once they have sent it to where it is kept, as rclone does.
+ */
+export async function isFuse(path: string): Promise<boolean> {
+  return (await statfs(path)).type === FUSE_SUPER_MAGIC
 }
 
 function isLink(path: string): Promise<boolean> {

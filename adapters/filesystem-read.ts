@@ -2,7 +2,7 @@ import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { addAbortSignal, Readable } from 'node:stream'
 import { StorageError, type StorageErrorCode } from './errors.ts'
-import { ADAPTER, type Folders, isAbsence, toStorageError, versionOf } from './filesystem-paths.ts'
+import { ADAPTER, type Folders, isAbsence, isFuse, sizeIn, toStorageError, versionOf } from './filesystem-paths.ts'
 import { quoteKey } from './keys.ts'
 import type { ReadOptions } from './storage.ts'
 
@@ -72,7 +72,7 @@ export class FileReadable extends Readable {
     if (!stats.isFile()) throw this.#error('NOT_FOUND', 'is not there: a folder or a device has its name')
     this.#version = versionOf(stats)
     const { start = 0, end = Number.POSITIVE_INFINITY, version } = this.#options
-    if (version !== undefined && version !== this.#version) throw this.#error('CONFLICT', 'was replaced')
+    if (version !== undefined && (await this.#isOther(version))) throw this.#error('CONFLICT', 'was replaced')
     this.#at = start
     this.#stop = Math.min(end + 1, Number(stats.size))
     return handle
@@ -80,7 +80,12 @@ export class FileReadable extends Readable {
 
   async #checkUnchanged(handle: FileHandle): Promise<void> {
     const version = versionOf(await handle.stat({ bigint: true }))
-    if (version !== this.#version) throw this.#error('CONFLICT', 'was written to while it was read')
+    if (await this.#isOther(version)) throw this.#error('CONFLICT', 'was written to while it was read')
+  }
+
+  async #isOther(version: string): Promise<boolean> {
+    if (version === this.#version) return false
+    return sizeIn(version) !== sizeIn(this.#version) || !(await isFuse(this.#folders.pathOf(this.#key)))
   }
 
   #error(code: StorageErrorCode, what: string): StorageError {

@@ -1,9 +1,17 @@
 import { randomBytes } from 'node:crypto'
-import { type FileHandle, link, lstat, open, rename, statfs, unlink } from 'node:fs/promises'
+import { type FileHandle, link, lstat, open, rename, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { addAbortSignal, Writable } from 'node:stream'
 import { StorageError, type StorageErrorCode, withCleanupError } from './errors.ts'
-import { ADAPTER, errorCode, type Folders, syncFolder, TEMPORARY_PREFIX, toStorageError } from './filesystem-paths.ts'
+import {
+  ADAPTER,
+  errorCode,
+  type Folders,
+  isFuse,
+  syncFolder,
+  TEMPORARY_PREFIX,
+  toStorageError,
+} from './filesystem-paths.ts'
 import type { Sweeper } from './filesystem-sweep.ts'
 import { quoteKey } from './keys.ts'
 import type { WriteOptions } from './storage.ts'
@@ -12,8 +20,6 @@ type Callback = (error?: Error | null) => void
 
 /** What file systems say that have no hard links, or not here; rclone's mount says EIO. */
 const NO_LINKS = new Set(['EPERM', 'ENOTSUP', 'ENOSYS', 'EINVAL', 'EMLINK', 'EXDEV', 'EIO'])
-/** statfs(2), FUSE_SUPER_MAGIC. */
-const FUSE = 0x65735546
 
 /** Another writer may remove a folder that it made and found empty, just before our file is in it. */
 const OPEN_ATTEMPTS = 5
@@ -126,7 +132,7 @@ export class FileWritable extends Writable {
     this.#committedIno = ino
     await syncFolder(dirname(this.#path))
     const found = await lstat(this.#path, { bigint: true })
-    if (found.ino !== ino && (await keepsNumbers(dirname(this.#path))))
+    if (found.ino !== ino && !(await isFuse(dirname(this.#path))))
       throw this.#error('CONFLICT', 'was replaced by another writer just after it was stored')
     if (found.size !== BigInt(this.#bytes)) {
       throw this.#error('CORRUPT', `has ${found.size} bytes in the folder, and ${this.#bytes} were written`)
@@ -179,11 +185,6 @@ export class FileWritable extends Writable {
       retryable: false,
     })
   }
-}
-
-/** Whether a file keeps its inode number when it is renamed: what FUSE mounts may make it of its name, as rclone does. */
-async function keepsNumbers(folder: string): Promise<boolean> {
-  return (await statfs(folder)).type !== FUSE
 }
 
 async function removeFile(path: string): Promise<void> {

@@ -287,6 +287,14 @@ describe('filesystem', () => {
   it('a mount that makes inode numbers of names, and has no links, is written to', async (context) => {
     const { lstat, statfs } = fsPromises
     let type = 0x65735546
+    const handle = await open(own, 'r')
+    const { stat } = Object.getPrototypeOf(handle)
+    let stats = 0n
+    context.mock.method(Object.getPrototypeOf(handle), 'stat', async function (this: object, options: object) {
+      const found = await stat.call(this, options)
+      return Object.assign(found, { mtimeNs: found.mtimeNs + stats++ })
+    })
+    await handle.close()
     context.mock.method(fsPromises, 'lstat', async (path: string, options: object) => {
       const stats = await lstat(path, options)
       return Object.assign(stats, { ino: BigInt(path.length) })
@@ -298,11 +306,14 @@ describe('filesystem', () => {
     syncBuiltinESMExports()
     try {
       await put('object', 'x')
+      const { version } = await storage.stat('object')
+      assert.equal(await text(storage.createReadStream('object', { version: String(version) })), 'x')
       const sink = storage.createWriteStream('only', { ifAbsent: true })
       sink.end('x')
       await assert.rejects(finished(sink), { code: 'INVALID', message: /needs hard links/ })
       // Of a disk, another number is another writer's file.
       type = 0xef53
+      await assert.rejects(text(storage.createReadStream('object')), { code: 'CONFLICT', message: /was written to/ })
       await assert.rejects(put('object', 'y'), { code: 'CONFLICT' })
     } finally {
       context.mock.restoreAll()

@@ -1,5 +1,5 @@
 import type { BigIntStats } from 'node:fs'
-import { opendir, stat as statFile } from 'node:fs/promises'
+import { stat as statFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { abortError, throwIfAborted } from '../../adapters/retry.ts'
 import { beginThread } from '../../transforms/thread.ts'
@@ -7,7 +7,7 @@ import { BackupError } from '../errors.ts'
 import type { Selection, SelectionRules } from '../exclude.ts'
 import { type ArchiveWarning, BLOCK_BYTES, escapeBytes, roundToBlock, TRAILER_BYTES } from './entry.ts'
 import { explain, lstat } from './io.ts'
-import { DIRECTORY_BATCH, decodeName, sourceError, type WalkFilter } from './walk.ts'
+import { DIRECTORY_BATCH, decodeName, entriesOf, sourceError, type WalkFilter } from './walk.ts'
 
 export interface ScanResult {
   /**
@@ -138,7 +138,7 @@ export async function scanFolder(root: string, options: ScanOptions = {}): Promi
   for (let folder = pending.pop(); folder !== undefined; folder = pending.pop()) {
     const batch: Promise<void>[] = []
     try {
-      for await (const entry of await opendir(join(root, folder), LISTING)) {
+      for await (const entry of entriesOf(join(root, folder))) {
         throwIfAborted(signal)
         const name = decodeName(entry.name)
         if (name === undefined) {
@@ -147,7 +147,7 @@ export async function scanFolder(root: string, options: ScanOptions = {}): Promi
           continue
         }
         const path = folder === '' ? name : `${folder}/${name}`
-        const isFolder = entry.isDirectory()
+        const { isFolder } = entry
         if (selection?.judge(path, isFolder) || filter?.(path, isFolder) === false) continue
         if (isFolder) pending.push(path)
         batch.push(addPath(scan, join(root, path), path))

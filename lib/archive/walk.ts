@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer'
-import type { Dirent } from 'node:fs'
+import type { BigIntStats, Dirent } from 'node:fs'
 import { opendir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupError } from '../errors.ts'
@@ -67,12 +67,36 @@ async function listFolder(path: string): Promise<Listing> {
 
 async function listAndStat(path: string): Promise<Listing> {
   const keys: Listing = []
-  for (const name of await readdir(path, { encoding: 'latin1' })) {
-    const stat = await lstat(join(path, decodeName(name) ?? name)).catch(() => undefined)
+  for await (const { name, stat } of statAll(path)) {
     const kind = stat?.isDirectory() ? 'd' : stat?.isSymbolicLink() ? 'l' : stat && !stat.isFile() ? 's' : 'f'
     keys.push(keyOf(name, kind))
   }
   return keys
+}
+
+/** What is in a folder, one by one, in no order. Names are bytes, one char each. */
+export async function* entriesOf(path: string): AsyncGenerator<{ name: string; isFolder: boolean }> {
+  let listed = 0
+  try {
+    for await (const entry of await opendir(path, { encoding: 'latin1', bufferSize: DIRECTORY_BATCH })) {
+      listed++
+      yield { name: entry.name, isFolder: entry.isDirectory() }
+    }
+    return
+  } catch (error) {
+    // As in readListing.
+    if (errnoOf(error) !== 'ENOENT') throw error
+  }
+  for await (const { name, stat } of statAll(path)) {
+    if (--listed < 0) yield { name, isFolder: stat?.isDirectory() ?? false }
+  }
+}
+
+/** What is in a folder whose listing tells no types. */
+async function* statAll(path: string): AsyncGenerator<{ name: string; stat: BigIntStats | undefined }> {
+  for (const name of await readdir(path, { encoding: 'latin1' })) {
+    yield { name, stat: await lstat(join(path, decodeName(name) ?? name)).catch(() => undefined) }
+  }
 }
 
 async function readListing(path: string): Promise<Listing> {

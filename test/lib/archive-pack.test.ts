@@ -3,6 +3,8 @@ import { execFile, execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import fs from 'node:fs'
+import fsPromises from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import path from 'node:path'
 import type { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
@@ -352,4 +354,28 @@ test('20,000 small files', async (t) => {
   for await (const chunk of stream) bytes += (chunk as Buffer).length
   assert.equal(result().files, 20_000)
   assert.equal(bytes, result().bytes)
+})
+
+test('a file system whose listings tell no types is measured and archived like others', async (t) => {
+  const { world } = await odd(t)
+  const measured = await scanFolder(world)
+  const { opendir } = fsPromises
+  // Node stats each name then, and those that are not ASCII it does not find.
+  t.mock.method(fsPromises, 'opendir', async (folder: string, options: object) => {
+    const listing = await opendir(folder, options)
+    return (async function* () {
+      for await (const entry of listing) {
+        // biome-ignore lint/suspicious/noControlCharactersInRegex: what is not ASCII
+        if (/[^\x00-\x7f]/.test(entry.name)) throw Object.assign(new Error('lstat'), { code: 'ENOENT' })
+        yield entry
+      }
+    })()
+  })
+  syncBuiltinESMExports()
+  try {
+    assert.deepEqual(await scanFolder(world), measured)
+  } finally {
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
+  }
 })

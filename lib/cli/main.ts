@@ -63,6 +63,9 @@ const COMMANDS = [
 /** All that these do is print: whoever reads it may have seen enough. Others go on to their end, and to its exit code. */
 const PRINTING: ReadonlySet<string> = new Set(['cat', 'completion', 'decrypt', 'encrypt', 'history', 'inspect', 'list'])
 
+/** One signal that is sent to a process and to its group, as by timeout(1), comes twice; nobody presses a key so fast. */
+const ECHO_MS = 250
+
 const EXIT_HELP = `
 Exit codes:
   0 good    1 failed    2 wrong usage    3 done, but something is missing or changed
@@ -79,10 +82,15 @@ Exit codes:
 export async function main(argv: readonly string[]): Promise<number> {
   let output = new Output()
   let stoppedBy: NodeJS.Signals | undefined
+  let stoppedAt = 0
   const stop = new AbortController()
   const onSignal = (signal: NodeJS.Signals) => {
-    if (stoppedBy) process.exit(signalExitCode(signal))
+    if (stoppedBy) {
+      if (performance.now() - stoppedAt < ECHO_MS) return
+      process.exit(signalExitCode(signal))
+    }
     stoppedBy = signal
+    stoppedAt = performance.now()
     output.endProgress()
     output.complain(`${signal}: cleaning up; once more to leave at once`)
     stop.abort()

@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { type TestContext, test } from 'node:test'
 import { parseEvent } from '../../../lib/cli/events.ts'
 import { Lines } from '../../../lib/schedule/lines.ts'
@@ -189,6 +190,23 @@ test('SIGTERM while a run is at work: it cleans up, and the store has nothing un
   assert.deepEqual(await storedFiles(folder), [])
   const state = JSON.parse(await readFile(join(folder, 'state/schedule.json'), 'utf8'))
   assert.equal(state.servers.slow.jobs.backup.outcome, 'interrupted')
+})
+
+test('a signal that comes twice at once, as from timeout(1), is one: the daemon stops in order', async (t) => {
+  const { folder, config } = await place(t)
+  await config({ good: { source: 'world', ...YEARLY } })
+  const script = `
+    import { main } from ${JSON.stringify(join(import.meta.dirname, '../../../lib/cli/main.ts'))}
+    process.argv[1] = ${JSON.stringify(BIN)}
+    const ended = main(['schedule'])
+    for (let times = 0; times < 2; times += 1) process.emit('SIGTERM', 'SIGTERM')
+    process.exitCode = await ended`
+  const env = { ...process.env, MILLRACE_STATE_DIR: join(folder, 'state') }
+  const daemon = spawn(process.execPath, ['--input-type=module', '-e', script], { cwd: folder, env, stdio: 'pipe' })
+  t.after(() => daemon.kill('SIGKILL'))
+  const [said, [code]] = await Promise.all([text(daemon.stdout), once(daemon, 'exit')])
+  assert.equal(code, 0)
+  assert.match(said, /stopped; no run is at work\n$/)
 })
 
 test('a config without a schedule, and a server that it does not have, are refused', async (t) => {

@@ -69,7 +69,8 @@ interface Entry {
   isKnown: boolean
   pending: Pending | undefined
   wanted: Wanted | undefined
-  running: { run: Run; wanted: Wanted; startedAt: number; began: number } | undefined
+  /** `told`: the latest time that was said to be left out for it. */
+  running: { run: Run; wanted: Wanted; startedAt: number; began: number; told: number } | undefined
   runs: Record<Outcome, number>
 }
 
@@ -241,7 +242,7 @@ export class Scheduler {
     if (byMs < 0) {
       for (const { job, running } of this.#entries.values()) {
         this.#keep(job, shiftRecord(this.#stateOf(job), byMs))
-        if (running) running.startedAt += byMs
+        if (running) Object.assign(running, { startedAt: running.startedAt + byMs, told: running.told + byMs })
       }
     }
     if (Math.abs(byMs) >= TICK_MS) onEvent({ time: looked.now, event: 'clock-step', byMs: Math.round(byMs) })
@@ -249,9 +250,11 @@ export class Scheduler {
 
   #plan(entry: Entry): void {
     const { job } = entry
-    if (!entry.isKnown || entry.running || entry.wanted) return
     const { clock, random, onEvent } = this.#options
     const time = clock.now()
+    // Of a run that hangs, nothing else tells.
+    if (entry.running) this.#tellLeftOut(entry.running, job, job.times.latest(time), time)
+    if (!entry.isKnown || entry.running || entry.wanted) return
     const before = entry.pending
     const state = this.#stateOf(job)
     const { record, pending, skipped } = planJob(job, state, before, time, random)
@@ -261,6 +264,12 @@ export class Scheduler {
     if (skipped !== undefined) onEvent({ ...at, event: 'run-skipped', due: skipped, why: 'missed' })
     const isNews = pending !== undefined && pending.reason !== 'schedule' && pending.reason !== before?.reason
     if (isNews) onEvent({ ...at, event: 'run-planned', ...pending })
+  }
+
+  #tellLeftOut(running: NonNullable<Entry['running']>, job: Job, due: number | undefined, time: number): void {
+    if (due === undefined || due <= Math.max(running.told, running.startedAt, running.wanted.due)) return
+    running.told = due
+    this.#options.onEvent({ time, server: job.server, job: job.kind, event: 'run-skipped', due, why: 'still running' })
   }
 
   #enqueue(entry: Entry, { due, reason }: Wanted): void {
@@ -286,7 +295,7 @@ export class Scheduler {
     entry.wanted = undefined
     const time = clock.now()
     const run = runner(job.args)
-    entry.running = { run, wanted, startedAt: time, began: clock.monotonic() }
+    entry.running = { run, wanted, startedAt: time, began: clock.monotonic(), told: Number.NEGATIVE_INFINITY }
     this.#running.add(entry)
     this.#keep(job, { ...this.#stateOf(job), startedAt: time })
     onEvent({ time, event: 'run-start', server: job.server, job: job.kind, ...wanted })
@@ -296,11 +305,11 @@ export class Scheduler {
   #end(entry: Entry, result: RunResult): void {
     const { clock, onEvent } = this.#options
     const { job } = entry
-    const { wanted, startedAt, began } = entry.running as NonNullable<Entry['running']>
+    this.#lookAtClock()
+    const { wanted, startedAt, began, told } = entry.running as NonNullable<Entry['running']>
     entry.running = undefined
     entry.isKnown = true
     this.#running.delete(entry)
-    this.#lookAtClock()
     const time = clock.now()
     const outcome = outcomeOf(result, this.#isStopping)
     entry.runs[outcome] += 1
@@ -329,7 +338,8 @@ export class Scheduler {
     const elapsedMs = clock.monotonic() - began
     const { pending: next } = entry
     onEvent({ ...at, event: 'run-end', outcome, meaning: meaningOf(result), elapsedMs, result, next })
-    if (skipped !== undefined) onEvent({ ...at, event: 'run-skipped', due: skipped, why: 'still running' })
+    if (skipped !== undefined && skipped > told)
+      onEvent({ ...at, event: 'run-skipped', due: skipped, why: 'still running' })
     if (this.#isStopping) this.#options.onChange()
     else this.#tick()
   }

@@ -172,6 +172,26 @@ test('a server that waits in turn over its next time runs once', async () => {
   assert.deepEqual(started(), ['backup a', 'backup b'])
 })
 
+test('a time that comes while a run is at work is said to be left out then, once: a run that hangs says nothing', async () => {
+  const { scheduler, clock, runner, events } = setUp()
+  const leftOut = () => events.flatMap((one) => (one.event === 'run-skipped' ? [(one.due - START) / MINUTE] : []))
+  scheduler.start()
+  await clock.pass(89 * MINUTE)
+  assert.deepEqual(leftOut(), [])
+  await clock.pass(2 * MINUTE)
+  assert.deepEqual(leftOut(), [90])
+  await clock.pass(HOUR)
+  assert.deepEqual(leftOut(), [90, 150])
+  // Set back: the same time comes once more, and no hour of real time goes unsaid.
+  clock.step(-HOUR)
+  await clock.pass(HOUR)
+  assert.deepEqual(leftOut(), [90, 150, 150])
+  runner.active[0]?.end()
+  await clock.pass(MINUTE)
+  assert.deepEqual(leftOut(), [90, 150, 150])
+  assert.equal(runner.runs.length, 1)
+})
+
 test('a failed run is tried again, and what cannot heal is not', async () => {
   const { scheduler, clock, runner, seen } = setUp()
   scheduler.start()

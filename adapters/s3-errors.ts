@@ -107,6 +107,8 @@ const ADVICE: Record<string, string> = {
     'no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, pass them, or check the profile that AWS_PROFILE names',
   PermanentRedirect: 'the bucket is in another region; pass its region',
   AuthorizationHeaderMalformed: 'the bucket is in another region; pass its region',
+  NotImplemented:
+    'the store does not offer what was asked for; leave out the setting that asks for it, such as tags or objectLock',
   SecondLevelDomainForbidden: VIRTUAL_HOST,
   PathStyleDomainForbidden: VIRTUAL_HOST,
 }
@@ -130,6 +132,9 @@ const CAP_ADVICE = 'a cap of the account is reached; raise it in the web console
 
 /** https://docs.aws.amazon.com/AmazonS3/latest/userguide/troubleshoot-403-errors.html */
 const RIGHT = /not authorized to perform: ((?:s3|kms):\w+)\b/
+
+/** As Backblaze ("Unsupported header 'x-amz-tagging' received") and R2 ("Header 'x-amz-tagging' … not implemented") say. */
+const HEADER = /\bheader '(x-amz-[a-z-]{1,60})'/i
 
 /** What stands for the code where a refusal's body makes no sense, most often as it is cut. */
 const UNREADABLE = 'UnreadableAnswer'
@@ -193,6 +198,8 @@ function isRetryable(code: StorageErrorCode, facts: Facts): boolean {
 function adviceOf({ code, region, archive, message }: Facts, kind: StorageErrorCode): string {
   if (kind === 'QUOTA' && CAP.test(message)) return CAP_ADVICE
   const right = kind === 'ACCESS_DENIED' ? RIGHT.exec(message)?.[1] : undefined
+  const header = kind === 'INVALID' ? HEADER.exec(message)?.[1] : undefined
+  if (header !== undefined) return `the store does not take ${header}; leave out the setting that asks for it`
   if (right !== undefined) return `the credentials lack the right ${right}; grant it, and see that nothing denies it`
   if (code === 'InvalidObjectState') return thawAdvice(archive)
   if (region !== undefined) return `the bucket is in another region; pass the region "${region}"`

@@ -122,6 +122,18 @@ describe('S3 errors', () => {
     }
   })
 
+  it('what a store does not offer is told by its header, where the store names it', () => {
+    for (const [status, code, said] of [
+      [400, 'InvalidArgument', "Unsupported header 'x-amz-tagging' received for this API call."],
+      [501, 'NotImplemented', "Header 'x-amz-tagging' with value 'a=b' not implemented"],
+    ] as const) {
+      const error = mapped(refusal(status, code, said))
+      assert.equal(error.code, 'INVALID')
+      assert.match(error.message, /does not take x-amz-tagging; leave out the setting/)
+    }
+    assert.match(mapped(refusal(501, 'NotImplemented')).message, /does not offer .*; leave out the setting/)
+  })
+
   it('an upload that the store has ended is told as that, and what ends it', () => {
     const { code, message } = mapped(refusal(404, 'NoSuchUpload'))
     assert.equal(code, 'NOT_FOUND')

@@ -89,7 +89,7 @@ export const S3_PROFILES: Record<S3ProfileName, S3Profile> = {
   minio: { ...OTHER, name: 'minio', partsEtags: true, conditionalPut: true, conditionalComplete: true },
   // Measured on 16.2: a put is atomic, and Complete takes no notice of the condition.
   ceph: { ...OTHER, name: 'ceph', partsEtags: true, conditionalPut: true },
-  // https://developers.cloudflare.com/r2/api/s3/extensions/#conditional-operations-in-putobject; and
+  // https://developers.cloudflare.com/r2/api/s3/conditional-operations/; and
   // https://developers.cloudflare.com/r2/platform/limits/: of a part 5 MiB less, of an object 5 GiB less than elsewhere.
   r2: {
     ...OTHER,
@@ -97,6 +97,7 @@ export const S3_PROFILES: Record<S3ProfileName, S3Profile> = {
     region: 'auto',
     partsEtags: true,
     conditionalPut: true,
+    conditionalComplete: true,
     rules: { ...OTHER.rules, maxPartBytes: 5 * 1024 * MiB - 5 * MiB, maxObjectBytes: 5 * TiB - 5 * 1024 * MiB },
   },
   'backblaze-b2': { ...OTHER, name: 'backblaze-b2', rules: { ...OTHER.rules, maxObjectBytes: 10_000_000_000_000 } },

@@ -6,7 +6,6 @@ import type { Storage } from '../adapters/storage.ts'
 import type { IndexEntry, IndexHead, Progress, ReadKeys } from '../transforms/index.ts'
 import { nsToMs } from './archive/entry.ts'
 import { explain } from './archive/io.ts'
-import { DIRECTORY_BATCH } from './archive/walk.ts'
 import type { Snapshot } from './catalog.ts'
 import { BackupError } from './errors.ts'
 import { type OpenObject, openObject } from './open-object.ts'
@@ -142,7 +141,7 @@ async function countEntries(folder: string): Promise<number> {
   let count = 0
   const folders: string[] = []
   // Not readdir, which makes an object of every entry before the first is seen.
-  for await (const entry of await opendir(folder, { bufferSize: DIRECTORY_BATCH })) {
+  for await (const entry of await opendir(folder)) {
     count += 1
     if (entry.isDirectory()) folders.push(entry.name)
   }

@@ -7,7 +7,7 @@ import { BackupError } from '../errors.ts'
 import type { Selection, SelectionRules } from '../exclude.ts'
 import { type ArchiveWarning, BLOCK_BYTES, escapeBytes, roundToBlock, TRAILER_BYTES } from './entry.ts'
 import { explain, lstat } from './io.ts'
-import { DIRECTORY_BATCH, decodeName, entriesOf, sourceError, type WalkFilter } from './walk.ts'
+import { decodeName, entriesOf, SMALL_DIRECTORY_BATCH, sourceError, type WalkFilter } from './walk.ts'
 
 export interface ScanResult {
   /**
@@ -38,7 +38,7 @@ export interface ScanOptions {
 /** Stats under way at the same time. */
 const PARALLEL_STATS = 32
 
-export const LISTING = { encoding: 'latin1', bufferSize: DIRECTORY_BATCH } as const
+export const LISTING = { encoding: 'latin1', bufferSize: SMALL_DIRECTORY_BATCH } as const
 
 /** Entries that are looked at one by one before the whole scan is begun again on a thread of its own. */
 const FEW_ENTRIES = 8192

@@ -36,8 +36,10 @@ type Warn = (warning: ArchiveWarning & { kind: 'name' | 'unreadable' | 'vanished
 /** Names as bytes, one char each: one-byte strings sort bytewise, and take a tenth of a Buffer's memory. */
 type Listing = string[]
 
-/** Entries that one turn through the thread pool lists. */
+/** Entries that one turn through the thread pool lists, of a large folder. */
 export const DIRECTORY_BATCH = 1024
+/** The same of a folder that may be small: Node keeps room for so many, 16 bytes each, until the next collection. */
+export const SMALL_DIRECTORY_BATCH = 32
 
 function kindOf(entry: Dirent): string {
   if (entry.isFile()) return 'f'
@@ -58,8 +60,15 @@ function isFolder(key: string): boolean {
 
 // Not readdir: it makes an object of every entry before the first can be dropped, 500 MB for a million files.
 async function listFolder(path: string): Promise<Listing> {
+  const few = await listUpTo(path, SMALL_DIRECTORY_BATCH, SMALL_DIRECTORY_BATCH)
+  return few ?? ((await listUpTo(path, DIRECTORY_BATCH, Number.POSITIVE_INFINITY)) as Listing)
+}
+
+/** @returns undefined when there are more than `most` entries. */
+async function listUpTo(path: string, bufferSize: number, most: number): Promise<Listing | undefined> {
   const keys: Listing = []
-  for await (const entry of await opendir(path, { encoding: 'latin1', bufferSize: DIRECTORY_BATCH })) {
+  for await (const entry of await opendir(path, { encoding: 'latin1', bufferSize })) {
+    if (keys.length === most) return undefined
     keys.push(keyOf(entry.name, kindOf(entry)))
   }
   return keys
@@ -78,7 +87,7 @@ async function listAndStat(path: string): Promise<Listing> {
 export async function* entriesOf(path: string): AsyncGenerator<{ name: string; isFolder: boolean }> {
   let listed = 0
   try {
-    for await (const entry of await opendir(path, { encoding: 'latin1', bufferSize: DIRECTORY_BATCH })) {
+    for await (const entry of await opendir(path, { encoding: 'latin1', bufferSize: SMALL_DIRECTORY_BATCH })) {
       listed++
       yield { name: entry.name, isFolder: entry.isDirectory() }
     }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
@@ -204,4 +205,26 @@ test('what a large folder leaves out, its thread leaves out too', async (t) => {
   assert.equal(threads.length, 1)
   const { files } = await scanFolder(world)
   assert.ok(alone.files > FILES / 2 && alone.files < files - FILES / 10, `${alone.files} of ${files}`)
+})
+
+test('listing a small folder takes no room for a large one, and of neither is an entry left out', async (t) => {
+  const world = tempFolder(t)
+  for (let i = 0; i < 3000; i++) fs.mkdirSync(path.join(world, `${i}`))
+  const sizes = [31, 32, 33, 1500]
+  for (const [i, files] of sizes.entries()) {
+    for (let j = 0; j < files; j++) fs.symlinkSync('nowhere', path.join(world, `${i}`, `${j}`))
+  }
+  const program = `
+    const { Walker } = await import(${JSON.stringify(new URL('../../lib/archive/walk.ts', import.meta.url).href)})
+    const before = process.resourceUsage().maxRSS
+    const walker = await Walker.open(process.argv[1], () => {})
+    let count = 0
+    while (await walker.next()) count++
+    console.log(JSON.stringify({ count, grown: process.resourceUsage().maxRSS - before }))`
+  const flags = ['--max-semi-space-size=1', '--input-type=module', '-e', program]
+  const { count, grown } = JSON.parse(execFileSync(process.execPath, [...flags, world], { encoding: 'utf8' }))
+  const entries = sizes.reduce((sum, files) => sum + files, 3000)
+  assert.equal(count, entries)
+  assert.equal((await scanFolder(world)).entries, entries)
+  assert.ok(grown < 30 * 1024, `${grown / 1024} MiB more for 3,000 folders`)
 })

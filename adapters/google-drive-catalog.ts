@@ -58,10 +58,17 @@ export class DriveCatalog {
       yield* this.#listFolder(prefix.slice(0, slash), prefix, call)
       return
     }
-    const names = new Set<string>()
-    yield* this.#listFolder(undefined, prefix, call, (folder) => names.add(folder.name))
-    for (const name of names) {
-      if (name.startsWith(prefix) && isKey(name)) yield* this.#listFolder(name, prefix, call)
+    const shown = new Map<string, DriveFile[]>()
+    yield* this.#listFolder(undefined, prefix, call, (folder) => {
+      const known = shown.get(folder.name) ?? []
+      // A listing that is begun again shows it again.
+      if (!known.some(({ id }) => id === folder.id)) shown.set(folder.name, [...known, folder])
+    })
+    for (const [name, folders] of shown) {
+      if (!name.startsWith(prefix) || !isKey(name)) continue
+      // Not asked for by its name, which takes a request for each folder on the way.
+      this.folders.found([...this.#connection.root.path, name], folders)
+      yield* this.#listFolder(name, prefix, call, undefined, false)
     }
   }
 
@@ -114,7 +121,7 @@ export class DriveCatalog {
   async #candidates(key: string, operation: string, call: DriveCall): Promise<{ files: DriveFile[]; ghosts: boolean }> {
     const { path, name } = this.folders.placeOf(key)
     const query = `name = ${quoteQuery(name)} and mimeType != ${quoteQuery(FOLDER_TYPE)}`
-    const listed = await this.#inFolders(path, operation, call, async (folders) => {
+    const listed = await this.#inFolders(path, { operation }, call, async (folders) => {
       const found: DriveFile[] = []
       for await (const file of search(this.#connection, `${query} and ${inParents(folders)}`, operation, call)) {
         // Drive takes no notice of case.
@@ -144,12 +151,13 @@ export class DriveCatalog {
     prefix: string,
     call: DriveCall,
     onFolder?: (folder: DriveFile) => void,
+    fresh = true,
   ): AsyncGenerator<Entry> {
     const base = segment === undefined ? '' : `${segment}/`
     const path = segment === undefined ? this.#connection.root.path : [...this.#connection.root.path, segment]
     const seen: DriveFile[] = []
     const newest = new Map<string, DriveFile>()
-    await this.#inFolders(path, 'list', call, async (folders) => {
+    await this.#inFolders(path, { operation: 'list', fresh }, call, async (folders) => {
       for await (const file of search(this.#connection, inParents(folders), 'list', call)) {
         if (file.isFolder) onFolder?.(file)
         const key = base + file.name
@@ -176,11 +184,11 @@ export class DriveCatalog {
   /** Calls `work` with a path's folders, unless there is none; again where those that were known are gone. */
   async #inFolders(
     path: readonly string[],
-    operation: string,
+    { operation, fresh }: { operation: string; fresh?: boolean },
     call: DriveCall,
     work: (folders: string[]) => Promise<DriveFile[]>,
   ): Promise<DriveFile[]> {
-    const known = await this.folders.find(path, call, operation === 'list')
+    const known = await this.folders.find(path, call, fresh)
     if (known.length === 0) return []
     try {
       const found = await work(known)
@@ -190,9 +198,9 @@ export class DriveCatalog {
       if (!isGone || !this.folders.forget(path)) throw error
     }
     // Another process may have made a second folder of the name.
-    const fresh = await this.folders.find(path, call, true)
-    const isSame = fresh.length === known.length && fresh.every((id) => known.includes(id))
-    return isSame || fresh.length === 0 ? [] : work(fresh)
+    const again = await this.folders.find(path, call, true)
+    const isSame = again.length === known.length && again.every((id) => known.includes(id))
+    return isSame || again.length === 0 ? [] : work(again)
   }
 }
 

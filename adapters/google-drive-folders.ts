@@ -1,7 +1,7 @@
 import type { drive_v3 } from 'googleapis/build/src/apis/drive/v3.js'
 import { type DriveCall, type DriveConnection, orAbort } from './google-drive-client.ts'
 import { reasonOf } from './google-drive-errors.ts'
-import { byAge, FOLDER_TYPE, inParents, quoteQuery, search } from './google-drive-files.ts'
+import { byAge, type DriveFile, FOLDER_TYPE, inParents, quoteQuery, search } from './google-drive-files.ts'
 
 /** For so long a folder's ids are believed: another process may have made a second one of its name since. */
 const CACHE_MS = 60_000
@@ -47,7 +47,13 @@ export class DriveFolders {
     const known = this.#cache.get(name)
     if (known && !fresh && performance.now() - known.at < CACHE_MS) return known.ids
     const parents = await this.find(path.slice(0, -1), call, fresh)
-    const ids = parents.length === 0 ? [] : await this.#named(parents, path.at(-1) as string, call)
+    return this.found(path, parents.length === 0 ? [] : await this.#named(parents, path.at(-1) as string, call))
+  }
+
+  /** Takes down which folders Drive has shown at a path. @returns the ids of all, as `find` does. */
+  found(path: readonly string[], folders: readonly DriveFile[]): string[] {
+    const name = path.join('/')
+    const ids = folders.toSorted((a, b) => byAge(b, a)).map((folder) => folder.id)
     const made = this.#made.get(name)
     if (made !== undefined && !ids.includes(made)) ids.push(made)
     if (ids.length > 0) this.#cache.set(name, { ids, at: performance.now() })
@@ -99,7 +105,7 @@ export class DriveFolders {
     return oldest
   }
 
-  async #named(parents: string[], name: string, call: DriveCall): Promise<string[]> {
+  async #named(parents: string[], name: string, call: DriveCall): Promise<DriveFile[]> {
     const query = `name = ${quoteQuery(name)} and mimeType = ${quoteQuery(FOLDER_TYPE)} and ${inParents(parents)}`
     const found = []
     for await (const folder of search(this.#connection, query, 'folder', call)) {
@@ -107,8 +113,5 @@ export class DriveFolders {
       if (folder.isFolder && folder.name === name) found.push(folder)
     }
     return found
-      .sort(byAge)
-      .reverse()
-      .map((folder) => folder.id)
   }
 }

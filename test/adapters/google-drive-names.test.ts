@@ -31,6 +31,20 @@ describe('Google Drive: names, folders and listings', () => {
     return found
   }
 
+  it('a listing of everything asks for each folder that the root shows once, and not for those on the way', async () => {
+    const servers = ['creative', 'lobby', 'survival']
+    for (const server of servers) await drive.put(`${server}/world.mlr`, OLD)
+    // Two processes that made a folder at once have made two.
+    const twin = drive.fake.addFile('lobby', NEW, { parents: [folder('backups').id], mimeType: FOLDER_TYPE })
+    drive.fake.addFile('twin.mlr', NEW, { parents: [twin.id] })
+    const other = await drive.another()
+    const before = drive.proxy.seen.length
+    assert.deepEqual(await keysIn(other, ''), [...servers.map((one) => `${one}/world.mlr`), 'lobby/twin.mlr'].sort())
+    const asked = drive.proxy.seen.slice(before).filter(isList)
+    // The folder of the store, what is in it, and what is in each folder in that.
+    assert.equal(asked.length, 2 + servers.length)
+  })
+
   describe('duplicates', () => {
     it('T17: of two files of one name the newest is read, and a replacement removes both', async () => {
       await drive.put(KEY, OLD)

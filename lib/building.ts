@@ -1,4 +1,3 @@
-import { rm } from 'node:fs/promises'
 import type { Readable } from 'node:stream'
 import { createMeter, type IndexEntry, type Progress, type Seekable } from '../transforms/index.ts'
 import type { ArchiveWarning } from './archive/entry.ts'
@@ -10,6 +9,7 @@ import { BackupError } from './errors.ts'
 import type { OpenObject } from './open-object.ts'
 import { cutArchive } from './partial.ts'
 import { freeChunk, pump } from './pipe.ts'
+import { removeTree } from './remove-tree.ts'
 import { type Earlier, entriesBefore, lookAtEarlier } from './resume.ts'
 import type { Staging } from './staging.ts'
 
@@ -116,7 +116,7 @@ async function buildSelected(
 /** Too much of what was there is gone. */
 async function beginAnew(staging: Staging): Promise<void> {
   await staging.note({ mark: 0 })
-  await rm(staging.tree, { recursive: true, force: true })
+  await removeTree(staging.tree)
 }
 
 /** The bytes of a tar stream that entries take, without their padding. */

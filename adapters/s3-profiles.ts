@@ -103,7 +103,7 @@ export const S3_PROFILES: Record<S3ProfileName, S3Profile> = {
   'backblaze-b2': { ...OTHER, name: 'backblaze-b2', rules: { ...OTHER.rules, maxObjectBytes: 10_000_000_000_000 } },
   wasabi: { ...OTHER, name: 'wasabi', partsEtags: true },
   digitalocean: { ...OTHER, name: 'digitalocean', partsEtags: true },
-  // A tenth of the parts: https://www.scaleway.com/en/docs/object-storage/api-cli/multipart-uploads/
+  // A tenth of the parts: https://www.scaleway.com/en/docs/storage/object/api-cli/multipart-uploads/
   scaleway: { ...OTHER, name: 'scaleway', partsEtags: true, rules: { ...OTHER.rules, maxParts: 1000 } },
   // Measured on 2.30: a condition on Put is 501, on Complete it is honoured.
   // A part is an object of its own there, named by the upload's id and the part's number.
@@ -133,8 +133,7 @@ const BY_HOST: [RegExp, S3ProfileName][] = [
 
 /**
  * Hosts that take the bucket as a part of their name alone: Alibaba's, and Tencent's for buckets of 2024 and later.
- * https://www.alibabacloud.com/help/en/oss/developer-reference/use-amazon-s3-sdks-to-access-oss,
- * https://cloud.tencent.com/document/product/436/96243
+ * https://github.com/seaweedfs/seaweedfs/pull/6466, https://cloud.tencent.com/document/product/436/96243
  */
 const VIRTUAL_HOSTS = /\.(aliyuncs\.com|myqcloud\.com)$/
 

@@ -187,33 +187,43 @@ export class Scheduler {
 
   /** Asks the stores for the newest snapshot of a server that nothing is known of, one server after the other. */
   #lookUp(entry: Entry): void {
-    const { job } = entry
-    this.#lookup = this.#lookup.then(async () => {
-      if (this.#isStopping) return
-      const { runner, clock } = this.#options
-      const run = runner(['status', '--server', job.server, ...job.args.slice(job.args.indexOf('--config'))])
-      this.#lookupRun = run
-      const cancel = clock.after(LOOKUP_MS, () => run.stop('SIGKILL'))
-      const { statuses } = await run.ended
-      cancel()
-      this.#lookupRun = undefined
-      if (this.#isStopping) return
-      const newest = Math.max(...statuses.map(({ newestAt }) => newestAt ?? Number.NEGATIVE_INFINITY))
-      const isKnown = this.#stateOf(job).servedAt !== undefined
-      if (!isKnown && Number.isFinite(newest)) {
-        this.#keep(job, { ...this.#stateOf(job), servedAt: newest, startedAt: newest, succeededAt: newest })
-      }
-      const server = this.#serverOf(job.server)
-      if (server.metrics.length === 0) {
-        server.metrics = statuses.map(({ destination, newestAt }) => ({
-          server: job.server,
-          destination,
-          lastSuccess: newestAt === undefined ? undefined : newestAt / 1000,
-        }))
-      }
+    const known = () => {
       entry.isKnown = true
       this.#tick()
+    }
+    // Counted from now: those before it in turn may have stores that do not answer either.
+    const cancel = this.#options.clock.after(LOOKUP_MS, known)
+    this.#lookup = this.#lookup.then(async () => {
+      await this.#askStores(entry.job)
+      cancel()
+      known()
     })
+  }
+
+  async #askStores(job: Job): Promise<void> {
+    if (this.#isStopping) return
+    const { runner, clock } = this.#options
+    const run = runner(['status', '--server', job.server, ...job.args.slice(job.args.indexOf('--config'))])
+    this.#lookupRun = run
+    const cancel = clock.after(LOOKUP_MS, () => run.stop('SIGKILL'))
+    const { statuses } = await run.ended
+    cancel()
+    this.#lookupRun = undefined
+    if (this.#isStopping) return
+    const newest = Math.max(...statuses.map(({ newestAt }) => newestAt ?? Number.NEGATIVE_INFINITY))
+    const { servedAt, startedAt } = this.#stateOf(job)
+    // Without a run, `servedAt` is only when its times began to count.
+    if ((servedAt === undefined || startedAt === undefined) && Number.isFinite(newest)) {
+      this.#keep(job, { ...this.#stateOf(job), servedAt: newest, startedAt: newest, succeededAt: newest })
+    }
+    const server = this.#serverOf(job.server)
+    if (server.metrics.length === 0) {
+      server.metrics = statuses.map(({ destination, newestAt }) => ({
+        server: job.server,
+        destination,
+        lastSuccess: newestAt === undefined ? undefined : newestAt / 1000,
+      }))
+    }
   }
 
   #tick(): void {

@@ -218,7 +218,7 @@ test('a server that nothing is known of is looked up in its stores, and a missed
     '/etc/millrace/millrace.yaml',
     '--json',
   ])
-  await clock.pass(45 * MINUTE)
+  await clock.pass(4 * MINUTE)
   assert.deepEqual(started(), ['status --server'])
   runner.active[0]?.end({
     statuses: [
@@ -244,6 +244,25 @@ test('a store that does not answer at the start holds its server back for five m
   runner.runs[0]?.end({ exitCode: null })
   await clock.pass(0)
   assert.equal(scheduler.view()[0]?.next?.at, Date.parse('2026-05-06T00:00:00Z'))
+})
+
+test('a server waits no longer for stores that do not answer where others are asked before it', async () => {
+  const servers = { a: { schedule: '@daily' }, b: { schedule: '@daily' }, c: { schedule: '37 3 * * *' } }
+  const { scheduler, clock, runner, states, started } = setUp({ servers, lastRun: false })
+  scheduler.start()
+  await clock.pass(5 * MINUTE)
+  runner.runs[0]?.end({ exitCode: null })
+  await clock.pass(2 * MINUTE)
+  assert.deepEqual(started(), ['status --server', 'status --server', 'backup c'])
+  // What comes late counts where nothing has run meanwhile: yesterday's of b was missed.
+  const statuses = [{ destination: 'file:///b', newestAt: START - 2 * 24 * HOUR }]
+  runner.runs[1]?.end({ statuses })
+  runner.runs[2]?.end()
+  await clock.pass(MINUTE)
+  assert.deepEqual(started().slice(3), ['backup b', 'status --server'])
+  runner.runs[4]?.end({ statuses })
+  await clock.pass(MINUTE)
+  assert.equal(states.get('c')?.jobs.backup?.servedAt, START + 7 * MINUTE)
 })
 
 test('a sleep of the machine and a clock that is set are said, and answered within a minute', async () => {

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import picomatch from 'picomatch'
 import { BackupError } from './errors.ts'
 import type { OwnFolder } from './kept.ts'
-import { GLOB_OPTIONS, matchPaths } from './select.ts'
+import { GLOB_OPTIONS, isPlain, matchPaths } from './select.ts'
 
 /*
  * What of a folder is backed up. The patterns are a subset of .gitignore's, told in docs/guides/live-worlds.md: one a
@@ -44,8 +44,14 @@ export interface SelectionRules {
 }
 
 interface Rule extends Pattern {
+  /** Its place among all: the last that matches decides. */
+  at: number
   negated: boolean
   folderOnly: boolean
+  /** Whether it is bound to the source's root; else it is of names, at any depth. */
+  anchored: boolean
+  /** What it names, where nothing in it has a meaning to a glob. */
+  plain: string | undefined
   matches: (path: string) => boolean
 }
 
@@ -134,6 +140,7 @@ export async function openSelection(
 export function selectionOf(rules: SelectionRules): Selection {
   const { game, patterns, include } = rules
   const parsed = patterns.map(parseRule).filter((rule) => rule !== undefined)
+  const lastOf = lastMatching(parsed)
   const included = include && matchPaths(include)
   const isOnTheWay = includeWays(include ?? [])
   return {
@@ -141,13 +148,42 @@ export function selectionOf(rules: SelectionRules): Selection {
     any: parsed.length > 0 || included !== undefined,
     rules,
     judge(path, isFolder) {
-      const rule = parsed.findLast((one) => (isFolder || !one.folderOnly) && one.matches(path))
+      const rule = lastOf(path, isFolder)
       if (rule && !rule.negated) return { path, folder: isFolder, pattern: rule.pattern, origin: rule.origin }
       if (included && !included.takes(path) && !(isFolder && isOnTheWay(path)))
         return { path, folder: isFolder, pattern: 'include', origin: 'include' }
       return undefined
     },
     unused: () => included?.unused() ?? [],
+  }
+}
+
+/**
+ * Finds the last rule that matches. Those that name something are looked up, and only globs are tried one by one: a list
+ * may have thousands of names, and is asked about each name in the source.
+ */
+function lastMatching(rules: readonly Rule[]): (path: string, isFolder: boolean) => Rule | undefined {
+  const globs = rules.filter(({ plain }) => plain === undefined)
+  const named = rules.filter(({ plain }) => plain !== undefined)
+  const byPath = Map.groupBy(
+    named.filter(({ anchored }) => anchored),
+    ({ plain }) => plain as string,
+  )
+  const byName = Map.groupBy(
+    named.filter(({ anchored }) => !anchored),
+    ({ plain }) => plain as string,
+  )
+  return (path, isFolder) => {
+    const counts = ({ folderOnly }: Rule) => isFolder || !folderOnly
+    const ofPath = byPath.get(path)?.findLast(counts)
+    const ofName = byName.get(path.slice(path.lastIndexOf('/') + 1))?.findLast(counts)
+    const last = (ofPath?.at ?? -1) > (ofName?.at ?? -1) ? ofPath : ofName
+    for (let i = globs.length - 1; i >= 0; i--) {
+      const glob = globs[i] as Rule
+      if (glob.at < (last?.at ?? -1)) break
+      if (counts(glob) && glob.matches(path)) return glob
+    }
+    return last
   }
 }
 
@@ -194,7 +230,7 @@ async function readIgnoreFile(folder: string): Promise<Pattern[]> {
 }
 
 /** One line; undefined for an empty one and for a comment. */
-function parseRule({ pattern: line, origin }: Pattern): Rule | undefined {
+function parseRule({ pattern: line, origin }: Pattern, at: number): Rule | undefined {
   // A space at the end counts only behind a backslash, as git has it.
   const pattern = line.replace(/(?<!\\)\s+$/, '')
   if (pattern === '' || pattern.startsWith('#')) return undefined
@@ -210,12 +246,13 @@ function parseRule({ pattern: line, origin }: Pattern): Rule | undefined {
       `The pattern ${JSON.stringify(pattern)} (${origin}) matches nothing: give names relative to the source, without empty parts, "." or "..".`,
     )
   }
+  const plain = isPlain(glob) ? glob : undefined
   // All in a folder is not the folder itself.
   if (glob.endsWith('/**')) glob += '/*'
   // Told to leave braces alone, picomatch still hands them to its regular expression.
   glob = glob.replace(/\\.|[{}()|+@]/g, (found) => (found.length > 1 ? found : `\\${found}`))
-  const matches = picomatch(anchored ? glob : `**/${glob}`, IGNORE_OPTIONS)
-  return { pattern, origin, negated, folderOnly, matches }
+  const matches = plain === undefined ? picomatch(anchored ? glob : `**/${glob}`, IGNORE_OPTIONS) : () => false
+  return { pattern, origin, at, negated, folderOnly, anchored, plain, matches }
 }
 
 /** git knows no braces, no `+(…)` and no `!` within. */

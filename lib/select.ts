@@ -9,6 +9,11 @@ import { BackupError } from './errors.ts'
  */
 export const GLOB_OPTIONS = { dot: true, flags: 's', posix: true, nonegate: true } as const
 
+/** Whether a glob means just what it says: letters of any script, digits, and what stands in names without a meaning. */
+export function isPlain(glob: string): boolean {
+  return /^[\p{L}\p{M}\p{N} _./-]+$/u.test(glob)
+}
+
 /** Globs as one test of paths. */
 export interface PathMatcher {
   takes(path: string): boolean
@@ -30,16 +35,30 @@ export function matchPaths(patterns: readonly string[]): PathMatcher {
         `The pattern ${JSON.stringify(pattern)} selects nothing. Patterns are relative to the folder that was backed up.`,
       )
     }
-    const glob = picomatch([clean, `${clean}/**`], GLOB_OPTIONS)
-    // A name may hold what a glob gives a meaning to: taken as it stands, it still names itself.
-    const takes = (path: string) => path === clean || path.startsWith(`${clean}/`) || glob(path)
-    return { pattern, takes }
+    const glob = isPlain(clean) ? () => false : picomatch([clean, `${clean}/**`], GLOB_OPTIONS)
+    return { pattern, clean, glob, isPlain: isPlain(clean) }
   })
+  // A name may hold what a glob gives a meaning to: taken as it stands, it still names itself. Names are looked up, and
+  // only globs are tried one by one.
+  const named = Map.groupBy(tests, ({ clean }) => clean)
+  const globs = tests.filter((test) => !test.isPlain)
   const unused = new Set(tests)
   return {
     takes(path) {
-      for (const test of unused) if (test.takes(path)) unused.delete(test)
-      return tests.some((test) => test.takes(path))
+      let isTaken = false
+      for (let end = path.length; end > 0; end = path.lastIndexOf('/', end - 1)) {
+        const found = named.get(path.slice(0, end))
+        if (!found) continue
+        isTaken = true
+        for (const test of found) unused.delete(test)
+      }
+      for (const test of globs) {
+        if (isTaken && !unused.has(test)) continue
+        if (!test.glob(path)) continue
+        isTaken = true
+        unused.delete(test)
+      }
+      return isTaken
     },
     unused: () => [...unused].map(({ pattern }) => pattern),
   }

@@ -4,8 +4,10 @@ import { mkdir, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { openMemory } from '../../adapters/memory.ts'
+import { selectionOf } from '../../lib/exclude.ts'
 import { type CreateOptions, GAME_DEFAULTS, type LeftOut, openBackups, planBackup } from '../../lib/index.ts'
 import { millrace, scratch } from '../support/cli.ts'
+import { seededBytes } from '../support/random.ts'
 import { leftOutTree, makeTree } from '../support/tree.ts'
 
 /** A folder with these files; a name that ends in a slash is an empty folder. */
@@ -276,4 +278,56 @@ test('what was left out is in the result, in inspect and in list --long', async 
   assert.match((await millrace(['inspect', 'latest', ...from])).stdout.toString(), /left out +2 names by patterns/)
   const [listed] = (await millrace(['list', ...from, '--long', '--json'])).events()
   assert.deepEqual(listed?.known, { consistency: 'live', files: 1, bytes: 3072, excluded: 2 })
+})
+
+test('thousands of names to leave out or to take cost no more for each path than some do', () => {
+  const paths = Array.from({ length: 1000 }, (_, at) => `world/region/r.${at}.mca`)
+  const cost = (count: number) => {
+    const names = Array.from({ length: count }, (_, at) => (at % 2 ? `/world/old/${at}.dat` : `cache-${at}.tmp`))
+    const patterns = names.map((pattern) => ({ pattern, origin: 'exclude' }))
+    const selection = selectionOf({ game: null, patterns, include: [...names.map((name) => name.slice(1)), 'world'] })
+    const { user } = process.cpuUsage()
+    for (const path of paths) assert.equal(selection.judge(path, false), undefined)
+    assert.equal(selection.unused().length, count)
+    return process.cpuUsage().user - user
+  }
+  const few = cost(50)
+  const many = cost(5000)
+  assert.ok(many < 20 * few + 200_000, `${many} µs of CPU for 5,000 names, and ${few} for 50`)
+})
+
+test('of names and globs the last that matches decides, whichever it is', () => {
+  const rules = [
+    'a',
+    '!a',
+    '/a',
+    'b/',
+    '!b',
+    '/x/b',
+    '!/x/b',
+    '*',
+    '!*',
+    '?',
+    '/x/*',
+    '!/x/?',
+    '**/b/',
+    '[ab]',
+    '!x/**',
+  ]
+  const random = seededBytes(60_000, 4).values()
+  const pick = <T>(from: readonly T[]) => from[(random.next().value as number) % from.length] as T
+  for (let round = 0; round < 2000; round++) {
+    const patterns = Array.from({ length: 5 }, () => ({ pattern: pick(rules), origin: 'exclude' }))
+    // As it is told: each for itself, from the last to the first.
+    const single = patterns.map(({ pattern, origin }) => {
+      const negated = pattern.startsWith('!')
+      const rule = { pattern: negated ? pattern.slice(1) : pattern, origin }
+      return { negated, pattern, ...selectionOf({ game: null, patterns: [rule] }) }
+    })
+    const both = selectionOf({ game: null, patterns })
+    const [path, isFolder] = [pick(['a', 'b', 'x', 'x/a', 'x/b', 'x/b/a']), pick([true, false])]
+    const last = single.findLast((one) => one.judge(path, isFolder) !== undefined)
+    const expected = last && !last.negated ? last.pattern : undefined
+    assert.equal(both.judge(path, isFolder)?.pattern, expected, JSON.stringify({ patterns, path, isFolder }))
+  }
 })

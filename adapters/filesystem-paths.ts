@@ -10,7 +10,7 @@ export const ADAPTER = 'filesystem'
 export const TEMPORARY_PREFIX = '.millrace-tmp-'
 
 /** statfs(2). */
-const FUSE_SUPER_MAGIC = 0x65735546
+export const FUSE_SUPER_MAGIC = 0x65735546
 
 const CODES: Record<string, StorageErrorCode> = {
   ENOENT: 'NOT_FOUND',

@@ -1,4 +1,5 @@
 import { statfs } from 'node:fs/promises'
+import { FUSE_SUPER_MAGIC } from '../adapters/filesystem-paths.ts'
 import { BackupError } from './errors.ts'
 
 /**
@@ -8,7 +9,7 @@ import { BackupError } from './errors.ts'
  * @throws BackupError TARGET with both numbers.
  */
 export async function checkSpace(folder: string, needed: { bytes: number; files?: number | undefined }): Promise<void> {
-  const { bavail, bsize, files, ffree } = await statfs(folder)
+  const { bavail, bsize, files, ffree, type } = await statfs(folder)
   const free = bavail * bsize
   if (free < needed.bytes) {
     throw new BackupError(
@@ -16,8 +17,9 @@ export async function checkSpace(folder: string, needed: { bytes: number; files?
       `There is not enough room at ${folder}: ${showBytes(needed.bytes)} are needed, and ${showBytes(free)} are free. Make room, name another target, or skip the check (--no-space-check).`,
     )
   }
-  // Some file systems count no inodes, and say 0 of 0.
-  if (files > 0 && needed.files !== undefined && ffree < needed.files) {
+  // Some file systems count no inodes, and say 0 of 0; rclone's mount says 0 of 1,000,000,000.
+  const counts = files > 0 && !(ffree === 0 && type === FUSE_SUPER_MAGIC)
+  if (counts && needed.files !== undefined && ffree < needed.files) {
     throw new BackupError(
       'TARGET',
       `There are not enough inodes at ${folder}: ${needed.files} files are to be written, and ${ffree} inodes are free. Name another target, or skip the check (--no-space-check).`,

@@ -8,6 +8,7 @@ import type { ArchiveWarning } from '../../lib/archive/entry.ts'
 import type { ExtractOptions } from '../../lib/archive/extract.ts'
 import { extractTar } from '../../lib/archive/extract.ts'
 import { packFolder } from '../../lib/archive/pack.ts'
+import { checkSpace } from '../../lib/space.ts'
 import { makeTree, type TreeItem, tempFolder } from '../support/tree.ts'
 
 /** Stands for a file system that has no such thing, in this process's calls. */
@@ -152,4 +153,18 @@ test('where names are folded, what comes twice by one name, or is of an earlier 
   fs.writeFileSync(path.join(again.to, 'first'), 'of the run before')
   await again.run()
   assert.equal(fs.readFileSync(path.join(again.to, 'first'), 'utf8'), 'first')
+})
+
+test('a mount that counts no inodes has room, and a disk without free ones has none', async (t) => {
+  let type = 0x65735546
+  t.mock.method(fsPromises, 'statfs', async () => ({ bavail: 10, bsize: 4096, files: 1e9, ffree: 0, type }))
+  syncBuiltinESMExports()
+  try {
+    await checkSpace('/', { bytes: 1, files: 1 })
+    type = 0xef53
+    await assert.rejects(checkSpace('/', { bytes: 1, files: 1 }), /not enough inodes/)
+  } finally {
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
+  }
 })

@@ -8,8 +8,8 @@ import type { TargetFolder } from './archive/target.ts'
 
 /** Files that are not as they were written, before all is rather restored anew. */
 const MOST_MISSED = 10_000
-/** Times are set to a quarter of a microsecond, and come back from some file systems in ms. */
-const TIME_SLACK_MS = 2
+/** Times are set to a quarter of a microsecond, and come back from some file systems in ms, or in steps of 2 s (FAT). */
+const TIME_SLACK_MS = 2000
 
 export interface Earlier {
   /** Folders and symlinks, which get their modes and times, or are made at all, at the end only. */

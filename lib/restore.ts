@@ -147,7 +147,9 @@ export async function restoreSnapshot(
 
 /** Whether what is there was restored of this snapshot, and may be gone on with. */
 async function canGoOn({ path, record: { job, mark } }: Staging, { key }: Snapshot): Promise<boolean> {
-  return mark > 0 && (job.object as { key?: string } | undefined)?.key === key && (await isThere(path))
+  return (
+    mark > 0 && (job.object as { key?: string } | undefined)?.key === key && (await isThere(path).catch(() => false))
+  )
 }
 
 async function modeOf(place: Place, snapshot: Snapshot, { merge, overwrite }: RestoreOptions): Promise<PlaceMode> {
@@ -245,12 +247,11 @@ async function work(
     await putInPlace(staging, place, mode, head && build.modes !== false ? rootOf(head) : undefined)
     return built
   } catch (error) {
-    if (await isWorthKeeping(error, staging, build, options)) {
-      staging.release()
-      options.onKept?.(staging.path)
-    } else {
-      await staging.discard()
-    }
+    // The disk itself may be gone: what is told then is why, and not that it cannot be looked at.
+    const kept = await isWorthKeeping(error, staging, build, options).catch(() => undefined)
+    if (kept === false) await staging.discard().catch(() => {})
+    staging.release()
+    if (kept) options.onKept?.(staging.path)
     throw isFullDisk(error) ? noRoom(error as Error, place) : error
   }
 }

@@ -4,10 +4,12 @@ import fsPromises from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
 import path from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { openMemory } from '../../adapters/memory.ts'
 import type { ArchiveWarning } from '../../lib/archive/entry.ts'
 import type { ExtractOptions } from '../../lib/archive/extract.ts'
 import { extractTar } from '../../lib/archive/extract.ts'
 import { packFolder } from '../../lib/archive/pack.ts'
+import { openBackups } from '../../lib/index.ts'
 import { checkSpace } from '../../lib/space.ts'
 import { makeTree, type TreeItem, tempFolder } from '../support/tree.ts'
 
@@ -164,6 +166,32 @@ test('a mount that counts no inodes has room, and a disk without free ones has n
     type = 0xef53
     await assert.rejects(checkSpace('/', { bytes: 1, files: 1 }), /not enough inodes/)
   } finally {
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
+  }
+})
+
+test('of a target that goes away in the middle the first failure is told, not that nothing can be cleaned up', async (t) => {
+  const dir = tempFolder(t)
+  await makeTree(path.join(dir, 'world'), [{ path: 'level.dat', type: 'file', content: 'level' }])
+  const backups = await openBackups({ storage: await openMemory(), server: 'world', encryption: false })
+  await backups.create(path.join(dir, 'world'))
+  const gone = Object.assign(new Error('ENOTCONN: socket is not connected'), { code: 'ENOTCONN' })
+  const { lstat } = fsPromises
+  const calls = {
+    rm: async () => {
+      throw gone
+    },
+    // Of what an overwrite moves aside, which is looked for when it has failed.
+    lstat: async (file: string) => {
+      if (path.basename(file) === 'old') throw gone
+      return lstat(file)
+    },
+  }
+  for (const [call, fake] of Object.entries(calls)) {
+    t.mock.method(fsPromises, call as 'lstat', fake as never)
+    refuse(t, { fchmod: 'EIO' })
+    await assert.rejects(backups.restore('latest', path.join(dir, call)), /Cannot write level\.dat: the disk reports/)
     t.mock.restoreAll()
     syncBuiltinESMExports()
   }

@@ -1,6 +1,7 @@
 import fs, { type BigIntStats } from 'node:fs'
 import { isAbort } from '../../adapters/retry.ts'
 import { BackupError } from '../errors.ts'
+import { isHostile } from './portable-names.ts'
 
 /*
  * Thin promises over fs's callbacks: fs.promises costs a FileHandle object an open file, and a folder of a million
@@ -8,6 +9,11 @@ import { BackupError } from '../errors.ts'
  */
 
 const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_DIRECTORY } = fs.constants
+
+/** What FAT, exFAT, NTFS and shares say of a name that they cannot hold. */
+const NAME_REFUSED = new Set(['EINVAL', 'ENOENT', 'EPERM', 'EIO', 'EILSEQ'])
+const NAME_HINT =
+  '. The file system of the target may have no such name: --portable-names map writes what Windows cannot hold otherwise.'
 
 /** Never through a symlink, and without waiting for the other side of a fifo that took the place of a file. */
 export const READ_FLAGS = O_RDONLY | (O_NOFOLLOW ?? 0) | (O_NONBLOCK ?? 0)
@@ -94,6 +100,7 @@ export function explain(what: string, error: unknown): string {
     EDQUOT: 'the disk quota is used up',
     EFBIG: 'the file is larger than this system or its limits allow',
     EROFS: 'the file system is read-only',
+    ENOTCONN: 'its disk or share is gone, or the program that mounts it (ENOTCONN)',
     EMFILE: 'too many open files',
     ENFILE: 'too many open files',
     ENAMETOOLONG: 'the path is too long',
@@ -107,7 +114,9 @@ export function explain(what: string, error: unknown): string {
 /** The error of a path that cannot be written; an abort is none. */
 export function targetError(path: string, cause: unknown): unknown {
   if (cause instanceof BackupError || isAbort(cause) || errnoOf(cause) === undefined) return cause
-  return new BackupError('TARGET', explain(`Cannot write ${path}`, cause), { cause })
+  const message = explain(`Cannot write ${path}`, cause)
+  const hint = NAME_REFUSED.has(errnoOf(cause) ?? '') && path.split('/').some(isHostile) ? NAME_HINT : ''
+  return new BackupError('TARGET', message + hint, { cause })
 }
 
 /** The error of an entry that would lead out of the folder, or through what it may not. */

@@ -28,7 +28,8 @@ export function defaultPortableNames(): PortableNames {
   return process.platform === 'win32' ? 'refuse' : 'keep'
 }
 
-function isHostile(name: string): boolean {
+/** Whether a name is one that Windows cannot hold. */
+export function isHostile(name: string): boolean {
   return name.search(HOSTILE) !== -1 || DEVICE.test(name) || LAST.test(name)
 }
 

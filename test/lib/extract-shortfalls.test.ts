@@ -196,3 +196,13 @@ test('of a target that goes away in the middle the first failure is told, not th
     syncBuiltinESMExports()
   }
 })
+
+test('of a name that the file system refuses, what writes it otherwise is told', async (t) => {
+  const { run } = await restored(t, [{ path: 'a:b', type: 'file', content: 'x' }])
+  const { open } = fs
+  t.mock.method(fs, 'open', (file: string, ...rest: unknown[]) => {
+    if (!file.endsWith('out/a:b')) return (open as (...args: unknown[]) => void)(file, ...rest)
+    return (rest.at(-1) as (error: Error) => void)(Object.assign(new Error('EINVAL: refused'), { code: 'EINVAL' }))
+  })
+  await assert.rejects(run, /Cannot write a:b: EINVAL: refused\. .*--portable-names map/)
+})

@@ -50,7 +50,8 @@ class FolderPacker {
   #rereads = 0
   readonly #gone = new Set<string>()
   // First path of each inode with more than one name.
-  #links = new Map<string, string>()
+  /** Of files with several names, by their inode: the name that was stored, and what it was then. */
+  #links = new Map<string, { path: string; size: bigint; mtimeNs: bigint }>()
   readonly #out = new SlabWriter()
   #coming: Promise<void> | undefined
   /** A large file whose bytes are in the archive, and of which is not known yet whether it held still. */
@@ -283,13 +284,16 @@ class FolderPacker {
   #beginFile(path: string, stat: PlainStat): ArchiveEntry {
     const inode = stat.nlink > 1n ? `${stat.dev}:${stat.ino}` : undefined
     const first = inode === undefined ? undefined : this.#links.get(inode)
-    if (first === undefined) {
-      if (inode !== undefined) this.#links.set(inode, path)
+    const { size, mtimeNs } = stat
+    // A file that was removed leaves its number to another one, and a file may have been written to since.
+    const isOther = first && !this.#pending.has(first.path) && (first.size !== size || first.mtimeNs !== mtimeNs)
+    if (first === undefined || isOther) {
+      if (inode !== undefined) this.#links.set(inode, { path, size, mtimeNs })
       return this.#begin(path, 'file', stat)
     }
-    const entry = this.#begin(path, 'link', stat, first)
+    const entry = this.#begin(path, 'link', stat, first.path)
     // A file that is appended again is a new file to whoever extracts it, so its links must follow it.
-    if (this.#pending.has(first)) this.#supersede(entry)
+    if (this.#pending.has(first.path)) this.#supersede(entry)
     return entry
   }
 

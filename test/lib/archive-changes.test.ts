@@ -3,6 +3,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { Readable } from 'node:stream'
 import { type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { ArchiveEntry, ArchiveWarning } from '../../lib/archive/entry.ts'
 import { extractTar } from '../../lib/archive/extract.ts'
 import { type PackResult, packFolder } from '../../lib/archive/pack.ts'
@@ -202,6 +203,43 @@ test('T32: the hard links of a file that changed follow its last copy', async (t
   assert.equal(stat('big').size, SIZE + 3)
   assert.equal(stat('link1').ino, stat('big').ino)
   assert.equal(fs.readFileSync(path.join(out, 'link2'), 'utf8'), 'alone')
+})
+
+test('T32: a name whose file is no longer what was stored under another name is stored by itself', async (t) => {
+  const dir = tempFolder(t)
+  const world = path.join(dir, 'world')
+  fs.mkdirSync(world)
+  fs.writeFileSync(path.join(world, 'a'), Buffer.alloc(MIB, 'old '))
+  fs.writeFileSync(path.join(world, 'm'), Buffer.alloc(SIZE, 'm'))
+  for (const name of ['z', 'zz']) fs.linkSync(path.join(world, 'a'), path.join(world, name))
+  const entries: ArchiveEntry[] = []
+  const { stream } = await packFolder(world, { onEntry: (entry) => void entries.push(entry) })
+  const chunks: Buffer[] = []
+  for await (const chunk of stream) {
+    chunks.push(chunk)
+    if (chunks.length !== 4) continue
+    fs.writeFileSync(path.join(world, 'z'), Buffer.alloc(MIB, 'new '))
+    // What was opened ahead is looked at again after a while.
+    await sleep(600)
+  }
+  assert.deepEqual(
+    entries.map(({ path: p, type, link, changed }) => [p, type, link, changed]),
+    [
+      ['a', 'file', undefined, undefined],
+      ['m', 'file', undefined, undefined],
+      ['z', 'file', undefined, undefined],
+      ['zz', 'link', 'z', undefined],
+    ],
+  )
+  const out = path.join(dir, 'out')
+  await extractTar(Readable.from(chunks), out)
+  for (const [name, text] of [
+    ['a', 'old '],
+    ['z', 'new '],
+    ['zz', 'new '],
+  ] as const) {
+    assert.deepEqual(fs.readFileSync(path.join(out, name)), Buffer.alloc(MIB, text), name)
+  }
 })
 
 test('T32: files and folders that are gone before their turn are warned of', async (t) => {

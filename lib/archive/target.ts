@@ -91,6 +91,7 @@ export class TargetFolder {
       const absolute = join(this.#root, path)
       try {
         await mkdir(absolute, 0o700)
+        this.#names.add(path)
       } catch (error) {
         if (errnoOf(error) !== 'EEXIST') throw error
         await this.#names.check(path)

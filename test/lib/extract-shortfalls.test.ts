@@ -149,6 +149,11 @@ test('where names are folded, what comes twice by one name, or is of an earlier 
   foldCase(t, twice.to)
   await twice.run()
   assert.equal(fs.readFileSync(path.join(twice.to, 'level.dat'), 'utf8'), 'second')
+  const folder: TreeItem = { path: 'a-folder', type: 'dir' }
+  const instead = await restored(t, [folder, ...items], { mapPath: () => 'level.dat' })
+  foldCase(t, instead.to)
+  await instead.run()
+  assert.equal(fs.readFileSync(path.join(instead.to, 'level.dat'), 'utf8'), 'second')
   const again = await restored(t, items.slice(0, 1), { continued: true })
   foldCase(t, again.to)
   fs.mkdirSync(again.to)

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import { open, rename, rm } from 'node:fs/promises'
+import { ifHad } from './archive/attributes.ts'
 import { BackupError } from './errors.ts'
 
 /**
  * Writes a file all at once: whoever reads it meanwhile sees the old one or the new one.
  * @param text its content, or what makes it.
- * @param options.mode of the new file; an umask takes nothing from it.
+ * @param options.mode of the new file; an umask takes nothing from it. A file system without modes has its own.
  * @param options.what the file's name in an error: `The report`.
  * @throws BackupError TARGET when it cannot be made or written; the old one is as it was then.
  */
@@ -19,7 +20,7 @@ export async function replaceFile(
     const content = typeof text === 'string' ? text : await text()
     const handle = await open(partial, 'wx', mode)
     try {
-      await handle.chmod(mode)
+      await ifHad(handle.chmod(mode))
       await handle.writeFile(content)
       await handle.sync()
     } finally {

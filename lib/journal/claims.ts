@@ -1,5 +1,6 @@
 import { open, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { ifHad } from '../archive/attributes.ts'
 import { BackupError } from '../errors.ts'
 import { makeFolders } from '../folders.ts'
 import { type OwnerState, ownerState, thisRun } from './owner.ts'
@@ -43,7 +44,7 @@ export class ClaimFiles {
       await makeFolders(this.#folder, FOLDER_MODE)
       const handle = await open(file, 'wx', FILE_MODE)
       try {
-        await handle.chmod(FILE_MODE)
+        await ifHad(handle.chmod(FILE_MODE))
         await handle.writeFile(JSON.stringify(await thisRun(id)))
         await handle.sync()
       } finally {

@@ -3,6 +3,7 @@ import { type FileHandle, open, readFile, rm } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { syncFolder } from '../../adapters/filesystem-paths.ts'
 import { type FrameLedger, SEAL_BYTES } from '../../transforms/index.ts'
+import { ifHad } from '../archive/attributes.ts'
 import { BackupError } from '../errors.ts'
 import { makeFolders } from '../folders.ts'
 import { decodeJournal, encodeBlock, encodeJournalHeader, JOURNAL_HEADER_BYTES, type JournalRecord } from './format.ts'
@@ -73,7 +74,7 @@ export class Journal implements FrameLedger {
       await makeFolders(dirname(file), FOLDER_MODE)
       const handle = await open(file, 'wx+', FILE_MODE)
       try {
-        await handle.chmod(FILE_MODE)
+        await ifHad(handle.chmod(FILE_MODE))
         const id = randomBytes(JOURNAL_HEADER_BYTES - 8)
         await handle.writeFile(encodeJournalHeader(id))
         const journal = new Journal(file, handle, id, head, undefined, { bytes: JOURNAL_HEADER_BYTES, blocks: 0 })

@@ -59,7 +59,9 @@ test('what the file system of a target refuses is a warning each, and all else i
   await run()
   assert.deepEqual(fs.readdirSync(to).sort(), ['folder', 'large', 'twin'])
   assert.deepEqual(fs.readFileSync(path.join(to, 'twin')), LARGE)
-  assert.equal(fs.statSync(path.join(to, 'large')).mtimeMs, fs.statSync(path.join(from, 'large')).mtimeMs)
+  const mtimeOf = (folder: string) => fs.statSync(path.join(folder, 'large')).mtimeMs
+  // Times come back to a quarter of a microsecond.
+  assert.ok(Math.abs(mtimeOf(to) - mtimeOf(from)) < 0.001)
   assert.deepEqual(
     // Which one is told of is the one that was done first.
     warnings.map(({ kind, message }) => `${kind}: ${message.replace(/(?<=were: )[\w/]+/, 'one')}`),

@@ -24,11 +24,21 @@ export async function setOpen(fd: number, meta: Meta, rights: TargetRights): Pro
   await ifHad(fchmod(fd, meta.mode & (rights.specialBits ? 0o7777 : 0o777)))
   await ifHad(futimes(fd, nsToTimeArgument(meta.mtimeNs)))
   const { mode, uid, gid, mtimeNs } = await fstat(fd)
-  return missing(
-    { mode: Number(mode), uid: Number(uid), gid: Number(gid), mtimeMs: nsToMs(mtimeNs) },
-    { ...meta, mtimeMs: nsToMs(meta.mtimeNs) },
-    rights,
-  )
+  const found = { mode: Number(mode), uid: Number(uid), gid: Number(gid), mtimeMs: nsToMs(mtimeNs) }
+  const lost = missing(found, { ...meta, mtimeMs: nsToMs(meta.mtimeNs) }, rights)
+  if (!isOfAnother(found, lost)) return lost
+  await fchmod(fd, found.mode & 0o777)
+  return withMode(lost)
+}
+
+/** Whether setuid or setgid bits would run a program as somebody it was never of. */
+export function isOfAnother({ mode }: { mode: number }, lost: readonly Attribute[]): boolean {
+  return lost.includes('owner') && (mode & 0o6000) !== 0
+}
+
+/** What did not stay, once those bits have been taken away. */
+export function withMode(lost: readonly Attribute[]): Attribute[] {
+  return [...new Set<Attribute>([...lost, 'mode'])]
 }
 
 /** Waits for a call that a file system may have nothing for. @returns whether it did it. */

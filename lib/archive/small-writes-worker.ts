@@ -1,6 +1,6 @@
 import fs from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
-import { missing } from './attributes.ts'
+import { isOfAnother, missing, withMode } from './attributes.ts'
 import { CREATE_FLAGS, READ_FLAGS } from './io.ts'
 import type { TargetRights } from './rights.ts'
 import { type Attribute, isNotHad } from './shortfalls.ts'
@@ -60,7 +60,12 @@ function writeOne(path: string, data: Buffer, numbers: Float64Array, rights: Tar
     ifHad(() => fs.fchmodSync(made, mode))
     ifHad(() => fs.futimesSync(made, time, time))
     const mtimeMs = seconds < 0 ? seconds : seconds * 1000
-    const lost = missing(fs.fstatSync(fd), { mode, uid, gid, mtimeMs }, rights)
+    const found = fs.fstatSync(fd)
+    let lost = missing(found, { mode, uid, gid, mtimeMs }, rights)
+    if (isOfAnother(found, lost)) {
+      fs.fchmodSync(fd, found.mode & 0o777)
+      lost = withMode(lost)
+    }
     fd = undefined
     // Some file systems report a full disk only now.
     fs.closeSync(made)

@@ -3,7 +3,9 @@ import fs from 'node:fs'
 import fsPromises from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
 import path from 'node:path'
+import { Readable } from 'node:stream'
 import { type TestContext, test } from 'node:test'
+import { pack } from 'tar-stream'
 import { openMemory } from '../../adapters/memory.ts'
 import type { ArchiveWarning } from '../../lib/archive/entry.ts'
 import type { ExtractOptions } from '../../lib/archive/extract.ts'
@@ -82,6 +84,28 @@ test('a file system that says nothing and keeps neither owners nor modes is foun
     warnings.map(({ message }) => /keep (\w+)/.exec(message)?.[1]),
     ['owners', 'modes'],
   )
+})
+
+test('a program whose owner is not kept loses its setuid and setgid bits, alone or on the thread', async (t) => {
+  for (const [kind, options] of [
+    ['alone', { owners: true }],
+    ['on the thread', { owners: true, threadAfter: 0 }],
+  ] as const) {
+    const to = path.join(tempFolder(t), 'out')
+    const tar = pack()
+    // Another owner than any that runs this; root may not give it either, where the file system refuses.
+    tar.entry({ name: 'tool', mode: 0o6755, uid: 54_321, gid: 54_321 }, 'tool')
+    tar.finalize()
+    const warnings: ArchiveWarning[] = []
+    await t.test(kind, async (t) => {
+      if (kind === 'alone') refuse(t, { fchown: '' })
+      // The thread has an fs of its own, in which root may give files away.
+      await extractTar(Readable.from(tar), to, { ...options, onWarning: (warning) => warnings.push(warning) })
+      const { mode, uid } = fs.statSync(path.join(to, 'tool'))
+      assert.equal((mode & 0o6000) !== 0, uid === 54_321)
+      if (kind === 'alone') assert.match(warnings.map(({ message }) => message).join(), /keep owners .*keep modes /)
+    })
+  }
 })
 
 test('what was not asked for is not missed', async (t) => {

@@ -241,6 +241,8 @@ export async function stopTwice(scene: Scene, name: string): Promise<void> {
     said += chunk
     if (said.includes('once more')) break
   }
+  // At once, it would pass for the first one that came twice.
+  await delay(300)
   child.kill('SIGTERM')
   const { code } = await ended
   assert.equal(code, 143, name)

@@ -1,7 +1,8 @@
-// One stage of a backup in a process of its own, run by Child of child.ts: `DIST STAGE FOLDER [OPTIONS]`. What the
+// One stage of a backup or of a restore in a process of its own, run by Child of child.ts: `DIST STAGE FOLDER [OPTIONS]`. What the
 // stages before it make of the folder is made first and kept in memory, chunk by chunk as it comes; only the stage itself
 // is measured.
 import { randomBytes } from 'node:crypto'
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Duplex, Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -20,15 +21,28 @@ export interface StageOptions {
   store?: StorageConfig
   /** The key of the object that is written. */
   key?: string
+  /** A folder in memory: that for what is written is touched there first. */
+  touch?: string
+  /** Where an archive is extracted. */
+  target?: string
 }
 
 const [dist = '', stage = '', folder = '', optionsText = '{}'] = process.argv.slice(2)
 const options = JSON.parse(optionsText) as StageOptions
 const load = <T>(path: string): Promise<T> => import(join(dist, path))
-const { createEncrypt, createHashTee, createMeter, createZstdCompress, IndexBuilder, PBKDF2_ITERATIONS } =
-  await load<typeof import('../transforms/index.ts')>('transforms/index.js')
+const {
+  createDecrypt,
+  createEncrypt,
+  createHashTee,
+  createMeter,
+  createZstdCompress,
+  createZstdDecompress,
+  IndexBuilder,
+  PBKDF2_ITERATIONS,
+} = await load<typeof import('../transforms/index.ts')>('transforms/index.js')
 const { deriveRoot } = await load<typeof import('../transforms/keys.ts')>('transforms/keys.js')
 const { packFolder } = await load<typeof import('../lib/archive/pack.ts')>('lib/archive/pack.js')
+const { extractTar } = await load<typeof import('../lib/archive/extract.ts')>('lib/archive/extract.js')
 const { freeChunk, run } = await load<typeof import('../lib/pipe.ts')>('lib/pipe.js')
 const { openStorage } = await load<typeof import('../adapters/open.ts')>('adapters/open.js')
 
@@ -40,8 +54,9 @@ interface Counts {
 const { level, threads, zstdFrameBytes } = options
 const compress = () => createZstdCompress({ level, threads, frameBytes: zstdFrameBytes })
 // With a raw key: what a password costs is a stage of its own.
+const key = randomBytes(32)
 const encrypt = (onConsumed?: (chunk: Buffer) => void) =>
-  createEncrypt({ key: randomBytes(32), frameBytes: options.frameBytes, onConsumed })
+  createEncrypt({ key, frameBytes: options.frameBytes, onConsumed })
 
 /** Throws away what comes. Each stage's own output is freed, as the next one would do it. */
 function nowhere(counts: Counts, free = true): Writable {
@@ -57,7 +72,8 @@ function nowhere(counts: Counts, free = true): Writable {
 function fromChunks(chunks: readonly Buffer[]): Readable {
   let next = 0
   return new Readable({
-    highWaterMark: 512 * 1024,
+    // More than one chunk at hand, and an async iterator would get them as one, copied.
+    highWaterMark: 0,
     read() {
       this.push(chunks[next] ?? null)
       next += 1
@@ -98,6 +114,19 @@ function* recut(chunks: readonly Buffer[], bytes: number): Generator<Buffer> {
     }
   }
   if (held > 0) yield chunk.subarray(0, held)
+}
+
+const TOUCH_BYTES = 16 * 1024 * 1024
+
+/** As touchMemory of support.ts, at the last moment: what the chunks are made in has used up what was touched before. */
+function touch(bytes: number): void {
+  if (!options.touch) return
+  const file = join(options.touch, 'touched')
+  const zeros = Buffer.alloc(TOUCH_BYTES)
+  const fd = openSync(file, 'w')
+  for (let left = bytes; left > 0; left -= TOUCH_BYTES) writeSync(fd, zeros)
+  closeSync(fd)
+  rmSync(file)
 }
 
 async function alone(chunks: readonly Buffer[], transform: Duplex, free = true): Promise<() => Promise<Counts>> {
@@ -160,10 +189,34 @@ const STAGES: Record<string, () => Promise<() => Promise<Counts>>> = {
   write: async () => {
     const chunks = await collect(compress(), encrypt())
     const storage = await openStorage(options.store as StorageConfig)
+    touch(sizeOf(chunks))
     return async () => {
       await pipeline(fromChunks(chunks), storage.createWriteStream(options.key ?? 'object'))
       await storage.close()
       return { bytesIn: sizeOf(chunks), bytesOut: sizeOf(chunks) }
+    }
+  },
+  get: async () => {
+    const storage = await openStorage(options.store as StorageConfig)
+    const name = options.key ?? 'object'
+    await pipeline(fromChunks(await collect(compress(), encrypt())), storage.createWriteStream(name))
+    const counts: Counts = { bytesIn: 0, bytesOut: 0 }
+    return async () => {
+      await pipeline(storage.createReadStream(name), nowhere(counts))
+      await storage.close()
+      return { ...counts, bytesIn: counts.bytesOut }
+    }
+  },
+  open: async () => alone(await collect(compress(), encrypt()), createDecrypt({ key })),
+  unzstd: async () => alone(await collect(compress()), createZstdDecompress({ threads })),
+  extract: async () => {
+    const chunks = await collect(compress(), createZstdDecompress())
+    touch(sizeOf(chunks))
+    return async () => {
+      // On the disk at the end, as a restore is before it takes its place.
+      const checkpoints = { everyBytes: Number.POSITIVE_INFINITY, onMark: async () => {} }
+      const { archiveBytes } = await extractTar(fromChunks(chunks), options.target as string, { checkpoints })
+      return { bytesIn: archiveBytes, bytesOut: archiveBytes }
     }
   },
   chain,

@@ -12,6 +12,7 @@ import { openBackups } from '../../lib/index.ts'
 import { newId } from '../../lib/names.ts'
 import { FakeB2 } from '../fakes/b2.ts'
 import { refusal } from '../fakes/b2-store.ts'
+import { childPath } from '../support/children.ts'
 import { scratch } from '../support/cli.ts'
 import { assertNoSecrets } from '../support/no-secrets.ts'
 import { sample } from '../support/streams.ts'
@@ -36,11 +37,10 @@ async function throughJq(
   runs: string[][],
   env: NodeJS.ProcessEnv,
 ): Promise<{ codes: number[]; lines: string[]; names: string[] }> {
-  const child = spawn(
-    process.execPath,
-    [join(import.meta.dirname, '../support/mains-child.ts'), JSON.stringify(runs)],
-    { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe', 'pipe'] },
-  )
+  const child = spawn(process.execPath, [childPath('mains'), JSON.stringify(runs)], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+  })
   const [, stdout, stderr, fd3] = child.stdio as unknown as [null, Readable, Readable, Readable]
   const jq = spawn('jq', ['--compact-output', '--unbuffered', '.'], { stdio: ['pipe', 'pipe', 'inherit'] })
   stdout.pipe(jq.stdin)

@@ -11,6 +11,7 @@ import { promisify, stripVTControlCharacters } from 'node:util'
 import { ProgressLog, progressLines, type Shown } from '../../lib/cli/progress.ts'
 import { fitTable } from '../../lib/cli/table.ts'
 import { noteSecret, redact } from '../../lib/redact.ts'
+import { childPath } from '../support/children.ts'
 import { BIN, millrace, PASSWORD, STATE_FOLDER, scratch } from '../support/cli.ts'
 import { assertNoSecrets } from '../support/no-secrets.ts'
 import { sample } from '../support/streams.ts'
@@ -238,7 +239,7 @@ test('a mistyped command or option is told what was meant, with exit code 2', as
     [['completion', 'tcsh'], /Allowed choices are bash, zsh, fish/],
     [['help', 'backup'], /^$/],
   ]
-  const child = join(import.meta.dirname, '../support/mains-child.ts')
+  const child = childPath('mains')
   const args = runs.map(([one]) => one)
   const { codes, said } = await new Promise<{ codes: string; said: string }>((resolve) => {
     const running = spawn(process.execPath, [child, JSON.stringify(args)], {

@@ -8,6 +8,7 @@ import { Output } from '../../lib/cli/output.ts'
 import { type RecordedInvocation, recorded } from '../../lib/cli/recording.ts'
 import { BackupError } from '../../lib/errors.ts'
 import { type RecordedRun, type RunRecord, readRuns, recordRun } from '../../lib/history.ts'
+import { childPath } from '../support/children.ts'
 import { millrace, PASSWORD, scratch, startMillrace } from '../support/cli.ts'
 import { sample } from '../support/streams.ts'
 
@@ -96,7 +97,7 @@ test('several processes at once lose no run, while the log is put aside again an
   const folder = await scratch(t)
   const processes = 4
   const each = 100
-  const child = join(import.meta.dirname, '../support/history-child.ts')
+  const child = childPath('history')
   const children = Array.from({ length: processes }, (_, index) =>
     fork(child, [folder, String(index), String(each)], { stdio: 'inherit' }),
   )

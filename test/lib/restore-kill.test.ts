@@ -9,6 +9,7 @@ import { openFilesystem } from '../../adapters/filesystem.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { openBackups } from '../../lib/index.ts'
 import type { RestoreOptions } from '../../lib/restore.ts'
+import { childPath } from '../support/children.ts'
 import { scratch } from '../support/cli.ts'
 import { seededBytes, seededRandom } from '../support/random.ts'
 import type { ChildRestore } from '../support/restore-child.ts'
@@ -23,7 +24,7 @@ const AT_ONCE = 3
 
 /** @returns how long it took, or null when it was killed after `killMs`. */
 async function restoreInChild(restore: ChildRestore, killMs?: number): Promise<number | null> {
-  const child = fork(join(import.meta.dirname, '../support/restore-child.ts'), { stdio: 'inherit' })
+  const child = fork(childPath('restore'), { stdio: 'inherit' })
   const exit = once(child, 'exit')
   child.send(restore)
   await once(child, 'message')

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import type { StorageConfig } from '../../adapters/open.ts'
+import { childPath } from './children.ts'
 
 export interface RaceSetup {
   /** The store; credentials come from the environment. */
@@ -23,7 +23,7 @@ export type RaceOutcome = 'done' | 'refused' | 'two at work' | `failed: ${string
  */
 export async function raceBackups(t: TestContext, setups: readonly RaceSetup[], rounds: number): Promise<void> {
   const children = setups.map((setup) => {
-    const child = fork(join(import.meta.dirname, 'backup-child.ts'), { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+    const child = fork(childPath('backup'), { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
     t.after(() => child.kill('SIGKILL'))
     child.send(setup)
     return child

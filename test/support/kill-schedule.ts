@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import { join } from 'node:path'
 import type { StorageConfig } from '../../adapters/open.ts'
 import type { CreateOptions, RestoreOptions, RetentionPolicy } from '../../lib/index.ts'
+import { childPath } from './children.ts'
 import type { Folders } from './fs-moments.ts'
 import type { Random } from './random.ts'
 
@@ -59,7 +59,7 @@ export interface Service {
  * @param cache a folder where compiled sources are kept from one process to the next.
  */
 export function startService(task: ServiceTask, cache: string): Service {
-  const child = fork(join(import.meta.dirname, 'service-child.ts'), {
+  const child = fork(childPath('service'), {
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     env: { ...process.env, NODE_COMPILE_CACHE: cache },
   })

@@ -1,7 +1,7 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import { join } from 'node:path'
 import type { StorageConfig } from '../../adapters/open.ts'
+import { childPath } from './children.ts'
 
 export interface ChildUpload {
   config: StorageConfig
@@ -34,7 +34,7 @@ export interface KillableUpload {
  * the environment. It must be killed in any case.
  */
 export async function startUpload(upload: ChildUpload): Promise<KillableUpload> {
-  const child = fork(join(import.meta.dirname, 'upload-child.ts'), { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+  const child = fork(childPath('upload'), { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
   const exit = once(child, 'exit')
   const heard = new Set<ChildMessage>()
   const waiting: { message: ChildMessage; resolve: () => void }[] = []

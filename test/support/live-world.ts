@@ -1,6 +1,6 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import { join } from 'node:path'
+import { childPath } from './children.ts'
 
 export const SECTOR_BYTES = 4096
 
@@ -17,7 +17,7 @@ export interface LiveWorld {
 
 /** Starts one in an empty folder; it must be stopped. The world is there when this resolves. */
 export async function startLiveWorld(world: string, seed: number, regions: number): Promise<LiveWorld> {
-  const child = fork(join(import.meta.dirname, 'live-world-child.ts'), [world, String(seed), String(regions)], {
+  const child = fork(childPath('live-world'), [world, String(seed), String(regions)], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   })
   const exit = once(child, 'exit')

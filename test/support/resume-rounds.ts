@@ -9,6 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type Backups, type ListedSnapshot, openBackups } from '../../lib/index.ts'
 import { listJournals } from '../../lib/journal/folder.ts'
 import { HEADER_BYTES } from '../../transforms/index.ts'
+import { childPath } from './children.ts'
 import { openPartsStore, type PartsMoment, seenPieces } from './parts-store.ts'
 import { type Random, seededBytes, seededRandom } from './random.ts'
 import type { ResumeDone, ResumeTask } from './resume-child.ts'
@@ -71,7 +72,7 @@ export class ResumeRounds {
    * @returns what it said; null when it was killed.
    */
   async run(stop?: PartsMoment | number, resume: ResumeTask['resume'] = true): Promise<ResumeDone | null> {
-    const child = fork(join(import.meta.dirname, 'resume-child.ts'), {
+    const child = fork(childPath('resume'), {
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       env: { ...process.env, NODE_COMPILE_CACHE: this.#cache },
     })

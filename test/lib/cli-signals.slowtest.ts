@@ -10,6 +10,6 @@ for (const name of Object.keys(HELD)) {
     killHeld(await setScene(t), name))
 }
 
-for (const name of ['backup', 'restore', 'prune']) {
+for (const name of ['backup', 'prune']) {
   test(`a second signal during ${name} ends it at once`, async (t) => stopTwice(await setScene(t), name))
 }

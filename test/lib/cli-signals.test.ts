@@ -1,5 +1,5 @@
 import { test } from 'node:test'
-import { HELD, setScene, stopHeld } from '../support/held-commands.ts'
+import { HELD, setScene, stopHeld, stopTwice } from '../support/held-commands.ts'
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
@@ -12,3 +12,6 @@ test('a signal in the middle of each command: nothing is left, it says so, and t
   })
   await Promise.all(cases)
 })
+
+// During others in the slow suite.
+test('a second signal during restore ends it at once', async (t) => stopTwice(await setScene(t), 'restore'))

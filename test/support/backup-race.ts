@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import type { TestContext } from 'node:test'
-import type { StorageConfig } from '../../adapters/open.ts'
+import { join } from 'node:path'
+import { suite, type TestContext, test } from 'node:test'
+import { openStorage, type StorageConfig } from '../../adapters/open.ts'
 import { childPath } from './children.ts'
+import { scratch } from './cli.ts'
 
 export interface RaceSetup {
   /** The store; credentials come from the environment. */
@@ -46,4 +48,29 @@ export async function raceBackups(t: TestContext, setups: readonly RaceSetup[], 
   }
   t.diagnostic(`${rounds} rounds of ${setups.length} processes: ${JSON.stringify(counts)}`)
   assert.ok(counts.refused, 'nobody was ever refused: they did not run at once')
+}
+
+/** Tests of several processes at the lease of one folder, with and without conditional writes. */
+export function raceAll(rounds: number): void {
+  // Most of a round is waiting for the disk.
+  suite('races of processes', { concurrency: true }, () => {
+    for (const [name, hidden] of [
+      ['with conditional writes', [true, true]],
+      ['without', [false, false]],
+      ['of which one does not know of conditional writes', [true, false]],
+    ] as const) {
+      test(`T22: processes that back one server up at once, ${rounds} times: one runs (${name})`, async (t) => {
+        const folder = await scratch(t)
+        const config = { provider: 'filesystem', root: join(folder, 'store') } as const
+        const mark = join(folder, 'mark')
+        await raceBackups(
+          t,
+          hidden.map((conditional) => ({ config, conditional, mark })),
+          rounds,
+        )
+        const storage = await openStorage(config)
+        assert.deepEqual(await Array.fromAsync(storage.list('survival/.lease/')), [])
+      })
+    }
+  })
 }

@@ -1,0 +1,3 @@
+import { raceAll } from '../support/backup-race.ts'
+
+raceAll(50)

@@ -57,6 +57,8 @@ export {
   type RetryClock,
   type RetryPolicy,
   retry,
+  STORE_WAITS,
+  type StoreWait,
   systemClock,
   throwIfAborted,
 } from './retry.ts'

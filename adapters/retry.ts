@@ -1,3 +1,4 @@
+import { channel } from 'node:diagnostics_channel'
 import { setTimeout as delay } from 'node:timers/promises'
 import { StorageError } from './errors.ts'
 
@@ -20,6 +21,17 @@ export const RETRY_CAP_MS = 30_000
  * seconds in the middle of an upload of hours: https://github.com/rclone/rclone/issues/5156.
  */
 export const RETRY_AFTER_MAX_MS = 10 * 60_000
+
+/** A wait that a store has asked for (Retry-After), as told on `STORE_WAITS`. */
+export interface StoreWait {
+  ms: number
+  /** What the store answered; `adapter`, `operation` and `key` say to what. */
+  error: StorageError
+}
+
+/** The channel of node:diagnostics_channel on which each `StoreWait` is published when it begins: it can take minutes. */
+export const STORE_WAITS = 'millrace:store-waits'
+const storeWaits = channel(STORE_WAITS)
 
 /** For calls with little to lose: an endpoint that cannot be reached is reported within seconds. */
 export const CALL_RETRY: RetryPolicy = { attempts: 4, baseMs: RETRY_BASE_MS, capMs: 2_000, deadlineMs: 10_000 }
@@ -73,6 +85,7 @@ export async function retry<T>(
       if (asked !== undefined) {
         if (asked > RETRY_AFTER_MAX_MS) throw error
         deadline += asked
+        storeWaits.publish({ ms: asked, error } satisfies StoreWait)
       } else if (clock.now() + wait > deadline) throw error
       await clock.sleep(wait, signal)
     }

@@ -69,7 +69,7 @@ export interface CreateOptions extends SelectionOptions {
   onWarning?: ((warning: ArchiveWarning | ServiceWarning) => void) | undefined
   /** How the server's lease is taken, at each destination. false: without one; see `acquireLease`. */
   lease?: Omit<LeaseOptions, 'signal' | 'onClaim' | 'onWait'> | false | undefined
-  /** A destination that takes nothing for so long fails; 5 minutes when left out and there are several. */
+  /** A destination that takes nothing for so long fails, waits that it asks for left out; 5 minutes when left out and several. */
   stallMs?: number | undefined
   /** Keeps a journal, so that an upload that is cut off can be taken up. Of one destination that can do it. */
   journal?: ResumableOptions | undefined

@@ -1,6 +1,8 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { Writable } from 'node:stream'
 import { StorageError } from '../adapters/errors.ts'
 import { ForwardingWritable } from '../adapters/layers/forwarding.ts'
+import { STORE_WAITS, type StoreWait } from '../adapters/retry.ts'
 import { timerMs } from './duration.ts'
 
 /** An end flushes what is buffered and commits: it takes longer than any write. */
@@ -13,7 +15,10 @@ export interface GuardOptions {
   location: string
   adapter: string
   onConsumed: (chunk: Buffer) => void
-  /** A write that is not taken for so long fails, and an end that takes three times as long. Absent: no limit. */
+  /**
+   * A write that is not taken for so long fails, and an end that takes three times as long; a wait that the store asks for
+   * begins it anew. Absent: no limit.
+   */
   stallMs: number | undefined
   /** Awaited after the last byte and before the commit; what it rejects with ends the stream instead. */
   beforeCommit: (() => Promise<void>) | undefined
@@ -28,10 +33,17 @@ export class GuardedSink extends ForwardingWritable {
   #takenBytes = 0
   /** Of what is under way: a stream has one write or its end at a time. */
   #timer: NodeJS.Timeout | undefined
+  /** Until when its store has asked for a rest; of performance.now. */
+  #restUntil = 0
+  readonly #onWait = (message: unknown) => {
+    const { ms, error } = message as StoreWait
+    if (error.adapter === this.#options.adapter) this.#restUntil = Math.max(this.#restUntil, performance.now() + ms)
+  }
 
   constructor(open: (onConsumed: ((chunk: Buffer) => void) | undefined) => Writable, options: GuardOptions) {
     super(open, { adapter: options.adapter, onConsumed: options.onConsumed })
     this.#options = options
+    if (options.stallMs !== undefined) subscribe(STORE_WAITS, this.#onWait)
   }
 
   /** Bytes that the store's stream has taken: it may hold some MiB of them itself, on their way. */
@@ -58,6 +70,7 @@ export class GuardedSink extends ForwardingWritable {
 
   override _destroy(error: Error | null, callback: Callback): void {
     clearTimeout(this.#timer)
+    unsubscribe(STORE_WAITS, this.#onWait)
     if (!this.#stalled) {
       super._destroy(error, callback)
       return
@@ -88,11 +101,17 @@ export class GuardedSink extends ForwardingWritable {
       clearTimeout(this.#timer)
       callback(error)
     }
-    this.#timer = setTimeout(() => {
+    const giveUp = () => {
+      const rest = this.#restUntil + ms - performance.now()
+      if (this.#restUntil > 0 && rest > 0) {
+        this.#timer = setTimeout(giveUp, timerMs(rest))
+        return
+      }
       this.#stalled = true
       const message = `${location} took nothing for ${Math.round(ms / 1000)} seconds, and is not waited for any more.`
       done(new StorageError(message, { code: 'UNAVAILABLE', adapter, operation: 'write' }))
-    }, timerMs(ms))
+    }
+    this.#timer = setTimeout(giveUp, timerMs(ms))
     return done
   }
 }

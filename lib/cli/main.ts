@@ -28,6 +28,7 @@ import { EXIT, exitCodeOf, signalExitCode } from './exit-codes.ts'
 import { printable } from './format.ts'
 import { Output } from './output.ts'
 import type { Runner } from './run.ts'
+import { tellStoreWaits } from './store-waits.ts'
 import { style } from './style.ts'
 
 /** In the order of the help. */
@@ -101,6 +102,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal).on('SIGHUP', onSignal)
   process.on('uncaughtException', onUncaught)
+  const endTelling = tellStoreWaits((message) => output.notice(message))
   let unwritten: NodeJS.ErrnoException | undefined
   let isPrinting = false
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -134,6 +136,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     code = error instanceof CommanderError ? ofUsage(error, argv) : report(output, error as Error, stoppedBy)
   } finally {
+    endTelling()
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal).off('SIGHUP', onSignal)
     process.off('uncaughtException', onUncaught)
   }

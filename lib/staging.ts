@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename, stat, utimes } from 'node:fs/promises'
+import { lstat, mkdir, open, readdir, readFile, rename, stat, utimes } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { targetError } from './archive/io.ts'
@@ -121,7 +121,8 @@ export async function newStaging(place: Place, job: Job): Promise<Staging> {
 }
 
 /**
- * Takes over the staging folders that earlier restores to a place left.
+ * Takes over the staging folders that earlier restores to a place left. Those that somebody else may have planted there
+ * are left alone.
  * @returns them; each is this process's now, to be finished, resumed or discarded.
  * @throws BackupError TARGET when another restore to the same place is at work.
  */
@@ -132,6 +133,7 @@ export async function takeOver(place: Place): Promise<Staging[]> {
     const rest = name.slice(place.prefix.length)
     const path = join(place.around, name)
     const unnamed = /^[0-9a-f]{12}\.(\d+)\.new$/.exec(rest)
+    if (!(await isTrusted(path, place.around))) continue
     if (unnamed && !(await isAlive(Number(unnamed[1]), null))) await removeTree(path)
     if (!/^[0-9a-f]{12}$/.test(rest)) continue
     const record = await readRecord(path)
@@ -161,6 +163,24 @@ export async function takeOver(place: Place): Promise<Staging[]> {
     taken.push(staging)
   }
   return taken
+}
+
+/**
+ * Whether a folder is of whoever runs this, or of who may do as they please here anyway. In one that all may write to, as
+ * /tmp, others can make one of the right name: with a symlink in the place of the record that is written, or what they
+ * want to be put at the target.
+ */
+async function isTrusted(path: string, around: string): Promise<boolean> {
+  try {
+    const found = await lstat(path)
+    if (!found.isDirectory()) return false
+    const { uid, mode } = await stat(around)
+    return found.uid === (process.getuid?.() ?? found.uid) || found.uid === uid || (mode & 0o022) === 0
+  } catch (error) {
+    // Of several that see it abandoned, another one was faster.
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
+    throw targetError(path, error)
+  }
 }
 
 async function isHeld(path: string, { host, pid, born }: StagingRecord): Promise<boolean> {

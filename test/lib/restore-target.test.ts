@@ -212,6 +212,41 @@ test('what a dead restore of another snapshot left is removed; a live one is not
   assert.deepEqual(await readdir(join(target, '..')), ['target'])
 })
 
+test('in a folder that all may write to, what another user has planted for a restore is not taken over', {
+  skip: process.getuid?.() === 0 ? false : 'only root can give folders to others',
+}, async (t) => {
+  const { folder, world, target, backups } = await stage(t)
+  const victim = join(folder, 'victim')
+  fs.writeFileSync(victim, 'precious')
+  fs.chmodSync(join(target, '..'), 0o1777)
+  const planted = async (phase: string, uid: number) => {
+    await leave(target, phase, async (staging) => {
+      await makeTree(join(staging, 'tree'), [{ path: 'evil', type: 'file', content: 'evil' }])
+      await symlink(victim, join(staging, 'restore.json.new'))
+      fs.chownSync(staging, uid, uid)
+    })
+    const [name = ''] = await readdir(join(target, '..'))
+    return name
+  }
+  for (const phase of ['building', 'placing']) {
+    const name = await planted(phase, 1234)
+    await backups.restore('latest', target)
+    assert.deepEqual(diffTrees(world, target), [])
+    assert.equal(fs.readFileSync(victim, 'utf8'), 'precious')
+    assert.deepEqual(await readdir(join(target, '..')), [name, 'target'])
+    fs.rmSync(target, { recursive: true })
+    fs.rmSync(join(target, '..', name), { recursive: true })
+  }
+  // Nor is one behind a symlink, whoever made it.
+  await leave(target, 'placing', (staging) => makeTree(join(staging, 'tree'), []))
+  const [name = ''] = await readdir(join(target, '..'))
+  await rename(join(target, '..', name), join(folder, 'elsewhere'))
+  await symlink(join(folder, 'elsewhere'), join(target, '..', name))
+  await backups.restore('latest', target)
+  assert.deepEqual(diffTrees(world, target), [])
+  assert.deepEqual((await readdir(join(folder, 'elsewhere'))).sort(), ['restore.json', 'tree'])
+})
+
 test('a target in which something is mounted is not overwritten, and a merge refuses to go in there', {
   skip: NO_MOUNT,
 }, async (t) => {

@@ -26,6 +26,8 @@ const CLAIM_SUFFIX = '.claim'
 const BEAT_SUFFIX = '.beat'
 const LEFT_SUFFIX = '.left'
 const OWNER_MAX_CHARS = 200
+/** Times that the holder's mark may be gone where it was there a moment before: it is set and removed by claimants only. */
+const MARK_TRIES = 10
 
 export type ClaimState = 'candidate' | 'held' | 'released'
 
@@ -176,17 +178,19 @@ export class Claims {
    * Sets the holder's mark, where the store has conditional writes: then two that were both let in by a listing that
    * lagged are told apart.
    * @returns whether it was set; false: the store cannot. null: a living claim has it.
+   * @throws StorageError CONFLICT where what stands in its place can neither be read nor removed.
    */
   async mark(id: string, signal: AbortSignal | undefined): Promise<boolean | null> {
     if (!this.#storage.conditionalWrites) return false
-    for (;;) {
+    for (let tries = 1; ; tries++) {
       try {
         await writeSmall(this.#storage, this.#mark, id, { signal, ifAbsent: true })
         return true
       } catch (error) {
         // A file system without hard links, for one.
         if (hasCode(error, 'INVALID')) return false
-        if (!hasCode(error, 'CONFLICT')) throw error
+        // A folder or a pipe of its name is none when it is read, and stays there.
+        if (!hasCode(error, 'CONFLICT') || tries === MARK_TRIES) throw error
       }
       const holder = await this.#holder(signal)
       if (holder === id) return true
@@ -239,10 +243,13 @@ export class Claims {
     }
   }
 
-  /** @returns whose the mark is; empty where it is another account's and may not be read, null where there is none. */
+  /**
+   * @returns whose the mark is; empty where it is another account's and may not be read, or is no mark of a claimant;
+   * null where there is none.
+   */
   async #holder(signal: AbortSignal | undefined): Promise<string | null> {
     try {
-      return await readSmall(this.#storage, this.#mark, { signal })
+      return await readSmall(this.#storage, this.#mark, { signal, tooLong: '' })
     } catch (error) {
       if (hasCode(error, 'ACCESS_DENIED')) return ''
       throw error

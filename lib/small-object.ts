@@ -20,13 +20,14 @@ export async function writeSmall(
 /**
  * Reads a short text that may not be there, in one request: what is replaced meanwhile is read as it was or as it is.
  * @param maxBytes what is longer is not what was looked for; 4096 when left out.
- * @returns null when there is none, or it is longer.
+ * @param tooLong what such a one is read as; null when left out.
+ * @returns null when there is none.
  * @throws StorageError when the store fails otherwise.
  */
 export async function readSmall(
   storage: Storage,
   key: string,
-  { signal, maxBytes = SMALL_MAX_BYTES }: CallOptions & { maxBytes?: number } = {},
+  { signal, maxBytes = SMALL_MAX_BYTES, tooLong }: CallOptions & { maxBytes?: number; tooLong?: string } = {},
 ): Promise<string | null> {
   try {
     const chunks: Buffer[] = []
@@ -34,7 +35,7 @@ export async function readSmall(
     const stream = storage.createReadStream(key, { start: 0, end: maxBytes, ...(signal ? { signal } : {}) })
     for await (const chunk of stream) chunks.push(chunk)
     const bytes = Buffer.concat(chunks)
-    return bytes.length > maxBytes ? null : bytes.toString('utf8')
+    return bytes.length > maxBytes ? (tooLong ?? null) : bytes.toString('utf8')
   } catch (error) {
     if (hasCode(error, 'NOT_FOUND')) return null
     throw error

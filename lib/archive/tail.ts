@@ -2,6 +2,8 @@ import { BackupError } from '../errors.ts'
 import { BLOCK_BYTES, roundToBlock, TRAILER_BYTES } from './entry.ts'
 
 const ZEROS = Buffer.alloc(64 * 1024)
+/** Headers of one entry, at most: twice what tar-stream takes of each kind. All of them are held until the entry comes. */
+const HEADERS_MAX_BYTES = 32 * 1024 * 1024
 
 /**
  * Watches the bytes that go into tar-stream's extract for what it does not see: an archive that ends without its two
@@ -20,8 +22,17 @@ export class TailWatch {
     return this.#total
   }
 
-  /** Takes the next bytes of the stream, before extract has them. */
+  /**
+   * Takes the next bytes of the stream, when extract has looked at all before them.
+   * @throws BackupError DAMAGED for headers without end.
+   */
   push(data: Buffer): void {
+    if (!this.#ended && this.#total - this.#end > HEADERS_MAX_BYTES) {
+      throw new BackupError(
+        'DAMAGED',
+        `The archive has headers of more than ${HEADERS_MAX_BYTES} bytes before an entry`,
+      )
+    }
     const zeros = countTrailingZeros(data)
     if (zeros < data.length) this.#nonZero = this.#total + data.length - zeros
     if (!this.#ended) this.#chunks.push({ at: this.#total, data })

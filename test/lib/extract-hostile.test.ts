@@ -218,3 +218,20 @@ test('T33: entries that make no sense are damage, not guesses', async (t) => {
     await assert.rejects(extracting, (error) => error instanceof BackupError && error.code === 'DAMAGED')
   }
 })
+
+test('headers without end are no entry, and are not held', async (t) => {
+  const { target, check } = stage(t)
+  const whole = await hostile([{ name: 'a', type: 'directory', pax: { comment: 'x'.repeat(1024 * 1024) } }])
+  // Without the entry itself and the two blocks at the end.
+  const header = whole.subarray(0, -3 * 512)
+  let taken = 0
+  function* headers(): Generator<Buffer> {
+    for (; taken < 200; taken++) yield header
+  }
+  await assert.rejects(extractTar(Readable.from(headers()), target), (error) => {
+    assert.match((error as Error).message, /headers of more than 33554432 bytes/)
+    return error instanceof BackupError && error.code === 'DAMAGED'
+  })
+  assert.ok(taken < 60, `${taken} headers were taken`)
+  check()
+})

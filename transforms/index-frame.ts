@@ -197,6 +197,7 @@ function checkHead(head: Record<string, unknown>): void {
   for (const name of ['created', 'bytes', 'files', ...(head.kind === 'tar' ? ['mode'] : [])]) {
     if (!isCount(head[name])) corruptIndex(`its head has no ${name}`)
   }
+  if (head.excluded !== undefined && !isCount(head.excluded)) corruptIndex('what it says was left out is no count')
   if (head.kind === 'tar' && !Number.isFinite(head.mtime)) corruptIndex('its head has no mtime')
 }
 

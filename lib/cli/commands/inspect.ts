@@ -88,7 +88,9 @@ export async function inspectCommand(
 
 function entryLine(entry: IndexEntry): string {
   const letter = { file: '-', dir: 'd', symlink: 'l', link: 'h' }[entry.type] ?? '?'
-  const when = new Date(entry.mtime).toISOString().slice(0, 19).replace('T', ' ')
+  const time = new Date(entry.mtime)
+  // Some file systems hold times of millions of years, and a calendar does not.
+  const when = Number.isNaN(time.getTime()) ? '-'.padEnd(19) : time.toISOString().slice(0, 19).replace('T', ' ')
   const link = entry.link === undefined ? '' : ` -> ${entry.link}`
   const note = entry.superseded ? ' (superseded)' : entry.changed ? ` (${entry.changed})` : ''
   return printable(

@@ -10,7 +10,7 @@ import { VerifyNotes } from '../../verify-notes.ts'
 import { type Chosen, choose, keysFor, openChosen, type PlaceOptions } from '../configured.ts'
 import type { EventFields } from '../events.ts'
 import { EXIT, exitCodeOf, gravest } from '../exit-codes.ts'
-import { formatBytes, formatCount, formatDuration } from '../format.ts'
+import { formatBytes, formatCount, formatDuration, printable } from '../format.ts'
 import { withKeys, withMetrics, withServer, withStores, withTrust } from '../options.ts'
 import type { Output } from '../output.ts'
 import { type RecordedInvocation, recorded } from '../recording.ts'
@@ -183,9 +183,10 @@ function unnoted(output: Output): (error: Error) => void {
 }
 
 function textOf(found: VerificationOrError): string {
-  if (found.status === 'failed') return `${found.id}: ${style('bad', 'not verified')}. ${found.error.message}`
+  if (found.status === 'failed')
+    return `${found.id}: ${style('bad', 'not verified')}. ${printable(found.error.message)}`
   const { id, status, reason, damage, elapsedMs } = found
-  const why = reason ? `. ${reason}` : ''
+  const why = reason ? `. ${printable(reason)}` : ''
   return `${id}: ${style(STATUS_MEANING[status], status)}${why} (${howOf(found)}, ${formatDuration(elapsedMs)})${damage ? `\n${placeOf(damage)}` : ''}`
 }
 
@@ -205,7 +206,7 @@ function placeOf({ layer, frame, offset, bytes, files, moreFiles }: Damage): str
       ? ''
       : files.length === 0
         ? '; no file is there'
-        : `; there are ${files.map((one) => JSON.stringify(one)).join(', ')}${more}`
+        : `; there are ${files.map((one) => printable(JSON.stringify(one))).join(', ')}${more}`
   return `  first damaged: ${where}, ${bytes} bytes from ${offset}${whose}`
 }
 

@@ -1,7 +1,8 @@
 import { constants } from 'node:fs'
-import { access } from 'node:fs/promises'
+import { access, lstat, stat } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { BackupError } from '../errors.ts'
 
 const FILE_NAME = 'millrace.yaml'
 
@@ -18,6 +19,7 @@ export function currentFolder(): string | undefined {
  * Finds the config file: the one that is given, else MILLRACE_CONFIG, else `millrace.yaml` in the current folder, in
  * `$XDG_CONFIG_HOME/millrace` (`~/.config/millrace`), or in `/etc/millrace`.
  * @returns its absolute path; undefined where there is none. One that is named need not be there: loading it says so.
+ * @throws BackupError USAGE where the one in the current folder is another user's, and nobody has named it.
  */
 export async function findConfigFile(given?: string): Promise<string | undefined> {
   const named = given ?? (process.env.MILLRACE_CONFIG || undefined)
@@ -36,7 +38,28 @@ export async function findConfigFile(given?: string): Promise<string | undefined
       () => true,
       () => false,
     )
-    if (isThere) return file
+    if (!isThere) continue
+    if (folder === current) await checkOwner(file)
+    return file
   }
   return undefined
+}
+
+/**
+ * A config has commands run. Whoever happens to be in a folder that others write to, as /tmp, must not run theirs. By sudo
+ * it may be of whoever called that, who can do as much as root anyway.
+ */
+async function checkOwner(file: string): Promise<void> {
+  const own = process.getuid?.()
+  if (own === undefined) return
+  const trusted = [own, 0, ...(own === 0 ? [Number(process.env.SUDO_UID ?? 0)] : [])]
+  // Where it is a symlink, both count.
+  for (const look of [lstat, stat]) {
+    const { uid } = await look(file)
+    if (trusted.includes(uid)) continue
+    throw new BackupError(
+      'USAGE',
+      `The config ${file} is of another user (uid ${uid}), who could have commands run in your name by it. If it is meant, name it: --config ${file}. Without it: --no-config.`,
+    )
+  }
 }

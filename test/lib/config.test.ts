@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { chmod, mkdir, rm, writeFile } from 'node:fs/promises'
+import { chmod, chown, lchown, mkdir, realpath, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { test } from 'node:test'
 import fc from 'fast-check'
@@ -206,6 +206,40 @@ test('the config is the one that is named, or the environment says, or the first
   delete process.env.MILLRACE_CONFIG
   await rm('millrace.yaml')
   assert.equal(await findConfigFile(), inHome)
+})
+
+test('a config in the current folder that is another user’s is used only where it is named', {
+  skip: process.getuid?.() === 0 ? false : 'only root can give files to others',
+}, async (t) => {
+  const folder = await realpath(await scratch(t))
+  const before = { cwd: process.cwd(), sudo: process.env.SUDO_UID, named: process.env.MILLRACE_CONFIG }
+  t.after(() => {
+    process.chdir(before.cwd)
+    for (const [name, value] of Object.entries({ SUDO_UID: before.sudo, MILLRACE_CONFIG: before.named })) {
+      if (value === undefined) delete process.env[name]
+      else process.env[name] = value
+    }
+  })
+  delete process.env.SUDO_UID
+  delete process.env.MILLRACE_CONFIG
+  process.chdir(folder)
+  const file = join(folder, 'millrace.yaml')
+  await writeFile(file, '')
+  assert.equal(await findConfigFile(), file)
+  await chown(file, 1234, 1234)
+  await assert.rejects(findConfigFile(), /is of another user \(uid 1234\)/)
+  assert.equal(await findConfigFile('millrace.yaml'), file)
+  process.env.SUDO_UID = '1234'
+  assert.equal(await findConfigFile(), file)
+  delete process.env.SUDO_UID
+  // Neither a symlink of theirs, nor one to what is theirs.
+  await rename(file, join(folder, 'theirs.yaml'))
+  await symlink('theirs.yaml', file)
+  await assert.rejects(findConfigFile(), /is of another user/)
+  await chown(join(folder, 'theirs.yaml'), 0, 0)
+  assert.equal(await findConfigFile(), file)
+  await lchown(file, 1234, 1234)
+  await assert.rejects(findConfigFile(), /is of another user/)
 })
 
 test('the nearest name is near: a letter or two, or a third of them', () => {

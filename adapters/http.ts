@@ -1,6 +1,6 @@
 import * as http from 'node:http'
 import * as https from 'node:https'
-import { Readable } from 'node:stream'
+import { pipeline, Readable, Transform } from 'node:stream'
 import { abortError } from './retry.ts'
 
 /** More than the parts of one upload; several streams may use one Storage. */
@@ -160,12 +160,33 @@ export async function readText({ body }: Pick<HttpResponse, 'body'>): Promise<st
   let bytes = 0
   for await (const chunk of body as AsyncIterable<Buffer>) {
     bytes += chunk.length
-    if (bytes > TEXT_MAX_BYTES) {
-      throw Object.assign(new Error('the answer is longer than any that is expected'), { code: 'EMSGSIZE' })
-    }
+    if (bytes > TEXT_MAX_BYTES) throw tooLong()
     chunks.push(chunk)
   }
   return Buffer.concat(chunks).toString('utf8')
+}
+
+/**
+ * An answer's body for whoever reads it whole, however long it is: one that becomes longer than 16 MiB fails with `code`
+ * EMSGSIZE.
+ */
+export function boundedBody({ headers, body }: Pick<HttpResponse, 'headers' | 'body'>): Readable {
+  // No more comes than it says.
+  if (Number(headers['content-length']) <= TEXT_MAX_BYTES) return body
+  let bytes = 0
+  const bound = new Transform({
+    transform(chunk: Buffer, _, callback) {
+      bytes += chunk.length
+      if (bytes > TEXT_MAX_BYTES) callback(tooLong())
+      else callback(null, chunk)
+    },
+  })
+  // Its reader is told by the stream itself.
+  return pipeline(body, bound, () => {})
+}
+
+function tooLong(): Error {
+  return Object.assign(new Error('the answer is longer than any that is expected'), { code: 'EMSGSIZE' })
 }
 
 /**

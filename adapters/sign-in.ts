@@ -78,8 +78,9 @@ function answerOf(
     if (signal?.aborted) onAbort()
     signal?.addEventListener('abort', onAbort, { once: true })
     server.on('request', (request, reply) => {
-      const url = new URL(request.url ?? '/', signIn.redirectUri)
-      const isAnswer = url.pathname === '/' && (url.searchParams.has('code') || url.searchParams.has('error'))
+      // A page of the web, or another user, can ask for anything here, `//` for one.
+      const url = URL.parse(request.url ?? '/', signIn.redirectUri)
+      const isAnswer = url?.pathname === '/' && (url.searchParams.has('code') || url.searchParams.has('error'))
       const show = (status: number, text: string) =>
         reply.writeHead(status, { 'content-type': 'text/html; charset=utf-8', connection: 'close' }).end(PAGE(text))
       if (!isAnswer) {

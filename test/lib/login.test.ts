@@ -88,7 +88,7 @@ describe('millrace login', () => {
     assert.equal(url.searchParams.get('access_type'), 'offline')
     const { code, state, redirectUri } = agree(url)
     assert.match(redirectUri ?? '', /^http:\/\/127\.0\.0\.1:\d+\/$/)
-    assert.equal((await fetch(`${redirectUri}favicon.ico`)).status, 404)
+    for (const path of ['favicon.ico', '/']) assert.equal((await fetch(`${redirectUri}${path}`)).status, 404, path)
     const page = await fetch(`${redirectUri}?code=${code}&state=${state}`)
     assert.equal(page.status, 200)
     assert.match(await page.text(), /Signed in/)

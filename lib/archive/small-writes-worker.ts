@@ -19,8 +19,8 @@ const lanes = (workerData as WriteMemory[]).map(({ numbers, data }) => ({
 parentPort?.on('message', (request: SmallWriteRequest) => {
   const begun = performance.now()
   const missed: SmallWriteAnswer['missed'] = []
-  const failed = request.kind === 'sync' ? syncAll(request.paths) : writeAll(request, missed)
-  const answer: SmallWriteAnswer = { kind: request.kind, failed, missed, ms: performance.now() - begun }
+  const done = request.kind === 'sync' ? syncAll(request.paths) : { failed: writeAll(request, missed) }
+  const answer: SmallWriteAnswer = { kind: request.kind, ...done, missed, ms: performance.now() - begun }
   parentPort?.postMessage(answer)
 })
 
@@ -85,20 +85,22 @@ function ifHad(call: () => void): void {
   }
 }
 
-function syncAll(paths: readonly string[]): number[] {
+function syncAll(paths: readonly string[]): Pick<SmallWriteAnswer, 'failed' | 'lost'> {
   const failed: number[] = []
   for (const [index, path] of paths.entries()) {
     let fd: number | undefined
     try {
       fd = fs.openSync(path, READ_FLAGS)
       fs.fsyncSync(fd)
-    } catch {
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException
+      if (fd !== undefined) return { failed, lost: { index, code, message } }
       failed.push(index)
     } finally {
       if (fd !== undefined) quietly(() => fs.closeSync(fd as number))
     }
   }
-  return failed
+  return { failed }
 }
 
 function quietly(work: () => void): void {

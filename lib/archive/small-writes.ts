@@ -3,6 +3,7 @@ import type { Worker } from 'node:worker_threads'
 import { beginThread } from '../../transforms/thread.ts'
 import type { Meta } from './attributes.ts'
 import { nsToTimeArgument } from './entry.ts'
+import { targetError } from './io.ts'
 import type { TargetRights } from './rights.ts'
 import type { Attribute } from './shortfalls.ts'
 
@@ -35,6 +36,8 @@ export interface SmallWriteAnswer {
   failed: number[]
   /** Of those that were written: what the file system did not keep. */
   missed: [number, Attribute[]][]
+  /** The first that the disk did not take. Only its first sync says so: asked again, Linux says that all is well. */
+  lost?: { index: number; code: string | undefined; message: string } | undefined
   ms: number
 }
 
@@ -72,7 +75,7 @@ export class SmallWrites {
   #filling: Lane | undefined
   /** Batches that the thread has, in order. */
   readonly #underWay: Lane[] = []
-  readonly #syncs: { paths: string[]; settle: (failed: string[]) => void }[] = []
+  readonly #syncs: { paths: string[]; settle: (failed: string[]) => void; reject: (error: unknown) => void }[] = []
   readonly #paths = new Set<string>()
   /** Who waits for a batch to be done. */
   readonly #waiting: (() => void)[] = []
@@ -159,7 +162,8 @@ export class SmallWrites {
 
   /**
    * Brings files onto the disk.
-   * @returns those that it could not, and those that are for the thread pool.
+   * @returns those that it could not open, and those that are for the thread pool.
+   * @throws BackupError TARGET for one that the disk did not take.
    */
   async sync(paths: string[]): Promise<string[]> {
     const left: string[] = []
@@ -177,8 +181,8 @@ export class SmallWrites {
   }
 
   #syncSome(paths: string[]): Promise<string[]> {
-    return new Promise((settle) => {
-      this.#syncs.push({ paths, settle })
+    return new Promise((settle, reject) => {
+      this.#syncs.push({ paths, settle, reject })
       this.#ask({ kind: 'sync', paths: this.#absolute(paths) })
     })
   }
@@ -191,12 +195,15 @@ export class SmallWrites {
     this.#worker?.postMessage(request)
   }
 
-  #answered({ kind, failed, missed, ms }: SmallWriteAnswer): void {
+  #answered({ kind, failed, missed, lost, ms }: SmallWriteAnswer): void {
     if (kind === 'sync') {
       const sync = this.#syncs.shift()
       if (!sync) return
       this.#syncsSlowly = ms / sync.paths.length > SLOW_SYNC_MS
-      sync.settle(failed.map((index) => sync.paths[index] as string))
+      if (lost) {
+        const error = Object.assign(new Error(lost.message), { code: lost.code })
+        sync.reject(targetError(sync.paths[lost.index] as string, error))
+      } else sync.settle(failed.map((index) => sync.paths[index] as string))
       return
     }
     const lane = this.#underWay.shift()

@@ -10,6 +10,7 @@ import { pack } from 'tar-stream'
 import { seededBytes } from '../../bench/world.ts'
 import { type ExtractOptions, extractTar } from '../../lib/archive/extract.ts'
 import { packFolder } from '../../lib/archive/pack.ts'
+import { SmallWrites } from '../../lib/archive/small-writes.ts'
 import { threadsOf } from '../support/threads.ts'
 import { mounted, NO_MOUNT } from '../support/tmpfs.ts'
 import { diffTrees, tempFolder } from '../support/tree.ts'
@@ -136,4 +137,19 @@ test('a restore that is aborted leaves no thread and no half of a file', async (
   await assert.rejects(extractTar(source, out, { threadAfter: 10, signal: abort.signal }), { name: 'AbortError' })
   assert.deepEqual(threads.map(hasEnded), [true])
   for (const name of fs.readdirSync(out)) assert.match(fs.readFileSync(path.join(out, name), 'utf8'), /^content \d+$/)
+})
+
+test('T23: a file that the disk does not take fails the restore: asked a second time, the disk would say nothing', {
+  skip: process.platform === 'linux' ? false : 'needs the /proc of Linux',
+}, async (t) => {
+  const told = { written: () => {}, missed: () => {}, refused: () => {} }
+  const writes = new SmallWrites('/proc/self', { owners: false, modes: true, specialBits: false }, told)
+  t.after(() => writes.close())
+  // What cannot be synced, and what is not there: that is for the thread pool.
+  assert.deepEqual(await writes.sync(['not there']), ['not there'])
+  await assert.rejects(writes.sync(['not there', 'status']), {
+    name: 'BackupError',
+    code: 'TARGET',
+    message: /^Cannot write status: .*fsync/,
+  })
 })

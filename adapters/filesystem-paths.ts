@@ -220,14 +220,18 @@ function isLink(path: string): Promise<boolean> {
   )
 }
 
+/** Whether a mount says that it cannot sync a folder, as some of networks and FUSE do: it has nothing better to offer. */
+export function isNoFolderSync(error: unknown): boolean {
+  return errorCode(error) === 'EINVAL' || errorCode(error) === 'ENOTSUP'
+}
+
 /** Makes the names in a folder durable; a rename is not, until this. */
 export async function syncFolder(path: string): Promise<void> {
   const handle = await open(path, 'r')
   try {
     await handle.sync()
   } catch (error) {
-    // Some network and FUSE mounts cannot sync a folder; they have nothing better to offer.
-    if (errorCode(error) !== 'EINVAL' && errorCode(error) !== 'ENOTSUP') throw error
+    if (!isNoFolderSync(error)) throw error
   } finally {
     await handle.close()
   }

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { lstat, mkdir, open, readdir, readFile, rename, stat, utimes } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { syncFolder as syncNames } from '../adapters/filesystem-paths.ts'
 import { targetError } from './archive/io.ts'
 import { BackupError } from './errors.ts'
 import { makeAround, type Place } from './place.ts'
@@ -249,10 +250,5 @@ async function writeRecord(folder: string, record: StagingRecord): Promise<void>
 export async function syncFolder(path: string): Promise<void> {
   // Windows opens no folders.
   if (process.platform === 'win32') return
-  const folder = await open(path, 'r')
-  try {
-    await folder.sync()
-  } finally {
-    await folder.close()
-  }
+  await syncNames(path)
 }

@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import { lchown, lutimes } from 'node:fs/promises'
 import { msToNs, nsToMs, nsToTimeArgument } from './entry.ts'
-import { close, FOLDER_FLAGS, fchmod, fchown, fstat, fsync, futimes, open, targetError } from './io.ts'
+import { close, FOLDER_FLAGS, fchmod, fchown, fstat, fsyncFolder, futimes, open, targetError } from './io.ts'
 import type { TargetRights } from './rights.ts'
 import { type Attribute, isNotHad } from './shortfalls.ts'
 
@@ -86,7 +86,7 @@ export async function setFolder(
   const fd = await open(absolute, FOLDER_FLAGS)
   try {
     const lost = await setOpen(fd, meta, rights)
-    if (durable) await fsync(fd)
+    if (durable) await fsyncFolder(fd)
     return lost
   } finally {
     await close(fd)

@@ -1,4 +1,5 @@
 import fs, { type BigIntStats } from 'node:fs'
+import { isNoFolderSync } from '../../adapters/filesystem-paths.ts'
 import { isAbort } from '../../adapters/retry.ts'
 import { BackupError } from '../errors.ts'
 import { isHostile } from './portable-names.ts'
@@ -71,6 +72,13 @@ export function fchown(fd: number, uid: number, gid: number): Promise<void> {
 
 export function fsync(fd: number): Promise<void> {
   return new Promise((resolve, reject) => fs.fsync(fd, (error) => (error ? reject(error) : resolve())))
+}
+
+/** The same of a folder, where its file system can. */
+export async function fsyncFolder(fd: number): Promise<void> {
+  await fsync(fd).catch((error: unknown) => {
+    if (!isNoFolderSync(error)) throw error
+  })
 }
 
 export function futimes(fd: number, time: number | Date): Promise<void> {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
-import { mkdir, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { openMemory } from '../../adapters/memory.ts'
@@ -330,6 +330,32 @@ test('T23: a disk that fills up leaves the live world as it was, and nothing of 
     await assert.rejects(backups.restore(raw.id, join(disk, 'raw'), { spaceCheck: false }), /the disk is full/)
     assert.deepEqual((await readdir(disk)).sort(), ['fill', 'world'])
   })
+})
+
+test('where folders cannot be synced, as on some shares, restores are done all the same', async (t) => {
+  const { world, target, backups } = await stage(t)
+  for (const code of ['EINVAL', 'ENOTSUP', 'EIO']) {
+    const refusal = Object.assign(new Error(`${code}: refused, fsync`), { code })
+    const handle = await open(world)
+    const prototype = Object.getPrototypeOf(handle)
+    await handle.close()
+    const { sync } = prototype
+    t.mock.method(prototype, 'sync', async function (this: typeof handle) {
+      if ((await this.stat()).isDirectory()) throw refusal
+      await sync.call(this)
+    })
+    const { fsync } = fs
+    t.mock.method(fs, 'fsync', (fd: number, done: (error: Error | null) => void) => {
+      if (fs.fstatSync(fd).isDirectory()) done(refusal)
+      else fsync(fd, done)
+    })
+    const restored = backups.restore('latest', target, { overwrite: true })
+    if (code === 'EIO') await assert.rejects(restored, { code: 'TARGET', message: /EIO/ })
+    else await restored
+    t.mock.restoreAll()
+    assert.deepEqual(diffTrees(world, target), [])
+    await backups.restore('latest', target, { merge: true, overwrite: true })
+  }
 })
 
 test('owners and modes as told', { skip: process.getuid?.() === 0 ? false : 'only root sets owners' }, async (t) => {

@@ -127,9 +127,9 @@ export class FileWritable extends Writable {
     await handle.close()
     this.#handle = undefined
     this.#stopIfDestroyed()
-    if (ifAbsent) await this.#linkInPlace()
-    else await rename(this.#temporary, this.#path)
+    await (ifAbsent ? this.#linkInPlace() : rename(this.#temporary, this.#path))
     this.#committedIno = ino
+    if (ifAbsent) await unlink(this.#temporary)
     await syncFolder(dirname(this.#path))
     const found = await lstat(this.#path, { bigint: true })
     if (found.ino !== ino && !(await isFuse(dirname(this.#path))))
@@ -148,11 +148,11 @@ export class FileWritable extends Writable {
       }
       throw error
     }
-    await unlink(this.#temporary)
   }
 
   async #undo(): Promise<void> {
-    await this.#handle?.close()
+    // On a network or FUSE mount it fails as the writes before it did; what is to be removed is there all the same.
+    await this.#handle?.close().catch(() => {})
     if (!this.#touched) return
     try {
       await removeFile(this.#temporary)

@@ -321,6 +321,48 @@ describe('filesystem', () => {
     }
   })
 
+  it('a mount that fails writes, and then the close as well, is left nothing', async (context) => {
+    await put('folder/object', 'old')
+    const fails = async () => {
+      throw Object.assign(new Error('EDQUOT: quota'), { code: 'EDQUOT' })
+    }
+    const { open } = fsPromises
+    context.mock.method(fsPromises, 'open', async (...args: Parameters<typeof open>) => {
+      const handle = await open(...args)
+      const close = handle.close.bind(handle)
+      return args[1] === 'wx' ? Object.assign(handle, { writev: fails, close: () => close().then(fails) }) : handle
+    })
+    syncBuiltinESMExports()
+    try {
+      await assert.rejects(put('folder/object', 'new'), { code: 'QUOTA' })
+    } finally {
+      context.mock.restoreAll()
+      syncBuiltinESMExports()
+    }
+    assert.deepEqual(await readdir(join(own, 'root', 'folder')), ['object'])
+    assert.equal(await text(storage.createReadStream('folder/object')), 'old')
+  })
+
+  it('an object that was refused when it had its name already is not left, by ifAbsent neither', async (context) => {
+    await put('object', 'x')
+    const { unlink } = fsPromises
+    let failed = 0
+    context.mock.method(fsPromises, 'unlink', async (path: string) => {
+      if (failed++ === 0) throw Object.assign(new Error('EIO: i/o error, unlink'), { code: 'EIO' })
+      await unlink(path)
+    })
+    syncBuiltinESMExports()
+    try {
+      const sink = storage.createWriteStream('only', { ifAbsent: true })
+      sink.end('x')
+      await assert.rejects(finished(sink), { code: 'UNAVAILABLE', message: /EIO/ })
+    } finally {
+      context.mock.restoreAll()
+      syncBuiltinESMExports()
+    }
+    assert.deepEqual(await readdir(join(own, 'root')), ['object'])
+  })
+
   it('a disk that fills up is QUOTA, and leaves nothing', { skip: !existsSync('/dev/full') }, async (context) => {
     await put('object', 'old')
     // The write itself fails as on a full disk; the file is a real one.

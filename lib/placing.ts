@@ -23,6 +23,7 @@ export async function putInPlace(
   mode: PlaceMode,
   root?: { mode: number; mtime: number },
 ): Promise<void> {
+  let whatFails: string | undefined
   try {
     if (mode === 'merge') {
       await checkTree(staging, place)
@@ -35,17 +36,18 @@ export async function putInPlace(
     } else {
       await staging.note({ phase: 'placing' })
       swap(staging, place)
+      whatFails = 'the disk does not confirm it'
       await syncFolder(place.around)
     }
+    whatFails = `${staging.path}, which is of no more use, cannot be removed`
+    await staging.discard()
   } catch (cause) {
-    if (cause instanceof BackupError) throw cause
-    throw new BackupError(
-      'TARGET',
-      `What was restored cannot be put in place at ${place.path}: ${(cause as Error).message}.`,
-      { cause },
-    )
+    if (cause instanceof BackupError && !whatFails) throw cause
+    const what = whatFails
+      ? `What was restored is in place at ${place.path}, but ${whatFails}`
+      : `What was restored cannot be put in place at ${place.path}`
+    throw new BackupError('TARGET', `${what}: ${(cause as Error).message}.`, { cause })
   }
-  await staging.discard()
 }
 
 /**

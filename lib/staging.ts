@@ -246,9 +246,11 @@ async function writeRecord(folder: string, record: StagingRecord): Promise<void>
   await syncFolder(folder)
 }
 
-/** Makes renames in a folder last. */
+/** Makes renames in a folder last. @throws BackupError TARGET. */
 export async function syncFolder(path: string): Promise<void> {
   // Windows opens no folders.
   if (process.platform === 'win32') return
-  await syncNames(path)
+  await syncNames(path).catch((error: unknown) => {
+    throw targetError(path, error)
+  })
 }

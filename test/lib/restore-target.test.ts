@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
-import { mkdir, open, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
+import fsPromises, { mkdir, open, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { openMemory } from '../../adapters/memory.ts'
@@ -356,6 +357,52 @@ test('where folders cannot be synced, as on some shares, restores are done all t
     assert.deepEqual(diffTrees(world, target), [])
     await backups.restore('latest', target, { merge: true, overwrite: true })
   }
+})
+
+test('of a disk that fails when all is in place, that is told, and each path with its failure', async (t) => {
+  const { world, target, backups } = await stage(t)
+  const around = join(target, '..')
+  const { open, rmdir } = fsPromises
+  const failsOf = async (call: 'fsync' | 'rmdir', isIt: (path: string) => boolean, message: RegExp): Promise<void> => {
+    t.mock.method(fsPromises, 'open', async (...args: Parameters<typeof open>) => {
+      const handle = await open(...args)
+      const fails = () => Promise.reject(Object.assign(new Error('EIO: i/o error, fsync'), { code: 'EIO' }))
+      return call === 'fsync' && args[1] === 'r' && isIt(String(args[0]))
+        ? Object.assign(handle, { sync: fails })
+        : handle
+    })
+    t.mock.method(fsPromises, 'rmdir', async (path: Buffer) => {
+      if (call === 'rmdir' && isIt(`${path}`)) throw Object.assign(new Error('EIO: i/o error, rmdir'), { code: 'EIO' })
+      await rmdir(path)
+    })
+    syncBuiltinESMExports()
+    try {
+      await assert.rejects(backups.restore('latest', target, { overwrite: true }), { code: 'TARGET', message })
+    } finally {
+      t.mock.restoreAll()
+      syncBuiltinESMExports()
+    }
+  }
+  await failsOf(
+    'fsync',
+    (path) => path.endsWith('/tree'),
+    /^Cannot write .*\/tree: the disk reports a read or write error/,
+  )
+  assert.deepEqual(await readdir(around), [])
+  await failsOf(
+    'fsync',
+    (path) => path === around,
+    /^What was restored is in place at .*, but the disk does not confirm it: /,
+  )
+  assert.deepEqual(diffTrees(world, target), [])
+  await failsOf(
+    'rmdir',
+    (path) => path.startsWith(join(around, '.')),
+    /is in place at .*, but .* cannot be removed: EIO/,
+  )
+  assert.deepEqual(diffTrees(world, target), [])
+  await backups.restore('latest', target, { overwrite: true })
+  assert.deepEqual([diffTrees(world, target), await readdir(around)], [[], ['target']])
 })
 
 test('owners and modes as told', { skip: process.getuid?.() === 0 ? false : 'only root sets owners' }, async (t) => {

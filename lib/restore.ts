@@ -251,7 +251,8 @@ async function work(
     const kept = await isWorthKeeping(error, staging, build, options).catch(() => undefined)
     if (kept === false) await staging.discard().catch(() => {})
     staging.release()
-    if (kept) options.onKept?.(staging.path)
+    // Where it is in place, what is left is what it replaced.
+    if (kept && (await isThere(staging.tree).catch(() => true))) options.onKept?.(staging.path)
     throw isFullDisk(error) ? noRoom(error as Error, place) : error
   }
 }

@@ -377,7 +377,8 @@ test('of a disk that fails when all is in place, that is told, and each path wit
     })
     syncBuiltinESMExports()
     try {
-      await assert.rejects(backups.restore('latest', target, { overwrite: true }), { code: 'TARGET', message })
+      const onKept = (folder: string) => assert.fail(`${folder} is said to hold what was restored`)
+      await assert.rejects(backups.restore('latest', target, { overwrite: true, onKept }), { code: 'TARGET', message })
     } finally {
       t.mock.restoreAll()
       syncBuiltinESMExports()

@@ -3,7 +3,7 @@ import { StorageError } from './errors.ts'
 import { normalizePrefix, prefixedKey } from './keys.ts'
 import { CALL_RETRY, retry, throwIfAborted } from './retry.ts'
 import { parseEndpoint, type S3Config } from './s3-config.ts'
-import { ADAPTER, type S3Names, s3CodeOf, toStorageError } from './s3-errors.ts'
+import { ADAPTER, type S3Names, STRANGER, s3CodeOf, toStorageError } from './s3-errors.ts'
 import { S3HttpHandler } from './s3-http.ts'
 import { profileOf, S3_PROFILES, type S3Integrity, type S3Profile } from './s3-profiles.ts'
 
@@ -74,6 +74,7 @@ export class S3Connection {
     const signBodies = config.signBodies ?? (this.integrity === 'sha256' || origin?.protocol === 'http:')
     if (!signBodies) leaveBodiesUnsigned(this.#client)
     if (!profile.sdkQuery) leaveOutSdkQuery(this.#client)
+    refuseStrangers(this.#client)
   }
 
   /** The full key, beneath the prefix. @throws StorageError INVALID */
@@ -169,5 +170,30 @@ function leaveOutSdkQuery(client: S3Client): void {
       return next(args)
     },
     { step: 'build', name: 'millraceNoSdkQuery' },
+  )
+}
+
+/** What every listing says of itself, by one or another of these, and every answer to HEAD of its object. */
+const OWN_FIELDS = {
+  List: ['IsTruncated', 'Name', 'Bucket', 'KeyCount', 'MaxKeys', 'MaxUploads', 'MaxParts'],
+  HeadObject: ['ETag', 'LastModified', 'VersionId'],
+}
+
+/**
+ * What no S3 store has answered, as the sign-in page of a network or MinIO's console, or nothing at all with 200, is to
+ * the SDK a listing of nothing, or an object of that page's size.
+ */
+function refuseStrangers(client: S3Client): void {
+  client.middlewareStack.add(
+    (next, context) => async (args) => {
+      const result = await next(args)
+      const { commandName = '' } = context as { commandName?: string }
+      const fields = Object.entries(OWN_FIELDS).find(([start]) => commandName.startsWith(start))?.[1]
+      const output = result.output as object as Record<string, unknown>
+      if (!fields || fields.some((name) => output[name] !== undefined)) return result
+      const { $metadata } = output
+      throw Object.assign(new Error('no S3 store answers so'), { name: STRANGER, $metadata })
+    },
+    { step: 'initialize', name: 'millraceNoStrangers' },
   )
 }

@@ -94,7 +94,13 @@ const BY_STATUS: Record<number, StorageErrorCode> = {
 /** Alibaba's and Tencent's words: github.com/peak/s5cmd/issues/518, github.com/gobackup/gobackup/issues/233. */
 const VIRTUAL_HOST = "the store wants the bucket in the host's name; set forcePathStyle to false"
 
+/** What stands for the code where no S3 store has answered. */
+export const STRANGER = 'NotAnS3Answer'
+
 const ADVICE: Record<string, string> = {
+  [STRANGER]:
+    "what answers there is no S3 store; check the endpoint (MinIO's console has another port than its API), and " +
+    'whether the network asks for a sign-in',
   NoSuchBucket: 'there is no such bucket; check its name, or create it',
   // MinIO: https://github.com/minio/docs/issues/1216
   NoSuchUpload:

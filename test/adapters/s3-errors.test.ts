@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { inspect } from 'node:util'
 import { StorageError } from '../../adapters/errors.ts'
+import { openS3 } from '../../adapters/s3.ts'
 import { toStorageError } from '../../adapters/s3-errors.ts'
+import { serveFake } from '../fakes/http.ts'
 
 const names = { bucket: 'worlds', endpoint: 'https://s3.example' }
 const SECRET = 'session-token-of-the-caller'
@@ -163,5 +165,34 @@ describe('S3 errors', () => {
     const bug = new TypeError('a bug')
     assert.equal(toStorageError(bug, 'stat', names), bug)
     assert.equal(toStorageError(error, 'stat', names), error)
+  })
+
+  it('what no S3 store answers is neither an empty listing nor an object', async () => {
+    const page = '<!DOCTYPE html><html><head><title>MinIO Console</title></head><body></body></html>'
+    const none = '<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>'
+    let body = ''
+    const server = await serveFake(async (request, reply) => {
+      reply.writeHead(200, { 'content-type': 'text/html', 'content-length': body.length })
+      reply.end(request.method === 'HEAD' ? undefined : body)
+    })
+    const callRetry = { attempts: 2, baseMs: 1, capMs: 2, deadlineMs: 20_000 }
+    const keys = { accessKeyId: 'key', secretAccessKey: 'secret' }
+    const storage = await openS3({ bucket: 'worlds', endpoint: server.origin, ...keys, callRetry })
+    try {
+      const refused = {
+        code: 'UNAVAILABLE',
+        message: /no S3 store; check the endpoint .*sign-in \(200 NotAnS3Answer\)/,
+      }
+      for (body of [page, '', '<?xml version="1.0"?><ListAllMyBucketsResult></ListAllMyBucketsResult>']) {
+        await assert.rejects(Array.fromAsync(storage.list('')), refused, body)
+        await assert.rejects(storage.purgeUnfinished?.(0) ?? Promise.resolve(), refused, body)
+        await assert.rejects(storage.stat('a/key'), refused, body)
+      }
+      body = none
+      assert.deepEqual(await Array.fromAsync(storage.list('')), [])
+    } finally {
+      await storage.close()
+      await server.close()
+    }
   })
 })

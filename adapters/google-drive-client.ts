@@ -221,7 +221,7 @@ export class DriveConnection {
       let used: string | undefined
       try {
         // Renewed before it expires, and once for all who ask meanwhile: the SDK does that.
-        const { token } = await orAbort(this.#auth.getAccessToken(), signal)
+        const { token } = await orAbort(this.#getToken(operation), signal)
         used = token ?? ''
         return await send(used)
       } catch (error) {
@@ -231,6 +231,18 @@ export class DriveConnection {
         this.#forget(used)
         if (once || attempt > 1) throw cleaned
       }
+    }
+  }
+
+  /** The package fails as a bug does where what answers is no JSON, such as the sign-in page of a network. */
+  async #getToken(operation: string): Promise<{ token?: string | null }> {
+    try {
+      return await this.#auth.getAccessToken()
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error
+      const message =
+        'Google Drive: it gave no token: what answers there is not Google. Look whether the network asks for a sign-in.'
+      throw driveError('UNAVAILABLE', operation, message, { retryable: true })
     }
   }
 

@@ -126,6 +126,21 @@ describe('Google Drive: sign-in, rights and settings', () => {
     })
   })
 
+  it('a page in place of a token, as of a network that asks for a sign-in, is asked again, and told as that', async () => {
+    const page = {
+      kind: 'answer',
+      status: 200,
+      headers: { 'content-type': 'text/html' },
+      body: '<html></html>',
+    } as const
+    drive.proxy.inject(page, ({ url }) => url === '/token')
+    assert.deepEqual(await keysIn(drive.storage, ''), [])
+    drive.proxy.inject(page, ({ url }) => url === '/token', 99)
+    const other = await drive.another({})
+    await assert.rejects(keysIn(other, ''), { code: 'UNAVAILABLE', message: /gave no token: .* asks for a sign-in\.$/ })
+    await other.close()
+  })
+
   it('no error, and nothing that hangs on one, holds a token, a secret, or the address of an upload', async () => {
     const caught: unknown[] = []
     const gather = async (work: () => Promise<unknown>) =>

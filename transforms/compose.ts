@@ -12,11 +12,20 @@ const BINARY = {
 
 /**
  * Makes one Duplex of several byte streams, through stream-chain. The sink of a pipeline stays outside: a chain ends
- * before its last stream has committed anything. When one of the streams fails or closes early, all are destroyed.
+ * before its last stream has committed anything. When one of the streams fails or closes early, all are destroyed,
+ * also where a handler throws while bytes are written to the first.
  */
 export function composeBytes(streams: readonly Duplex[]): Duplex {
   if (streams.length === 1) return streams[0] as Duplex
   const whole = chainUnchecked(streams, BINARY) as unknown as Duplex
+  // stream-chain's own keeps what a handler throws until a callback that does not come then.
+  whole._write = (chunk, encoding, callback) => {
+    try {
+      ;(streams[0] as Duplex).write(chunk, encoding, callback)
+    } catch (thrown) {
+      whole.destroy(thrown instanceof Error ? thrown : new Error(`A stream of the chain failed: ${thrown}`))
+    }
+  }
   for (const stream of streams) {
     stream.on('error', (error) => whole.destroy(error))
     stream.on('close', () => {

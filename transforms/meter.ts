@@ -1,4 +1,4 @@
-import { Transform } from 'node:stream'
+import { Transform, type TransformCallback } from 'node:stream'
 import { checkRange } from './zstd-compress.ts'
 
 /** How far a stream has come. */
@@ -30,7 +30,7 @@ const RATE_WINDOW_MS = 10_000
 
 /**
  * A stream that passes bytes on unchanged and reports how many, how fast and how long still. The last report comes at
- * the end.
+ * the end. The stream fails with what `onProgress` throws.
  * @throws TransformError BAD_OPTION.
  */
 export function createMeter(options: MeterOptions): Transform {
@@ -57,16 +57,26 @@ export function createMeter(options: MeterOptions): Transform {
     })
   }
 
+  /** What a handler throws, no pipeline hears of: it ends the process, or whoever writes waits for ever. */
+  const tell = (at: number, callback: TransformCallback, chunk?: Buffer) => {
+    try {
+      report(at)
+    } catch (thrown) {
+      callback(thrown instanceof Error ? thrown : new Error(`onProgress failed: ${thrown}`))
+      return
+    }
+    callback(null, chunk)
+  }
+
   return new Transform({
     transform(chunk: Buffer, _encoding, callback) {
       bytes += chunk.length
       const at = now()
-      if (at - reported >= intervalMs) report(at)
-      callback(null, chunk)
+      if (at - reported >= intervalMs) tell(at, callback, chunk)
+      else callback(null, chunk)
     },
     flush(callback) {
-      report(now())
-      callback()
+      tell(now(), callback)
     },
   })
 }

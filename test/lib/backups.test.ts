@@ -6,6 +6,7 @@ import { Readable, Writable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { type TestContext, test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
@@ -376,6 +377,23 @@ test('progress is told, and ends with what was stored', async (t) => {
   let restoredBytes = 0
   await backups.restore('latest', join(await scratch(t), 'out'), { onProgress: ({ bytes }) => (restoredBytes = bytes) })
   assert.equal(restoredBytes, made.storedBytes)
+})
+
+test('a backup fails with what onProgress throws, in the middle or at the end', async () => {
+  const backups = await open(await openMemory())
+  async function* halting() {
+    yield sample(100_000)
+    // Longer than from one report to the next.
+    await delay(300)
+    yield sample(100_000)
+  }
+  for (const source of [Readable.from([sample(1000)]), Readable.from(halting(), { objectMode: false })]) {
+    const onProgress = () => {
+      throw new Error('no terminal')
+    }
+    await assert.rejects(backups.create(source, { onProgress }), { message: 'no terminal' })
+    assert.deepEqual(await keysOf(backups.storage), [])
+  }
 })
 
 test('an abort for whatever reason is an AbortError, at any of the requests', async (t) => {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { PassThrough, Transform } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { test } from 'node:test'
 import {
@@ -100,5 +101,22 @@ test('a chain fails and closes as one, whichever of its streams fails or is clos
       await assert.rejects(finished(whole), error ?? /closed before its end/)
       assert.ok(streams.every((stream) => stream.destroyed))
     }
+  }
+})
+
+test('a chain fails with what a handler throws while bytes are written to it', async () => {
+  for (const which of [0, 1]) {
+    const streams = [new PassThrough(), new PassThrough(), createHashTee()]
+    streams[which] = new Transform({
+      transform() {
+        throw new Error('thrown')
+      },
+    })
+    const whole = composeBytes(streams)
+    whole.resume()
+    const failed = finished(whole)
+    whole.write(sample(1000))
+    await assert.rejects(failed, { message: 'thrown' })
+    assert.ok(streams.every((stream) => stream.destroyed))
   }
 })

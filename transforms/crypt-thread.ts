@@ -111,6 +111,8 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
     })
     this.#worker.on('error', (cause) => this.destroy(threadError(cause)))
     this.#worker.on('exit', () => this.destroy(this.#digest === undefined ? threadError(undefined) : undefined))
+    // Last: who listens holds the process. As with Node's own streams, one that nobody writes to or reads does not.
+    this.#worker.unref()
   }
 
   get digest(): string {
@@ -192,6 +194,7 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
     const request = { setup: this.#setup, inputs, free, nonces: this.noncesOf(bytes, isLast), isLast }
     this.#setup = undefined
     this.#given.push(given)
+    this.#worker.ref()
     this.#worker.postMessage(request satisfies CryptRequest, [...inputs.map(({ memory }) => memory), ...free])
   }
 
@@ -242,6 +245,7 @@ export abstract class CryptThreadStream extends Duplex implements CryptThread {
     if (this.destroyed) return
     if (failure) throw this.failed(failure)
     const given = this.#given.shift() ?? []
+    if (this.#given.length === 0) this.#worker.unref()
     for (const [i, input] of inputs.entries()) this.inputBack(input, given[i])
     this.outputs(outputs)
     if (digest === undefined) {

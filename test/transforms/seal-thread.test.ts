@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -208,4 +209,25 @@ test('a bad key or frame size is refused before there is a thread', (t) => {
   assert.throws(() => createSealThread({ key, frameBytes: 5000 }), { code: 'BAD_OPTION' })
   assert.throws(() => createOpenThread({}), { code: 'BAD_KEY' })
   assert.deepEqual(threads, [])
+})
+
+test('a stream on a thread that nobody goes on with lets the process end, and one that is at work does not', () => {
+  const from = JSON.stringify(new URL('../../transforms/index.ts', import.meta.url).href)
+  for (const [then, said] of [
+    ['', ''],
+    ['stream.end(Buffer.alloc(3_000_000))', ''],
+    ['stream.resume().end(Buffer.alloc(3_000_000)); stream.on("close", () => console.log(stream.bytes))', '3000000'],
+    [
+      'stream.write(Buffer.alloc(3_000_000)); stream.destroy(); stream.on("close", () => console.log("closed"))',
+      'closed',
+    ],
+    ['stream.destroy(); stream.on("close", () => console.log("closed"))', 'closed'],
+  ]) {
+    const script = `import { createHashThread } from ${from}; const stream = createHashThread(); ${then}`
+    const ran = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+      encoding: 'utf8',
+      timeout: 20_000,
+    })
+    assert.deepEqual([ran.status, ran.stdout.trim()], [0, said], then)
+  }
 })

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { abortError } from '../../adapters/retry.ts'
+import { timerMs } from '../duration.ts'
 import { BackupError } from '../errors.ts'
 import { lastWords } from '../last-words.ts'
 import { Marker } from './marker.ts'
@@ -113,7 +114,10 @@ function runCommand(
     }
     const onAbort = () => stop(abortError(signal as AbortSignal))
     signal?.addEventListener('abort', onAbort, { once: true })
-    const timer = setTimeout(() => stop(failure(`was not done within ${timeoutMs / 1000} s`, output)), timeoutMs)
+    const timer = setTimeout(
+      () => stop(failure(`was not done within ${timeoutMs / 1000} s`, output)),
+      timerMs(timeoutMs),
+    )
     const settle = (error?: Error) => {
       clearTimeout(timer)
       clearTimeout(killer)

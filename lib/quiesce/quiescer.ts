@@ -1,4 +1,6 @@
 import type { ArchiveWarning } from '../archive/entry.ts'
+import { timerMs } from '../duration.ts'
+import { BackupError } from '../errors.ts'
 
 /**
  * How still the source is while it is read:
@@ -64,15 +66,16 @@ export class Hold {
       this.#overdue = true
       warn(`The source was to be held for ${limitMs / 1000} s at most, and is still read: its server goes on writing`)
       void this.release()
-    }, limitMs)
+    }, timerMs(limitMs))
   }
 
   /**
    * Brings a source to rest.
-   * @throws what the quiescer throws; it was told to end then.
+   * @throws what the quiescer throws; it was told to end then. BackupError USAGE for a limit that is not above 0.
    */
   static async begin(quiescer: Quiescer, options: HoldOptions): Promise<Hold> {
     const { limitMs = HOLD_LIMIT_MS, onWarning, signal } = options
+    if (!(limitMs > 0)) throw new BackupError('USAGE', 'The source is held for more than 0 ms.')
     const warn = (message: string, cause?: unknown) => onWarning({ kind: 'quiesce', path: '', message, cause })
     try {
       return new Hold(quiescer, await quiescer.begin(signal), limitMs, warn)

@@ -4,6 +4,7 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { type TestContext, test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import { openMemory } from '../../adapters/memory.ts'
 import {
   type ArchiveWarning,
@@ -350,4 +351,26 @@ test('the commands of a hook do not see the passwords', async (t) => {
   const seen = await readFile(join(state, 'env'), 'utf8')
   assert.match(seen, /^MILLRACE_SERVER=survival$/m)
   assert.ok(!seen.includes(RCON_PASSWORD))
+})
+
+test('a limit that no timer can wait for is none, and what is no limit is refused before anything is held', async () => {
+  const backups = await openBackups({ storage: await openMemory(), server: 'survival', key: Buffer.alloc(32, 7) })
+  let held = 0
+  const quiesce: Quiescer = {
+    begin: async () => {
+      held += 1
+      return 'quiesced'
+    },
+    end: async () => 'kept',
+  }
+  async function* halting() {
+    yield sample(1000)
+    await delay(50)
+    yield sample(1000)
+  }
+  const make = (quiesceLimitMs: number) =>
+    backups.create(Readable.from(halting(), { objectMode: false }), { quiesce, quiesceLimitMs })
+  for (const limit of [Number.POSITIVE_INFINITY, 2 ** 31]) assert.equal((await make(limit)).consistency, 'quiesced')
+  for (const none of [Number.NaN, 0, -1]) await assert.rejects(make(none), { code: 'USAGE' })
+  assert.equal(held, 2)
 })

@@ -144,6 +144,10 @@ export function parseStorageUrl(text: string | URL): StorageConfig {
   if (url.username !== '' || url.password !== '') {
     throw invalid('The URL has credentials in it. Take them out: they belong in the environment or in the settings.')
   }
+  // All after it would be left out, and another folder meant.
+  if (url.hash !== '' || String(text).endsWith('#')) {
+    throw invalid('The URL has a # in it. In the name of a folder it is written %23, and nothing else begins with one.')
+  }
   try {
     return parse(url)
   } catch (error) {

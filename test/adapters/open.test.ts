@@ -29,6 +29,7 @@ describe('openStorage', () => {
 
   it('reads URLs', () => {
     assert.deepEqual(parseStorageUrl('file:///srv/my%20backups'), { provider: 'filesystem', root: '/srv/my backups' })
+    assert.deepEqual(parseStorageUrl('file:///srv/%231'), { provider: 'filesystem', root: '/srv/#1' })
     assert.deepEqual(parseStorageUrl('file:///mnt/usb/mc?mountPoint=/mnt/usb'), {
       provider: 'filesystem',
       root: '/mnt/usb/mc',
@@ -57,6 +58,10 @@ describe('openStorage', () => {
       'ftp://host/path',
       'file://host/path',
       'file:///a?b=c',
+      'file:///mnt/backups#1',
+      'file:///mnt/#backups',
+      'file:///mnt/backups#',
+      's3://bucket/worlds#1',
       's3:///prefix',
       `s3://key:${SECRET}@bucket/prefix`,
       `s3://bucket/?secretAccessKey=${SECRET}`,

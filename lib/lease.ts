@@ -83,11 +83,11 @@ export interface Lease {
  */
 export async function acquireLease(storage: Storage, server: string, options: LeaseOptions = {}): Promise<Lease> {
   checkServer(server)
-  const { ttlMs = LEASE_TTL_MS, waitMs = 0 } = options
-  if (!(ttlMs > 0 && ttlMs <= LEASE_TTL_MAX_MS && waitMs >= 0)) {
+  const { ttlMs = LEASE_TTL_MS, waitMs = 0, settleMs = 0 } = options
+  if (!(ttlMs > 0 && ttlMs <= LEASE_TTL_MAX_MS && waitMs >= 0 && settleMs >= 0)) {
     throw new BackupError(
       'USAGE',
-      'A lease lives for more than 0 ms and at most a day, and is waited for 0 ms or more.',
+      'A lease lives for more than 0 ms and at most a day, and is waited for and settles for 0 ms or more.',
     )
   }
   return new Claimant(storage, server, ttlMs, waitMs, options).win()

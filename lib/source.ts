@@ -78,12 +78,13 @@ export interface OpenSourceOptions extends SelectionOptions {
 
 /**
  * Opens what is to be backed up.
- * @throws BackupError SOURCE when it is missing or cannot be read, EMPTY_SOURCE for a folder without entries or an
- * empty file, unless `allowEmpty`. The stream fails with EMPTY_SOURCE for a stream of 0 bytes. What `hold` throws; the
- * hold is released at the stream's end, and whoever opened it releases it when anything fails.
+ * @throws BackupError USAGE for what is no source, SOURCE when it is missing or cannot be read, EMPTY_SOURCE for a folder
+ * without entries or an empty file, unless `allowEmpty`. The stream fails with EMPTY_SOURCE for a stream of 0 bytes.
+ * What `hold` throws; the hold is released at the stream's end, and whoever opened it releases it when anything fails.
  */
 export async function openSource(source: BackupSource, options: OpenSourceOptions): Promise<OpenedSource> {
   if (typeof source !== 'string') {
+    checkStreamed(source)
     noSelection(options, 'stream')
     const hold = await options.hold?.().catch((error) => {
       if (source instanceof Readable) source.destroy()
@@ -102,6 +103,14 @@ export async function openSource(source: BackupSource, options: OpenSourceOption
   if (found.isDirectory()) return openFolder(source, options)
   if (found.isFile()) return openFile(source, options)
   throw new BackupError('SOURCE', `The source ${JSON.stringify(source)} is neither a folder nor a file.`)
+}
+
+function checkStreamed(source: Exclude<BackupSource, string>): void {
+  if (source instanceof Readable || (Array.isArray(source?.command) && source.command.length > 0)) return
+  throw new BackupError(
+    'USAGE',
+    'A source is the path of a folder or file, a Readable stream, or { command: [program, …arguments] }.',
+  )
 }
 
 /** @throws BackupError USAGE when there is something to choose from what is one file. */

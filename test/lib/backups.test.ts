@@ -161,6 +161,9 @@ test('T4: a source that dies half-way leaves nothing in the store', async () => 
     await assert.rejects(backups.create({ command: ['sh', '-c', script] }), message)
   }
   await assert.rejects(backups.create({ command: ['/nonexistent/program'] }), hasCode('SOURCE'))
+  for (const none of [new URL('file:///srv'), undefined, { command: [] }, { command: 'true' }]) {
+    await assert.rejects(backups.create(none as never), hasCode('USAGE'))
+  }
   assert.deepEqual(await keysOf(storage), [])
 })
 

@@ -368,7 +368,13 @@ test('servers have leases of their own, and bad options are refused', async () =
   const other = await clock.until(acquireLease(storage, 'survival2', { clock }), HOUR_MS)
   await other.release()
   await lease.release()
-  for (const options of [{ ttlMs: 0 }, { ttlMs: Number.NaN }, { waitMs: -1 }, { ttlMs: 10 ** 12 }]) {
+  for (const options of [
+    { ttlMs: 0 },
+    { ttlMs: Number.NaN },
+    { waitMs: -1 },
+    { ttlMs: 10 ** 12 },
+    { settleMs: Number.NaN },
+  ]) {
     await assert.rejects(acquireLease(storage, 'survival', options), hasCode('USAGE'))
   }
   await assert.rejects(acquireLease(storage, 'No!'), hasCode('USAGE'))

@@ -43,7 +43,8 @@ export async function* examine({ file, to, signal }: DoctorOptions): AsyncGenera
     }
   }
   // The config says where the state folder is.
-  yield* checkRuntime(stateFolderOf(loaded))
+  const resumes = loaded && serverNames(loaded).some((name) => serverSettings(loaded, name).resume)
+  yield* checkRuntime(stateFolderOf(loaded), resumes ?? false)
   yield* findings
   signal.throwIfAborted()
   const names = to === undefined ? (loaded ? destinationNames(loaded) : []) : [to]

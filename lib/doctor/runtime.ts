@@ -4,7 +4,7 @@ import { access, stat, statfs } from 'node:fs/promises'
 import { tmpdir, totalmem } from 'node:os'
 import { dirname } from 'node:path'
 import zlib from 'node:zlib'
-import { type Finding, fail, ok, warn } from './finding.ts'
+import { type Finding, type FindingState, fail, ok, warn } from './finding.ts'
 
 const MiB = 2 ** 20
 /** What a backup to S3 takes at most, whatever it backs up. */
@@ -12,15 +12,24 @@ export const MEMORY_BYTES = 220 * MiB
 const STATE_ROOM_BYTES = 64 * MiB
 const TEMP_ROOM_BYTES = 64 * MiB
 const ZSTD_COMMAND_MS = 10_000
+const ANOTHER_STATE = '`stateFolder` in the config or MILLRACE_STATE_DIR names another.'
+const STATE_NEEDED = `A backup with \`resume\` fails without it. ${ANOTHER_STATE}`
+const STATE_SPARED = `Other backups go on without it, and have no history. ${ANOTHER_STATE}`
+const TEMP_SPARED = 'Only `verify --restore-test` needs it; --scratch or TMPDIR names another.'
 
-/** Looks at what millrace runs on. @param stateFolder where this machine keeps what it knows between runs. */
-export async function* checkRuntime(stateFolder: string): AsyncGenerator<Finding> {
+/**
+ * Looks at what millrace runs on.
+ * @param stateFolder where this machine keeps what it knows between runs.
+ * @param resumes whether there are backups with `resume`, whose journals are in it.
+ */
+export async function* checkRuntime(stateFolder: string, resumes: boolean): AsyncGenerator<Finding> {
   yield checkNode(process.versions.node)
   yield checkZstd()
   yield await checkZstdCommand()
   yield checkMemory(process.availableMemory(), Math.min(totalmem(), process.constrainedMemory() || Infinity))
-  yield await checkFolder('state folder', stateFolder, STATE_ROOM_BYTES)
-  yield await checkFolder('temporary folder', tmpdir(), TEMP_ROOM_BYTES)
+  const state = await checkFolder('state folder', stateFolder, STATE_ROOM_BYTES)
+  yield resumes ? toldOf(state, state.state, STATE_NEEDED) : toldOf(state, 'warn', STATE_SPARED)
+  yield toldOf(await checkFolder('temporary folder', tmpdir(), TEMP_ROOM_BYTES), 'warn', TEMP_SPARED)
 }
 
 /** @param version as in `process.versions.node`. */
@@ -28,6 +37,12 @@ export function checkNode(version: string): Finding {
   const [major = 0, minor = 0] = version.split('.').map(Number)
   if (major > 22 || (major === 22 && minor >= 15)) return ok('node', undefined, version)
   return fail('node', undefined, `${version} is too old`, 'Install Node 22.15 or newer from https://nodejs.org.')
+}
+
+/** What is wrong with a folder, as grave as it is for backups, and what that is. */
+function toldOf(found: Finding, state: FindingState, without: string): Finding {
+  if (found.state === 'ok') return found
+  return { ...found, state, advice: `${found.advice} ${without}` }
 }
 
 function checkZstd(): Finding {
@@ -95,12 +110,7 @@ export async function checkFolder(check: string, folder: string, neededBytes: nu
       if (code === 'ENOTDIR')
         return fail(check, folder, 'a file stands in its way', 'Remove it, or name another folder.')
       if (code !== 'ENOENT' || at === dirname(at)) {
-        return fail(
-          check,
-          folder,
-          `cannot be written (${code})`,
-          `Give it to the user that runs millrace: \`chown\`, \`chmod u+rwx ${at}\`.`,
-        )
+        return fail(check, folder, `cannot be written (${code})`, adviceFor(code, folder, at))
       }
       at = dirname(at)
     }
@@ -111,6 +121,14 @@ export async function checkFolder(check: string, folder: string, neededBytes: nu
   if (free >= neededBytes) return ok(check, folder, said)
   if (free > 0) return warn(check, folder, said, 'Make room on that disk.')
   return fail(check, folder, 'its disk is full', 'Make room on that disk.')
+}
+
+/** @param at the nearest that is there. */
+function adviceFor(code: string | undefined, folder: string, at: string): string {
+  if (code === 'EROFS') return 'Its file system is read-only: mount it for writing, or name another folder.'
+  // Whose folder the one above is has its reasons: it may be / or another user's home.
+  if (at !== folder) return 'Make it, and give it to the user that runs millrace (`chown`), or name another folder.'
+  return `Give it to the user that runs millrace: \`chown\`, \`chmod u+rwx ${at}\`.`
 }
 
 /** A size, as findings say it. */

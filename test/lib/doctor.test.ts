@@ -69,6 +69,13 @@ async function withRcon(folder: string, t: TestContext, password: string, more =
 }
 
 const BROKEN: Record<string, Broken> = {
+  'a state folder that cannot be made, which a backup with resume fails without': {
+    async breaks(folder) {
+      const broken = CONFIG.replace('stateFolder: state', 'stateFolder: millrace.yaml/state')
+      await writeFile(join(folder, 'millrace.yaml'), broken.replace('26h}', '26h, resume: true}'))
+    },
+    finds: [['fail', 'state folder', /a file stands in its way/, /`resume` fails without it/]],
+  },
   'a config with a typo': {
     breaks: (folder) => rewrite(folder, 'maxAge', 'maxAges'),
     finds: [['fail', 'config', /millrace\.yaml:6:\d+ .*maxAges/, /config example/]],
@@ -180,12 +187,12 @@ const BROKEN: Record<string, Broken> = {
     breaks: (folder, t) => withRcon(folder, t, RCON_PASSWORD, ', allowStopped: true', false),
     finds: [['warn', 'rcon', /Nothing listens at/, /backed up as it is/]],
   },
-  'a state folder that is a file': {
+  'a state folder that is a file, which backups go on without': {
     async breaks(folder) {
       await writeFile(join(folder, 'a-file'), '')
       await rewrite(folder, 'stateFolder: state', 'stateFolder: a-file')
     },
-    finds: [['fail', 'state folder', /is not a folder/, /Remove it/]],
+    finds: [['warn', 'state folder', /is not a folder/, /Remove it.*Other backups go on without it/]],
   },
 }
 
@@ -276,16 +283,19 @@ test('the command: a line each, 1 when something fails, JSON, and no config or o
   assert.match(String(broken.stdout), /^fail {2}source {12}survival: .*\n {24}Correct the path/m)
   assert.match(String(broken.stdout), /\n\n1 failure, 0 warnings\. Backups do not work/)
 
-  const env = { HOME: folder, XDG_CONFIG_HOME: folder }
+  // Only a restore test needs it.
+  const env = { HOME: folder, XDG_CONFIG_HOME: folder, TMPDIR: join(folder, 'millrace.yaml/tmp') }
   const store = ['--to', `file://${join(folder, 'new/store')}`, '--no-config', '--json']
   const alone = await millrace(['doctor', ...store], { cwd: join(folder, 'world'), env })
   assert.equal(alone.code, 0, String(alone.stdout))
   const events = alone.events()
+  const temporary = events.find(({ check }) => check === 'temporary folder')
+  assert.match(`${temporary?.state}: ${temporary?.advice}`, /^warn: .*Only `verify --restore-test` needs it/)
   assert.deepEqual(events.at(-1), {
     event: 'doctor',
     ok: true,
     config: null,
-    counts: { ok: events.length - 1, warn: 0, fail: 0 },
+    counts: { ok: events.length - 2, warn: 1, fail: 0 },
   })
   assert.ok(events.some(({ event, check, state }) => event === 'finding' && check === 'clock' && state === 'ok'))
   assert.ok(!(await readdir(folder)).includes('new'))

@@ -171,6 +171,12 @@ test('a path that is typed in full is never taken for one that begins like it', 
   assert.equal(pathChoices(join(folder, '/')).includes(join(folder, '.hidden')), false)
   assert.deepEqual(pathChoices(''), [])
   assert.equal(typedPath('~/x'), join(homedir(), 'x'))
+  // What stands there already is not taken away first by whoever pastes a path.
+  const stood = join(folder, 'world/')
+  assert.deepEqual(pathChoices(stood + join(folder, 'wor'), stood), [join(folder, 'world'), join(folder, 'world2')])
+  assert.deepEqual(pathChoices(`/${join(folder, 'world2')}`, '/'), [join(folder, 'world2')])
+  assert.deepEqual(pathChoices(`${stood}~/`, stood), pathChoices('~/'))
+  assert.deepEqual(pathChoices(`${stood}reg`, stood), [join(folder, 'world/region')])
   assert.equal(serverNameOf('Survival SMP (2)'), 'survival-smp-2')
   assert.equal(serverNameOf('Überwelt'), 'uberwelt')
   assert.equal(serverNameOf('世界'), 'server')

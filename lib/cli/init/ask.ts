@@ -31,7 +31,7 @@ export interface Asker {
   text(message: string, options?: { initial?: string | undefined; validate?: Validate }): Promise<string>
   /** Nothing of the answer is shown. */
   hidden(message: string, validate?: Validate): Promise<string>
-  /** A path that is there, with completion. */
+  /** A path that is there, with completion. A whole path behind `initial` takes its place. */
   path(message: string, options: { initial: string; validate: Validate }): Promise<string>
   choose<T>(message: string, choices: readonly Choice<T>[], initial?: T): Promise<T>
   confirm(message: string, initial: boolean): Promise<boolean>
@@ -84,7 +84,7 @@ export function terminalAsker(signal: AbortSignal): Asker {
             typed = this.userInput
             this.focusedValue = undefined
           }
-          return pathChoices(this.userInput).map((value) => ({ value, label: printable(value) }))
+          return pathChoices(this.userInput, initial).map((value) => ({ value, label: printable(value) }))
         },
         validate: (value) => validate(typeof value === 'string' ? value : ''),
       })

@@ -11,10 +11,13 @@ export function typedPath(typed: string): string {
 
 /**
  * What a path that is being typed may be meant to be.
+ * @param initial what stood there already. A whole path behind it, as it was pasted or typed, counts by itself.
  * @returns absolute paths: first the one that is typed, when it is there, and what begins with it only where it is not,
  * or where a slash at its end asks for what is in it. So what is typed in full is always the first.
  */
-export function pathChoices(typed: string): string[] {
+export function pathChoices(typed: string, initial = ''): string[] {
+  const behind = initial !== '' && typed.startsWith(initial) ? typed.slice(initial.length) : ''
+  if (/^(?:[/\\]|~[/\\])/.test(behind)) return pathChoices(behind)
   if (typed === '') return []
   const path = typedPath(typed)
   const isThere = isPath(path)

@@ -1,4 +1,4 @@
-import { EXIT } from '../cli/exit-codes.ts'
+import { EXIT, signalExitCode } from '../cli/exit-codes.ts'
 import { type MetricUpdate, withoutFuture } from '../metrics.ts'
 import type { JobKind } from './jobs.ts'
 import type { RunResult } from './run.ts'
@@ -14,12 +14,16 @@ const MEANINGS: Readonly<Record<number, string>> = {
   [EXIT.REFUSED]: 'refused',
   [EXIT.TOO_OLD]: 'too old',
   [EXIT.DEFERRED]: 'good; the lock of the store defers some deletes',
+  // A run that a signal asked to stop cleans up, and then ends by itself.
+  [signalExitCode('SIGHUP')]: 'interrupted',
+  [signalExitCode('SIGINT')]: 'interrupted',
+  [signalExitCode('SIGTERM')]: 'interrupted',
 }
 
 /** In words, how a run ended. */
 export function meaningOf({ exitCode, signal }: RunResult): string {
   if (exitCode === null) return signal === undefined ? 'not started' : `ended by ${signal}`
-  return MEANINGS[exitCode] ?? `exit code ${exitCode}`
+  return MEANINGS[exitCode] ?? 'failed'
 }
 
 /** @param isStopping whether it was asked to stop: then a run that made nothing was interrupted. */

@@ -186,7 +186,8 @@ test('SIGTERM while a run is at work: it cleans up, and the store has nothing un
   }
   daemon.child.kill('SIGTERM')
   assert.equal(await daemon.ended(), 0, daemon.stderr)
-  assert.equal(daemon.events.find(({ event }) => event === 'run-end')?.outcome, 'interrupted')
+  const ended = daemon.events.find(({ event }) => event === 'run-end')
+  assert.deepEqual([ended?.outcome, ended?.meaning], ['interrupted', 'interrupted'])
   assert.deepEqual(await storedFiles(folder), [])
   const state = JSON.parse(await readFile(join(folder, 'state/schedule.json'), 'utf8'))
   assert.equal(state.servers.slow.jobs.backup.outcome, 'interrupted')

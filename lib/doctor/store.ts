@@ -1,4 +1,6 @@
 import { randomBytes } from 'node:crypto'
+import { statfs } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
 import type { Storage } from '../../adapters/storage.ts'
 import { surveyStore } from '../catalog.ts'
 import { parseDuration } from '../duration.ts'
@@ -6,6 +8,7 @@ import { Claims, leaseClock } from '../lease-claims.ts'
 import { writeSmall } from '../small-object.ts'
 import { readStatus } from '../status.ts'
 import { type Finding, fail, ok, warn } from './finding.ts'
+import { showBytes } from './runtime.ts'
 
 /** Stores count in whole seconds, some in two. */
 const CLOCK_SLACK_MS = 2500
@@ -92,6 +95,7 @@ export async function* checkBackups(
     const said = `${snapshots} complete, the newest ${inWords(ageMs)} old${server.maxAge === undefined ? '' : ` (at most ${server.maxAge})`}`
     const advice = 'Look why none came since: is `millrace schedule` running, and what did its last run say?'
     yield tooOld ? fail('backups', subject, said, advice) : ok('backups', subject, said)
+    yield* checkRoom(subject, storage, newest.storedBytes)
   }
   if (future > 0) {
     yield warn(
@@ -110,6 +114,21 @@ export async function* checkBackups(
     )
   }
   yield* checkLease(subject, storage, server.name, signal)
+}
+
+/** Looks whether one more snapshot fits into a folder; what is pruned goes only after it. @param bytes the newest one's. */
+async function* checkRoom(subject: string, storage: Storage, bytes: number): AsyncGenerator<Finding> {
+  if (storage.adapter !== 'filesystem') return
+  const { bavail, blocks, bsize } = await statfs(fileURLToPath(storage.location))
+  const free = bavail * bsize
+  // Some network mounts do not say.
+  if (blocks === 0 || free >= bytes) return
+  yield fail(
+    'room',
+    subject,
+    `${showBytes(free)} free, and the newest snapshot takes ${showBytes(bytes)}: another one does not fit`,
+    'Make room on that disk, or keep fewer: `millrace prune` with less of `retention`.',
+  )
 }
 
 async function* checkLease(

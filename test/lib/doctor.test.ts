@@ -251,6 +251,25 @@ test('doctor tells of a store on a disk that may be missing one day', { skip: NO
   })
 })
 
+test('a disk without room for one more snapshot is told', { skip: NO_MOUNT }, async (t) => {
+  const folder = await wellSetUp(t)
+  const disk = join(folder, 'disk')
+  await mounted(disk, 1, async () => {
+    await rewrite(folder, 'root: backups', 'root: disk/backups, mountPoint: disk')
+    const at = join(disk, 'backups/survival')
+    await mkdir(at, { recursive: true })
+    const object = join(at, `${new Date().toISOString().replaceAll(':', '-')}-abcd.tar.zst.mlr`)
+    await writeFile(object, Buffer.alloc(700_000))
+    await writeFile(`${object}.sha256`, 'of it')
+    const told = (await findingsOf(folder)).filter(({ state }) => state !== 'ok')
+    assert.deepEqual(
+      told.map(({ state, check, subject }) => [state, check, subject]),
+      [['fail', 'room', 'survival at local']],
+    )
+    assert.match(told[0]?.message ?? '', /KiB free, and the newest snapshot takes 684 KiB/)
+  })
+})
+
 for (const [name, { breaks, finds }] of Object.entries(BROKEN)) {
   test(`doctor tells of ${name}, says what to do, and shows no secret`, async (t) => {
     const folder = await wellSetUp(t)

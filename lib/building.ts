@@ -181,6 +181,6 @@ async function writeRaw(build: Build, staging: Staging, stream: Readable): Promi
 export function unverified(snapshot: Snapshot, what: string): never {
   throw new BackupError(
     'DAMAGED',
-    `The object of snapshot ${snapshot.id} ${what}. Verify it, use another snapshot, or allow unverified snapshots to restore what authenticates.`,
+    `The object of snapshot ${snapshot.id} ${what}. Verify it, use another snapshot, or allow unverified snapshots (--allow-unverified) to restore what authenticates.`,
   )
 }

@@ -171,7 +171,7 @@ export function findSnapshot<T extends Snapshot>(
   if (!found.complete && !unfinished) {
     throw new BackupError(
       'NO_SNAPSHOT',
-      `Snapshot ${id} has no companion: its upload was not finished, or the companion was lost. Verify it, or allow unverified snapshots.`,
+      `Snapshot ${id} has no companion: its upload was not finished, or the companion was lost. Verify it, or allow unverified snapshots (--allow-unverified).`,
     )
   }
   return found

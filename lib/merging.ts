@@ -25,7 +25,7 @@ async function kindOf(path: string): Promise<{ kind: Kind; stat: BigIntStats } |
 function conflict(path: string, is: Kind, comes: Kind): BackupError {
   return new BackupError(
     'TARGET',
-    `At ${path} there is a ${is}, and the snapshot has a ${comes} there: nothing was changed. Move it away, or ask to overwrite it.`,
+    `At ${path} there is a ${is}, and the snapshot has a ${comes} there: nothing was changed. Move it away, or ask to overwrite it (--overwrite).`,
   )
 }
 

@@ -65,7 +65,7 @@ export async function openObject(
   if (!snapshot.encrypted && keys !== undefined && !options.allowPlain) {
     throw new BackupError(
       'NOT_ENCRYPTED',
-      `Snapshot ${snapshot.id} is not encrypted, and a password or key was given: someone may have put it there. Allow unencrypted snapshots if it is meant.`,
+      `Snapshot ${snapshot.id} is not encrypted, and a password or key was given: someone may have put it there. Allow unencrypted snapshots (--allow-plain) if it is meant.`,
     )
   }
   if (snapshot.encrypted && keys === undefined) {
@@ -148,13 +148,13 @@ function checkPlace(snapshot: Snapshot, head: IndexHead | null): void {
   if (head === null) {
     throw new BackupError(
       'MISPLACED',
-      `Snapshot ${snapshot.id} has no index, so nothing shows that it is this server's. Allow renamed snapshots to use it all the same.`,
+      `Snapshot ${snapshot.id} has no index, so nothing shows that it is this server's. Allow renamed snapshots (--allow-renamed) to use it all the same.`,
     )
   }
   if (head.server !== snapshot.server || head.id !== snapshot.id) {
     throw new BackupError(
       'MISPLACED',
-      `The object ${snapshot.key} holds snapshot ${head.id} of server ${head.server}: it was moved or mixed up. Allow renamed snapshots to use it all the same.`,
+      `The object ${snapshot.key} holds snapshot ${head.id} of server ${head.server}: it was moved or mixed up. Allow renamed snapshots (--allow-renamed) to use it all the same.`,
     )
   }
   if (head.kind !== snapshot.kind) {

@@ -111,7 +111,7 @@ export async function checkTarget(place: Place): Promise<void> {
   if (entries.length > 0) {
     throw new BackupError(
       'TARGET',
-      `The target ${path} is not empty. Name another folder, or ask to overwrite it or to merge into it.`,
+      `The target ${path} is not empty. Name another folder, or ask to overwrite it (--overwrite) or to merge into it (--merge).`,
     )
   }
 }

@@ -183,7 +183,7 @@ export async function planFolder(
 function nothingTaken(folder: string): BackupError {
   return new BackupError(
     'EMPTY_SOURCE',
-    `Nothing in ${JSON.stringify(folder)} is taken by the patterns: nothing was backed up. \`millrace backup --dry-run\` shows what each of them leaves out; or allow empty sources.`,
+    `Nothing in ${JSON.stringify(folder)} is taken by the patterns: nothing was backed up. \`millrace backup --dry-run\` shows what each of them leaves out; or allow empty sources (--allow-empty).`,
   )
 }
 
@@ -193,7 +193,7 @@ async function openFolder(folder: string, options: OpenSourceOptions): Promise<O
     if (selection.any && (await readdir(folder)).length > 0) throw nothingTaken(folder)
     throw new BackupError(
       'EMPTY_SOURCE',
-      `The folder ${JSON.stringify(folder)} is empty: nothing was backed up. Check that it is the right one and mounted, or allow empty sources.`,
+      `The folder ${JSON.stringify(folder)} is empty: nothing was backed up. Check that it is the right one and mounted, or allow empty sources (--allow-empty).`,
     )
   }
   const hold = await options.hold?.()
@@ -253,7 +253,7 @@ async function openFile(file: string, options: OpenSourceOptions): Promise<Opene
     await handle.close()
     throw new BackupError(
       'EMPTY_SOURCE',
-      `The file ${JSON.stringify(file)} is empty: nothing was backed up. Allow empty sources if it is meant.`,
+      `The file ${JSON.stringify(file)} is empty: nothing was backed up. Allow empty sources (--allow-empty) if it is meant.`,
     )
   }
   let changed = 0
@@ -312,7 +312,7 @@ function notEmpty(source: Readable, allowEmpty: boolean): Readable {
     if (bytes > 0) return
     throw new BackupError(
       'EMPTY_SOURCE',
-      'The source ended without a byte: nothing was backed up. Allow empty sources if it is meant.',
+      'The source ended without a byte: nothing was backed up. Allow empty sources (--allow-empty) if it is meant.',
     )
   })
 }

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { BackupError } from './errors.ts'
 import { replaceFile } from './replace-file.ts'
+import { inTurn } from './turns.ts'
 
 // The text format of Prometheus, for node_exporter's textfile collector: HELP and TYPE before a metric's samples, label
 // values with \\, \" and \n escaped, no timestamps, a line feed at the end.
@@ -52,7 +53,7 @@ const SAMPLE = /^(millrace_[a-z_]+)(\{server="(?:[^"\\\n]|\\.)*",destination="(?
 
 /**
  * Brings a file of metrics up to date: it is read, if it is there, and replaced by rename, so that the collector never
- * sees half of it. Each server needs a file of its own where two runs may end at once.
+ * sees half of it. Runs that end at once take their turns.
  * @param file its name ends in .prom for the collector; it is made readable for all.
  * @throws BackupError TARGET when it cannot be written, or is there and no file of metrics.
  */
@@ -71,7 +72,7 @@ export async function writeMetrics(file: string, updates: readonly MetricUpdate[
     return format(samples)
   }
   // The collector runs as another user.
-  await replaceFile(file, text, { mode: 0o644, what: 'The metrics file' })
+  await inTurn(file, () => replaceFile(file, text, { mode: 0o644, what: 'The metrics file' }))
 }
 
 /**

@@ -91,6 +91,16 @@ test('metrics keep what a run says nothing of, and odd labels are escaped', asyn
   await assert.rejects(writeMetrics(join(folder, 'none/at/all.prom'), []), { code: 'TARGET' })
 })
 
+test('runs that end at once are all in the file', async (t) => {
+  const folder = await scratch(t)
+  const file = join(folder, 'm.prom')
+  const servers = Array.from({ length: 20 }, (_, index) => `server-${index}`)
+  await Promise.all(servers.map((server) => writeMetrics(file, [{ server, destination: 'file:///b', lastSuccess: 1 }])))
+  const found = parseExposition(await readFile(file, 'utf8')).map(({ labels }) => labels.server)
+  assert.deepEqual(found.sort(), servers.sort())
+  assert.deepEqual(await readdir(folder), ['m.prom'])
+})
+
 test('a time that was written while a clock was ahead is now at the next run, so that its age counts from there', async (t) => {
   const file = join(await scratch(t), 'millrace.prom')
   const of = { server: 'survival', destination: 's3://b/' }

@@ -91,22 +91,35 @@ export async function useFirst<T>(
   throw errors.at(-1)
 }
 
-/** The snapshots of the first store that can be listed. @throws the first store's error when none can. */
+/**
+ * The snapshots of the first store that has any: one that has none may be a disk that is not there.
+ * @returns an empty list of the first that can be listed where none has any.
+ * @throws the first store's error when none can be listed.
+ */
 export async function listFirst(
   storages: readonly Storage[],
   server: string | undefined,
   options: Pick<FallbackOptions<never>, 'onFallback' | 'signal'>,
 ): Promise<{ storage: Storage; snapshots: ListedSnapshot[] }> {
   let first: unknown
+  const empty: Storage[] = []
   for (const storage of storages) {
     try {
-      return { storage, snapshots: await listSnapshots(storage, server, options.signal) }
+      const snapshots = await listSnapshots(storage, server, options.signal)
+      if (snapshots.length === 0) {
+        empty.push(storage)
+        continue
+      }
+      for (const { location } of empty)
+        options.onFallback?.({ destination: location, reason: `No snapshot${server ? ` of ${server}` : ''} is there.` })
+      return { storage, snapshots }
     } catch (error) {
       if (storages.length === 1 || options.signal?.aborted || !isOfOneCopy(error)) throw error
       first ??= error
       options.onFallback?.({ destination: storage.location, reason: error.message })
     }
   }
+  if (empty[0]) return { storage: empty[0], snapshots: [] }
   throw first
 }
 

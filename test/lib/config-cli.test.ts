@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { Marker } from '../../lib/quiesce/marker.ts'
@@ -159,6 +159,13 @@ test('restores fall back to the next destination of the config, and a word is a 
   ])
   for (const { code, stderr } of before) assert.equal(code, 0, stderr)
   assert.deepEqual(await readdir(join(folder, 'third')), ['other.dat'])
+  // Where the first is a disk that is not mounted, what is listed is what would be restored.
+  await rename(join(folder, 'stores/local'), join(folder, 'unplugged'))
+  const [listed] = await runMany(folder, [{ args: ['list', '--server', 'survival'], cwd: folder }])
+  assert.match(listed?.stdout ?? '', /1 snapshot, /)
+  assert.match(listed?.stderr ?? '', /stores\/local was not used: No snapshot of survival is there\.\n/)
+  await rm(join(folder, 'stores/local'), { recursive: true, force: true })
+  await rename(join(folder, 'unplugged'), join(folder, 'stores/local'))
   const object = (await readdir(join(folder, 'stores/local/survival'))).find((name) => name.endsWith('.mlr')) as string
   const stored = await readFile(join(folder, 'stores/local/survival', object))
   stored[stored.length - 40] = (stored[stored.length - 40] as number) ^ 1

@@ -1,5 +1,6 @@
 import { parseDuration } from './duration.ts'
 import { BackupError } from './errors.ts'
+import { nearest } from './nearest.ts'
 
 /** Which snapshots are to be kept. One that any rule keeps stays; a rule that is 0 or left out keeps none. */
 export interface RetentionPolicy {
@@ -106,10 +107,18 @@ function weekLabel(time: Date): string {
 /**
  * Holds a policy to what it can be.
  * @throws BackupError USAGE for a number that is negative or not whole, a `keepWithin` that is no length of time, a
- * `minimum` below 1, and a policy that keeps nothing.
+ * `minimum` below 1, a rule that there is not, and a policy that keeps nothing.
  */
 export function checkPolicy(policy: RetentionPolicy): void {
   const rules = ['keepLast', ...CALENDAR.map(({ option }) => option)] as const
+  const names: readonly string[] = [...rules, 'keepWithin', 'minimum']
+  // Of a program without types: left out, a misspelt rule would let what it keeps be removed.
+  const unknown = Object.keys(policy).find((name) => /^(keep|min)/i.test(name) && !names.includes(name))
+  if (unknown !== undefined) {
+    const meant = nearest(unknown, names)
+    const hint = meant === undefined ? `There are ${names.join(', ')}.` : `Is it ${meant}?`
+    throw new BackupError('USAGE', `There is no retention rule ${JSON.stringify(unknown)}. ${hint}`)
+  }
   for (const name of [...rules, 'minimum'] as const) {
     const value = policy[name as keyof RetentionPolicy]
     const least = name === 'minimum' ? 1 : 0

@@ -153,8 +153,10 @@ test('a policy that keeps nothing, or that is no policy, is refused', () => {
   for (const policy of bad) {
     assert.throws(() => decideRetention([], policy, NOW), { code: 'USAGE' }, JSON.stringify(policy))
   }
+  const misspelt = { keepLast: 1, keepDialy: 14 }
+  assert.throws(() => decideRetention([], misspelt, NOW), { code: 'USAGE', message: /"keepDialy"\. Is it keepDaily\?/ })
   assert.throws(() => decideRetention([], DEFAULT_POLICY, new Date(Number.NaN)), { code: 'USAGE' })
-  assert.deepEqual(decideRetention([], DEFAULT_POLICY, NOW), [])
+  assert.deepEqual(decideRetention([], { ...DEFAULT_POLICY, keepLast: undefined }, NOW), [])
 })
 
 test('a length of time is whole numbers with units, the largest first', () => {

@@ -323,8 +323,15 @@ function notEmpty(source: Readable, allowEmpty: boolean): Readable {
  */
 export function openCommand(command: readonly string[], signal?: AbortSignal): Readable {
   const [program, ...args] = command as [string, ...string[]]
+  let release = () => {}
   async function* output() {
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], signal })
+    // What the program has started may hold its outputs for long after it.
+    release = () => {
+      child.kill()
+      child.stdout.destroy()
+      child.stderr.destroy()
+    }
     const exit = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
     exit.catch(() => {})
     let errors = ''
@@ -347,10 +354,17 @@ export function openCommand(command: readonly string[], signal?: AbortSignal): R
         cause,
       })
     } finally {
-      child.kill()
+      release()
     }
   }
-  return Readable.from(output(), { objectMode: false, highWaterMark: READ_BYTES })
+  const stream = Readable.from(output(), { objectMode: false, highWaterMark: READ_BYTES })
+  // It waits for the generator, and that for the program's next byte.
+  const end = stream._destroy
+  stream._destroy = (error, callback) => {
+    release()
+    end.call(stream, error, callback)
+  }
+  return stream
 }
 
 function explain(cause: unknown): string {

@@ -276,6 +276,20 @@ test('T4: a source that dies half-way leaves nothing', async (t) => {
   assert.match(made.stdout.toString(), /Backed up the stream of db/)
 })
 
+test('a source command that is interrupted is not waited for, nor is what it has started', {
+  timeout: 60_000,
+}, async (t) => {
+  const { folder, url } = await place(t)
+  const begun = join(folder, 'begun')
+  // The shell ends at the signal, and what it runs has its output for much longer.
+  const command = ['sh', '-c', 'echo x; touch "$1"; sleep 90; true', 'sh', begun]
+  const { child, result } = startMillrace(['backup', '--to', url, '--server', 'db', '--from-command', '--', ...command])
+  while (!existsSync(begun)) await new Promise((resolve) => setTimeout(resolve, 50))
+  child.kill('SIGTERM')
+  const { code, stderr } = await result
+  assert.equal(code, 143, stderr)
+})
+
 test('T24: a target that is not empty is refused with exit code 5', async (t) => {
   const { folder, world, url } = await place(t)
   await succeeds(['backup', world, '--to', url])

@@ -39,9 +39,15 @@ const ADVICE: Record<string, string> = {
   ELOOP: 'a symbolic link is in the way, and none is followed beneath the root',
 }
 
+/** Errors of Linux that Node has no names for, by their numbers: its code is "Unknown system error -122" then. */
+const UNNAMED: Record<number, string> = { [-116]: 'ESTALE', [-122]: 'EDQUOT' }
+
+/** The code of a system error, as ENOENT. */
 export function errorCode(error: unknown): string | undefined {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  return typeof code === 'string' ? code : undefined
+  if (!(error instanceof Error)) return undefined
+  const { code, errno } = error as NodeJS.ErrnoException
+  if (typeof code !== 'string') return undefined
+  return (process.platform === 'linux' && errno !== undefined && UNNAMED[errno]) || code
 }
 
 /** A file where the key has a folder means that there can be no such object, as surely as ENOENT does. */

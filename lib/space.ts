@@ -1,5 +1,5 @@
 import { statfs } from 'node:fs/promises'
-import { FUSE_SUPER_MAGIC } from '../adapters/filesystem-paths.ts'
+import { errorCode, FUSE_SUPER_MAGIC } from '../adapters/filesystem-paths.ts'
 import { BackupError } from './errors.ts'
 
 /**
@@ -29,7 +29,8 @@ export async function checkSpace(folder: string, needed: { bytes: number; files?
 
 /** Whether an error, or what caused it, is that a disk or its quota is full. */
 export function isFullDisk(error: unknown): boolean {
-  const { code, cause } = (error ?? {}) as { code?: unknown; cause?: unknown }
+  const { cause } = (error ?? {}) as { cause?: unknown }
+  const code = errorCode(error)
   return code === 'ENOSPC' || code === 'EDQUOT' || (cause !== undefined && isFullDisk(cause))
 }
 

@@ -1,5 +1,5 @@
 import fs, { type BigIntStats } from 'node:fs'
-import { isNoFolderSync } from '../../adapters/filesystem-paths.ts'
+import { errorCode, isNoFolderSync } from '../../adapters/filesystem-paths.ts'
 import { isAbort } from '../../adapters/retry.ts'
 import { BackupError } from '../errors.ts'
 import { isHostile } from './portable-names.ts'
@@ -87,7 +87,7 @@ export function futimes(fd: number, time: number | Date): Promise<void> {
 
 /** The code of a system error, as ENOENT. */
 export function errnoOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
+  return errorCode(error)
 }
 
 /** Whether an error says that a path leads nowhere any more. */
@@ -108,6 +108,7 @@ export function explain(what: string, error: unknown): string {
     EDQUOT: 'the disk quota is used up',
     EFBIG: 'the file is larger than this system or its limits allow',
     EROFS: 'the file system is read-only',
+    ESTALE: 'it is gone from the share that it was on (ESTALE)',
     ENOTCONN: 'its disk or share is gone, or the program that mounts it (ENOTCONN)',
     EMFILE: 'too many open files',
     ENFILE: 'too many open files',

@@ -24,6 +24,8 @@ import { StorageError } from '../../adapters/errors.ts'
 import { openFilesystem } from '../../adapters/filesystem.ts'
 import { toStorageError } from '../../adapters/filesystem-paths.ts'
 import type { Storage } from '../../adapters/storage.ts'
+import { explain, isGone } from '../../lib/archive/io.ts'
+import { isFullDisk } from '../../lib/space.ts'
 import { storageContract } from '../contract/storage.ts'
 
 const root = await mkdtemp(join(tmpdir(), 'millrace-filesystem-'))
@@ -361,6 +363,18 @@ describe('filesystem', () => {
       syncBuiltinESMExports()
     }
     assert.deepEqual(await readdir(join(own, 'root')), ['object'])
+  })
+
+  it('a quota that is used up and a stale handle are told as that, which Node has no names for', {
+    skip: process.platform === 'linux' ? false : 'numbers of Linux',
+  }, () => {
+    const unnamed = (errno: number) =>
+      Object.assign(new Error(`Unknown system error ${errno}, write`), { errno, code: `Unknown system error ${errno}` })
+    assert.match(String(toStorageError(unnamed(-122), 'write', 'a', '/srv')), /quota at \/srv is full; .* \(EDQUOT\)/)
+    assert.equal((toStorageError(unnamed(-122), 'write', 'a') as StorageError).code, 'QUOTA')
+    assert.equal(isFullDisk(unnamed(-122)), true)
+    assert.equal(isGone(unnamed(-116)), true)
+    assert.match(explain('Cannot read a', unnamed(-116)), /gone from the share .*ESTALE/)
   })
 
   it('a disk that fills up is QUOTA, and leaves nothing', { skip: !existsSync('/dev/full') }, async (context) => {

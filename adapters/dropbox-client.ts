@@ -102,8 +102,8 @@ export class DropboxConnection {
         return { metadata: result, headers: taken.headers, body: taken.body }
       } catch (error) {
         taken?.body.on('error', () => {}).destroy()
-        // The metadata came in a header, and is not JSON.
-        throw error instanceof SyntaxError ? senseless('read', key) : error
+        // The metadata comes in a header: that is not JSON, or there is none, as of a page from something in between.
+        throw error instanceof SyntaxError || error instanceof TypeError ? senseless('read', key) : error
       }
     })
   }

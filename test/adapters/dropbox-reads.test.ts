@@ -76,6 +76,7 @@ describe('reading, listing and deleting in a Dropbox', () => {
       const headers = { 'dropbox-api-result': '{"cut' }
       proxy.inject({ kind: 'answer', status: 200, headers, body: 'x' }, isDownload)
       proxy.inject({ kind: 'answer', status: 200, headers: { 'dropbox-api-result': '{}' }, body: 'x' }, isDownload)
+      proxy.inject({ kind: 'answer', status: 200, body: '<html>a sign-in</html>' }, isDownload)
       assert.ok((await buffer(storage.createReadStream('odd'))).equals(BYTES))
     })
   })

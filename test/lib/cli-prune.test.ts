@@ -63,6 +63,8 @@ test('prune shows what it would do and why, and then does it, for people and as 
   assert.ok(events.slice(0, 5).every(({ reasons }) => Array.isArray(reasons) && reasons.length > 0))
   assert.deepEqual(events.at(-1)?.foreign, ['world/notes.txt'])
   assert.deepEqual((await objects(at)).sort(), ids.slice(0, 3).sort())
+  const misspelt = await run(0, ['prune', ...at.from.slice(0, -1), 'wrld'], at.env)
+  assert.match(misspelt.stderr, /^Note: There is no snapshot of wrld at file:\/\/.*\/store\/?\.$/m)
 })
 
 test('prune without rules keeps the defaults, and refuses rules that are none', async (t) => {

@@ -82,6 +82,10 @@ async function pruneStores(
           signal,
           onProgress: output.progress,
         })
+        // A server that is misspelt has none either.
+        if (report.snapshots.length === 0) {
+          output.notice(`There is no snapshot of ${report.server} at ${backups.storage.location}.`)
+        }
         showPrune(report, output, { all: true, at: several ? backups.storage.location : undefined })
         const code = pruneExitCode(report)
         codes.push(code)

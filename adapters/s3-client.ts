@@ -1,5 +1,6 @@
 import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3'
 import { StorageError } from './errors.ts'
+import { boundedBody, type HttpResponse } from './http.ts'
 import { normalizePrefix, prefixedKey } from './keys.ts'
 import { CALL_RETRY, retry, throwIfAborted } from './retry.ts'
 import { parseEndpoint, type S3Config } from './s3-config.ts'
@@ -75,6 +76,7 @@ export class S3Connection {
     if (!signBodies) leaveBodiesUnsigned(this.#client)
     if (!profile.sdkQuery) leaveOutSdkQuery(this.#client)
     refuseStrangers(this.#client)
+    boundAnswers(this.#client)
   }
 
   /** The full key, beneath the prefix. @throws StorageError INVALID */
@@ -195,5 +197,22 @@ function refuseStrangers(client: S3Client): void {
       throw Object.assign(new Error('no S3 store answers so'), { name: STRANGER, $metadata })
     },
     { step: 'initialize', name: 'millraceNoStrangers' },
+  )
+}
+
+/** What is no object, the SDK holds whole: without an end to it, gigabytes. */
+function boundAnswers(client: S3Client): void {
+  client.middlewareStack.add(
+    (next, context) => async (args) => {
+      const result = await next(args)
+      const { commandName = '' } = context as { commandName?: string }
+      const response = result.response as { statusCode: number } & Pick<HttpResponse, 'headers' | 'body'>
+      // An answer to HEAD says the length of what it has not.
+      const isObject = commandName === 'GetObjectCommand' && response.statusCode < 300
+      if (!isObject && !commandName.startsWith('Head')) response.body = boundedBody(response)
+      return result
+    },
+    // Before the SDK's own reads it.
+    { step: 'deserialize', priority: 'low', name: 'millraceBoundAnswers' },
   )
 }

@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream'
-import { boundedBody, HttpClient, type HttpTimeouts, sendable } from './http.ts'
+import { HttpClient, type HttpTimeouts, sendable } from './http.ts'
 
 /** The parts of the SDK's HttpRequest that are used here. */
 interface SdkRequest {
@@ -45,9 +45,7 @@ export class S3HttpHandler {
       body: sendable(body),
       signal: options.abortSignal,
     })
-    // What is no object is held whole by the SDK. An answer to HEAD says the length of what it has not.
-    const isHeld = method !== 'HEAD' && !(query?.['x-id'] === 'GetObject' && status < 300)
-    return { response: { statusCode: status, ...answer, ...(isHeld ? { body: boundedBody(answer) } : {}) } }
+    return { response: { statusCode: status, ...answer } }
   }
 
   destroy(): void {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { test } from 'node:test'
 import { openS3 } from '../../adapters/s3.ts'
@@ -31,6 +32,25 @@ test('an answer without end is not held, whatever its status', async () => {
       assert.ok(most < SENT_MIB, `${most} MiB were taken`)
     }
     await storage.close()
+  } finally {
+    await server.close()
+  }
+})
+
+test('an object of any length is read, whatever the profile', async () => {
+  const object = Buffer.alloc(17 * MIB, 7)
+  const server = await serveFake(async (_, reply) => {
+    const about = { etag: '"0123456789abcdef0123456789abcdef"', 'last-modified': new Date(0).toUTCString() }
+    reply.writeHead(200, { 'content-length': object.length, ...about })
+    reply.end(object)
+  })
+  try {
+    for (const profile of ['other', 'gcs'] as const) {
+      const keys = { accessKeyId: 'a', secretAccessKey: 'b' }
+      const storage = await openS3({ bucket: 'bucket', region: 'x', endpoint: server.origin, profile, ...keys })
+      assert.ok((await buffer(storage.createReadStream('some/object'))).equals(object), profile)
+      await storage.close()
+    }
   } finally {
     await server.close()
   }

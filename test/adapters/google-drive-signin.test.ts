@@ -159,10 +159,15 @@ describe('Google Drive: sign-in, rights and settings', () => {
     for (let index = 0; index < 3; index++) {
       fake.loseSessions(404)
       const stream = drive.storage.createWriteStream(KEY)
+      let parts = 0
+      // With the second one on its way, what was in the first is nowhere else any more.
+      const underWay = drive.proxy.arrival(({ method }) => method === 'PUT' && ++parts === 2)
+      const closed = new Promise((resolve) => stream.once('close', resolve))
       stream.on('error', (error) => caught.push(error)).write(bytes)
-      await new Promise((resolve) => setTimeout(resolve, 30))
+      await Promise.race([underWay, closed])
       fake.loseSessions(404)
-      if (!stream.closed) await new Promise((resolve) => stream.once('close', resolve).end(bytes))
+      if (!stream.destroyed) stream.end(bytes)
+      await closed
     }
     fake.refuse({
       match: isChunk,

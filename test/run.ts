@@ -9,7 +9,7 @@ import { SERVERS, startServer, stopServer } from './support/servers.ts'
 const ROOT = join(import.meta.dirname, '..')
 /** `atOnce`: files that run side by side. Many wait for a disk, a server or a process more than they compute. */
 const SUITES = {
-  fast: { suffixes: ['.test.ts'], needsServers: false, atOnce: 5 },
+  fast: { suffixes: ['.test.ts'], needsServers: false, atOnce: 4 },
   s3: { suffixes: ['.s3test.ts'], needsServers: true, atOnce: 4 },
   's3:full': { suffixes: ['.s3test.ts', '.s3slowtest.ts'], needsServers: true, atOnce: 4 },
   slow: { suffixes: ['.slowtest.ts'], needsServers: false, atOnce: 2 },

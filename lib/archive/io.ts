@@ -1,5 +1,5 @@
 import fs, { type BigIntStats } from 'node:fs'
-import { errorCode, isNoFolderSync } from '../../adapters/filesystem-paths.ts'
+import { errorCode as errnoOf, isNoFolderSync } from '../../adapters/filesystem-paths.ts'
 import { isAbort } from '../../adapters/retry.ts'
 import { BackupError } from '../errors.ts'
 import { isHostile } from './portable-names.ts'
@@ -85,10 +85,7 @@ export function futimes(fd: number, time: number | Date): Promise<void> {
   return new Promise((resolve, reject) => fs.futimes(fd, time, time, (error) => (error ? reject(error) : resolve())))
 }
 
-/** The code of a system error, as ENOENT. */
-export function errnoOf(error: unknown): string | undefined {
-  return errorCode(error)
-}
+export { errnoOf }
 
 /** Whether an error says that a path leads nowhere any more. */
 export function isGone(error: unknown): boolean {

@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
 import { isOfAnother, missing, withMode } from './attributes.ts'
-import { CREATE_FLAGS, READ_FLAGS } from './io.ts'
+import { CREATE_FLAGS, errnoOf, READ_FLAGS } from './io.ts'
 import type { TargetRights } from './rights.ts'
 import { type Attribute, isNotHad } from './shortfalls.ts'
 import { FIELDS, type SmallWriteAnswer, type SmallWriteRequest, type WriteMemory } from './small-writes.ts'
@@ -93,8 +93,7 @@ function syncAll(paths: readonly string[]): Pick<SmallWriteAnswer, 'failed' | 'l
       fd = fs.openSync(path, READ_FLAGS)
       fs.fsyncSync(fd)
     } catch (error) {
-      const { code, message } = error as NodeJS.ErrnoException
-      if (fd !== undefined) return { failed, lost: { index, code, message } }
+      if (fd !== undefined) return { failed, lost: { index, code: errnoOf(error), message: (error as Error).message } }
       failed.push(index)
     } finally {
       if (fd !== undefined) quietly(() => fs.closeSync(fd as number))

@@ -30,7 +30,7 @@ export class TailWatch {
     if (!this.#ended && this.#total - this.#end > HEADERS_MAX_BYTES) {
       throw new BackupError(
         'DAMAGED',
-        `The archive has headers of more than ${HEADERS_MAX_BYTES} bytes before an entry`,
+        `The archive is damaged: it has headers of more than ${HEADERS_MAX_BYTES} bytes before an entry. Use another one.`,
       )
     }
     const zeros = countTrailingZeros(data)

@@ -75,7 +75,7 @@ export class Hold {
    */
   static async begin(quiescer: Quiescer, options: HoldOptions): Promise<Hold> {
     const { limitMs = HOLD_LIMIT_MS, onWarning, signal } = options
-    if (!(limitMs > 0)) throw new BackupError('USAGE', 'The source is held for more than 0 ms.')
+    if (!(limitMs > 0)) throw new BackupError('USAGE', 'quiesceLimitMs, how long a source is held at most, is above 0.')
     const warn = (message: string, cause?: unknown) => onWarning({ kind: 'quiesce', path: '', message, cause })
     try {
       return new Hold(quiescer, await quiescer.begin(signal), limitMs, warn)

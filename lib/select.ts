@@ -74,10 +74,10 @@ export function unusedWarning(pattern: string, where: string): ArchiveWarning {
 }
 
 /**
- * Picks the entries that patterns select, with what they need: the folders they are in (for their modes and times) and
- * the files that hard links among them share. Of several entries of one path the last is picked. Holds only what it
- * picks.
- * @returns the entries in stream order, the patterns' own number of files, and the patterns that match nothing.
+ * Picks the entries that patterns select, and the folders they are in, for their modes and times. Of several entries of
+ * one path the last is picked. Holds only what it picks.
+ * @returns the entries in stream order, the patterns' own number of files, and the patterns that match nothing. What hard
+ * links share with a file that no pattern selects has the name of the first of them.
  * @throws BackupError USAGE when nothing matches; TransformError from the index.
  */
 export async function selectEntries(
@@ -105,28 +105,65 @@ export async function selectEntries(
   const files = [...picked.values()].filter(
     ({ path, type }) => (type === 'file' || type === 'link') && matches(path),
   ).length
-  for (let needed = missing(picked); needed.size > 0; needed = missing(picked)) {
-    const before = picked.size
-    for await (const entry of seekable.entries()) if (needed.has(entry.path)) picked.set(entry.path, entry)
-    // A folder may have no entry of its own: it is made without one.
-    if (picked.size === before) break
+  const shared = await find(seekable, linksOut(picked))
+  const entries = shared.size > 0 ? handDown(picked, shared) : picked
+  // A folder may have no entry of its own: it is made without one.
+  for (const [path, folder] of await find(seekable, foldersOut(entries))) entries.set(path, folder)
+  return { entries: [...entries.values()].sort((a, b) => a.at - b.at), files, unused: nothing }
+}
+
+/** The last entry of each of some paths. */
+async function find(seekable: Seekable, paths: ReadonlySet<string>): Promise<Map<string, IndexEntry>> {
+  const found = new Map<string, IndexEntry>()
+  if (paths.size === 0) return found
+  for await (const entry of seekable.entries()) if (paths.has(entry.path)) found.set(entry.path, entry)
+  return found
+}
+
+/**
+ * Gives what hard links share with a file that was not picked the name of the first of them: under its own name it would
+ * be restored unasked, and a merge would put it over a file that is to stay.
+ */
+function handDown(picked: ReadonlyMap<string, IndexEntry>, shared: ReadonlyMap<string, IndexEntry>) {
+  const entries = new Map<string, IndexEntry>()
+  const heirs = new Map<string, string>()
+  for (const entry of [...picked.values()].sort((a, b) => a.at - b.at)) {
+    const { path, link = '' } = entry
+    const file = entry.type === 'link' ? shared.get(link) : undefined
+    const heir = heirs.get(link)
+    if (file === undefined) entries.set(path, entry)
+    else if (heir !== undefined) entries.set(path, { ...entry, link: heir })
+    else {
+      heirs.set(link, path)
+      entries.set(path, { ...file, path })
+    }
   }
-  return { entries: [...picked.values()].sort((a, b) => a.at - b.at), files, unused: nothing }
+  return entries
 }
 
 function isIn(path: string, folder: IndexEntry): boolean {
   return path.startsWith(`${folder.path}/`)
 }
 
-function missing(picked: ReadonlyMap<string, IndexEntry>): Set<string> {
-  const needed = new Set<string>()
-  for (const { path, type, link } of picked.values()) {
-    if (type === 'link' && link !== undefined) needed.add(link)
-    for (let slash = path.lastIndexOf('/'); slash > 0; slash = path.lastIndexOf('/', slash - 1))
-      needed.add(path.slice(0, slash))
+/** What links lead to that is not there. */
+function linksOut(picked: ReadonlyMap<string, IndexEntry>): Set<string> {
+  const out = new Set<string>()
+  for (const { type, link } of picked.values()) {
+    if (type === 'link' && link !== undefined && !picked.has(link)) out.add(link)
   }
-  for (const path of needed) if (picked.has(path)) needed.delete(path)
-  return needed
+  return out
+}
+
+/** The folders of entries that are not there. */
+function foldersOut(picked: ReadonlyMap<string, IndexEntry>): Set<string> {
+  const out = new Set<string>()
+  for (const path of picked.keys()) {
+    for (let slash = path.lastIndexOf('/'); slash > 0; slash = path.lastIndexOf('/', slash - 1)) {
+      const folder = path.slice(0, slash)
+      if (!picked.has(folder)) out.add(folder)
+    }
+  }
+  return out
 }
 
 /**

@@ -95,7 +95,7 @@ test('some files are restored as they were, with the folders they are in', async
     ],
     [['odd[1]*.txt'], ['odd[1]*.txt']],
     [['current'], ['current']],
-    [['level.dat_old'], ['level.dat', 'level.dat_old']],
+    [['level.dat*'], ['level.dat', 'level.dat_old']],
     [['**'], [...whole.keys()].filter((path) => path !== '' && path !== '.')],
   ]
   for (const [include, wanted] of cases) {
@@ -112,6 +112,37 @@ test('some files are restored as they were, with the folders they are in', async
       assert.deepEqual({ ...after, mtime: 0 }, { ...before, mtime: 0 }, path)
     }
   }
+})
+
+test('what is shared with a hard link that was not asked for is restored without that one, and a merge leaves it alone', async (t) => {
+  const folder = await scratch(t)
+  const source = join(folder, 'world')
+  await makeTree(source, [
+    { path: 'a', type: 'dir' },
+    { path: 'a/first', type: 'file', content: 'shared', mode: 0o640, mtime: 1_600_000_000_000 },
+    { path: 'a/other', type: 'file', content: 'other' },
+    { path: 'b', type: 'dir', mode: 0o700 },
+    { path: 'b/second', type: 'link', target: 'a/first' },
+    { path: 'b/third', type: 'link', target: 'a/first' },
+  ])
+  const backups = await open(await openMemory(), source)
+  const target = join(folder, 'restored')
+  await backups.restore('latest', target, { include: ['b'] })
+  const [whole, restored] = [snapshotTree(source), snapshotTree(target)]
+  for (const path of [...whole.keys()]) if (path === 'a' || path.startsWith('a/')) whole.delete(path)
+  assert.deepEqual([...restored.keys()], [...whole.keys()])
+  assert.equal(await readFile(join(target, 'b/third'), 'utf8'), 'shared')
+  const [second, third] = await Promise.all(['second', 'third'].map((name) => stat(join(target, 'b', name))))
+  assert.equal(second?.ino, third?.ino)
+  assert.deepEqual([second?.mode, second?.mtimeMs], [0o100640, 1_600_000_000_000])
+
+  await mkdir(join(target, 'a'))
+  await writeFile(join(target, 'a/first'), 'written since')
+  await writeFile(join(target, 'b/second'), 'broken')
+  const { files } = await backups.restore('latest', target, { include: ['b/second'], merge: true })
+  assert.equal(files, 1)
+  assert.equal(await readFile(join(target, 'a/first'), 'utf8'), 'written since')
+  assert.equal(await readFile(join(target, 'b/second'), 'utf8'), 'shared')
 })
 
 test('one file is restored by ranges: little more is read than the frames that hold it', async (t) => {

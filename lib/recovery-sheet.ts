@@ -153,8 +153,9 @@ async function restoreParts(loaded: LoadedConfig, server: string, name: string, 
   }
   const lines = asked.map(({ variable, label, value, isSecret }) => {
     if (value !== undefined) return `export ${variable}=${quote(value)}`
-    // read keeps it out of the shell's history.
-    return `printf '%s: ' ${quote(label)}; read -r${isSecret ? 's' : ''} ${variable}; export ${variable}; echo`
+    // read keeps it out of the shell's history. Spaces at its ends belong to a password, and to nothing else.
+    const read = variable === 'MILLRACE_PASSWORD' ? 'IFS= read' : 'read'
+    return `printf '%s: ' ${quote(label)}; ${read} -r${isSecret ? 's' : ''} ${variable}; export ${variable}; echo`
   })
   if (secret === 'key') {
     lines.unshift(

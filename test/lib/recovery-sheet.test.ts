@@ -12,7 +12,8 @@ import { sample } from '../support/streams.ts'
 import { KEY, onTerminal } from '../support/terminal.ts'
 import { diffTrees } from '../support/tree.ts'
 
-const PASSWORD = 'pass word\'s "own"'
+// Also the spaces at its ends count.
+const PASSWORD = ' pass word\'s "own" '
 const KEY_HEX = '00112233445566778899aabbccddeeff'.repeat(2)
 
 /** A world, its config, and a backup of it in each of two folders. */

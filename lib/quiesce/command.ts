@@ -52,7 +52,7 @@ export function createCommandQuiescer(options: CommandQuiescerOptions): Quiescer
     async begin(signal) {
       if (after !== undefined) {
         marker = await Marker.take(stateFolder, 'command', server, server, now())
-        if (marker.stale) await runCommand('after', after, server, timeoutMs)
+        if (marker.stale) await runCommand('after', after, server, timeoutMs).catch(notSince)
       }
       if (before === undefined) return 'live'
       await runCommand('before', before, server, timeoutMs, signal)
@@ -70,6 +70,16 @@ export function createCommandQuiescer(options: CommandQuiescerOptions): Quiescer
       }
     },
   }
+}
+
+/** What it is to hold still may be as the last backup had left it: no `before` is to begin from that. */
+function notSince(cause: BackupError): never {
+  const { message } = cause
+  throw new BackupError(
+    'QUIESCE',
+    `${message.replace(/\.?$/, '.')} It has not ended well since the last backup, so it ran first; nothing is backed up until it does.`,
+    { cause },
+  )
 }
 
 /** Runs a command line; resolves when it has ended with exit code 0. */

@@ -335,6 +335,11 @@ test('a command after the backup that fails is told, and runs before the next on
   })
   assert.deepEqual(made.quiesce, { level: 'quiesced', kept: false, resumed: false })
   assert.match(warnings[0]?.message ?? '', /run after the backup ended with exit code 1/)
+  await assert.rejects(
+    backups.create(world, { quiesce: createCommandQuiescer({ ...options, before: 'true', after: 'exit 4' }) }),
+    /ended with exit code 4\. It has not ended well since the last backup, so it ran first; nothing is backed up/,
+  )
+  assert.equal((await backups.list()).length, 1)
   const log = join(state, 'log')
   const next = createCommandQuiescer({ ...options, before: `echo before >> ${log}`, after: `echo after >> ${log}` })
   await backups.create(world, { quiesce: next })

@@ -265,7 +265,8 @@ function omissionLines({ special, names, unreadable, changed, excluded }: Omissi
   if (special > 0)
     lines.push(`  left out: ${formatCount(special, 'socket, fifo or device', 'sockets, fifos or devices')}`)
   if (names > 0) lines.push(`  left out: ${formatCount(names, 'name')} not in UTF-8`)
-  if (unreadable > 0) lines.push(`  left out: ${formatCount(unreadable, 'entry', 'entries')} that could not be read`)
+  if (unreadable > 0)
+    lines.push(`  left out: ${formatCount(unreadable, 'entry', 'entries')} that could not be read, or were gone`)
   if (changed > 0) lines.push(`  changed while they were read: ${formatCount(changed, 'file')}`)
   return lines
 }

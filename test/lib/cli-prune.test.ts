@@ -171,6 +171,22 @@ test('a backup that left something out prunes nothing', async (t) => {
   assert.equal((await objects(at)).length, 4)
 })
 
+test('what a wrong clock has dated hides no age, and what is of now is not "now old"', async (t) => {
+  const at = await place(t)
+  // In days: one of five minutes ahead, as `fill` takes an hour off.
+  const ahead = -(HOUR_MS + 300_000) / DAY_MS
+  await fill(at, [3, -400])
+  const list = (await run(0, ['list', ...at.from], at.env)).stdout.toString()
+  assert.match(list, /^2 snapshots, .*, the newest complete one 3 days ago$/m)
+  await fill(at, [ahead])
+  const status = (await run(0, ['status', ...at.from], at.env)).stdout.toString()
+  assert.match(status, /^newest +\S+, now$/m)
+  await rm(at.store, { recursive: true })
+  await fill(at, [-400])
+  const only = (await run(0, ['list', ...at.from], at.env)).stdout.toString()
+  assert.match(only, /^1 snapshot, .*, the newest complete one in the future$/m)
+})
+
 test('a snapshot is pinned and unpinned, and list shows it', async (t) => {
   const at = await place(t)
   const [, second] = (await fill(at, [1, 2, 3])) as [string, string, string]

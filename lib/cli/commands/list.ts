@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import type { Storage } from '../../../adapters/storage.ts'
 import type { ReadKeys } from '../../../transforms/index.ts'
-import type { ListedSnapshot } from '../../catalog.ts'
+import { isOfFuture, type ListedSnapshot } from '../../catalog.ts'
 import type { LoadedConfig } from '../../config/load.ts'
 import { hasServer } from '../../config/settings.ts'
 import { openDestinations } from '../../config/storage.ts'
@@ -246,7 +246,13 @@ function table(snapshots: readonly KnownSnapshot[], verified: ReadonlyMap<string
 
 function summary(snapshots: readonly KnownSnapshot[], servers: number, now: number): string {
   const bytes = snapshots.reduce((sum, { storedBytes }) => sum + storedBytes, 0)
-  const newest = snapshots.reduce((max, one) => (one.complete ? Math.max(max, one.created.getTime()) : max), -Infinity)
+  const complete = snapshots.filter((one) => one.complete)
+  // As for `latest`: what a wrong clock has dated hides no age.
+  const real = complete.filter((one) => !isOfFuture(one, now))
+  const newest = (real.length > 0 ? real : complete).reduce(
+    (max, one) => Math.max(max, one.created.getTime()),
+    -Infinity,
+  )
   const of = servers > 1 ? ` of ${servers} servers` : ''
   const when = newest === -Infinity ? 'none is complete' : `the newest complete one ${agoOf(now - newest)}`
   return `${formatCount(snapshots.length, 'snapshot')}${of}, ${formatBytes(bytes)} stored, ${when}`

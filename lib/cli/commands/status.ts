@@ -91,11 +91,15 @@ function line(status: Status, maxAgeMs: number | undefined): string {
         : style('good', `good${limit}`)
   const rows = [
     ['state', verdict],
-    ['newest', newest === null ? '-' : `${newest.id}, ${formatAge(ageMs as number)} old`],
+    ['newest', newest === null ? '-' : `${newest.id}, ${ageOf(ageMs as number)}`],
     [
       'snapshots',
       `${snapshots} complete, ${unfinished} unfinished${future > 0 ? `, ${future} dated in the future` : ''}`,
     ],
   ]
   return formatTable([server, destination], rows)
+}
+
+function ageOf(ms: number): string {
+  return ms < 1000 ? formatAge(ms) : `${formatAge(ms)} old`
 }

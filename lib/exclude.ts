@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import picomatch from 'picomatch'
 import { BackupError } from './errors.ts'
 import type { OwnFolder } from './kept.ts'
-import { GLOB_OPTIONS, isPlain, matchPaths } from './select.ts'
+import { GLOB_OPTIONS, isPlain, matchPaths, withLiterals } from './select.ts'
 
 /*
  * What of a folder is backed up. The patterns are a subset of .gitignore's, told in docs/guides/live-worlds.md: one a
@@ -261,10 +261,9 @@ const IGNORE_OPTIONS = { ...GLOB_OPTIONS, nobrace: true, noextglob: true, strict
 /** Whether a folder is on the way to what the globs take. */
 function includeWays(include: readonly string[]): (path: string) => boolean {
   const ways = include.map((pattern) => {
-    const parts = pattern
-      .replace(/^(\.\/)+/, '')
-      .replace(/\/+$/, '')
-      .split('/')
+    const clean = pattern.replace(/^(\.\/)+/, '').replace(/\/+$/, '')
+    const parts = clean.split('/')
+    const globs = withLiterals(clean).split('/')
     // Braces and the like may reach over a slash: then every folder may be on the way.
     if (/[{(]/.test(pattern)) return () => true
     return (path: string) => {
@@ -273,7 +272,7 @@ function includeWays(include: readonly string[]): (path: string) => boolean {
         const part = parts[at]
         if (part === undefined) return false
         if (part === '**') return true
-        if (part !== name && !picomatch.isMatch(name, part, GLOB_OPTIONS)) return false
+        if (part !== name && !picomatch.isMatch(name, globs[at] as string, GLOB_OPTIONS)) return false
       }
       return names.length < parts.length
     }

@@ -14,6 +14,33 @@ export function isPlain(glob: string): boolean {
   return /^[\p{L}\p{M}\p{N} _./-]+$/u.test(glob)
 }
 
+/**
+ * A glob in which only what its readers are told of has a meaning: parentheses and bars of no `@(…)` and its like, as in
+ * `world (1)`, and a brace that nothing closes stand for themselves. picomatch hands them to its regular expression.
+ */
+export function withLiterals(glob: string): string {
+  const parts: string[] = glob.match(/\\.|\[[!^]?\]?[^\]]*\]|[@!*+?]\(|./gs) ?? []
+  const groups: { at: number; isPlain: boolean; bars: number[] }[] = []
+  const braces: number[] = []
+  const quote = (at: number) => {
+    parts[at] = (parts[at] as string).replace(/.$/s, '\\$&')
+  }
+  for (const [at, part] of parts.entries()) {
+    if (part === '(' || /^[@!*+?]\($/.test(part)) groups.push({ at, isPlain: part === '(', bars: [] })
+    else if (part === '{') braces.push(at)
+    else if (part === '}') braces.pop()
+    else if (part === '|' && groups.at(-1)?.isPlain === false) groups.at(-1)?.bars.push(at)
+    else if (part === '|') quote(at)
+    else if (part === ')') {
+      const group = groups.pop()
+      if (!group || group.isPlain) quote(at)
+      if (group?.isPlain) quote(group.at)
+    }
+  }
+  for (const at of [...braces, ...groups.flatMap((group) => [group.at, ...group.bars])]) quote(at)
+  return parts.join('')
+}
+
 /** Globs as one test of paths. */
 export interface PathMatcher {
   takes(path: string): boolean
@@ -35,7 +62,8 @@ export function matchPaths(patterns: readonly string[]): PathMatcher {
         `The pattern ${JSON.stringify(pattern)} selects nothing. Patterns are relative to the folder that was backed up.`,
       )
     }
-    const glob = isPlain(clean) ? () => false : picomatch([clean, `${clean}/**`], GLOB_OPTIONS)
+    const meant = withLiterals(clean)
+    const glob = isPlain(clean) ? () => false : picomatch([meant, `${meant}/**`], GLOB_OPTIONS)
     return { pattern, clean, glob, isPlain: isPlain(clean) }
   })
   // A name may hold what a glob gives a meaning to: taken as it stands, it still names itself. Names are looked up, and

@@ -28,8 +28,27 @@ const OF_GIT = [
   '[ab]',
   '[!a]',
   '[^a-b]',
+  '(a)',
+  'a|b',
 ]
-const MORE_OF_GIT = ['[a-c]*', '**', '\\a', '\\*', '\\#a', '\\!a', '\\\\', 'x[[]1]', 'a\\*', '[.]a', '*.*', '?*']
+const MORE_OF_GIT = [
+  '[a-c]*',
+  '**',
+  '\\a',
+  '\\*',
+  '\\#a',
+  '\\!a',
+  '\\\\',
+  'x[[]1]',
+  'a\\*',
+  '[.]a',
+  '*.*',
+  '?*',
+  '(a)*',
+  '(?)',
+  'a|*',
+  '{a*',
+]
 /** What git does not. */
 const EXTENDED = ['{a,b}', '{a,b}*', '@(a|b)', '!(a)', '+(a|b)', '*(a)', '?(a)b', '{a/b,b}', '{a..c}', 'a!(b)']
 const WORLDS = 10
@@ -75,3 +94,21 @@ for (const seed of faultSeeds(...Array.from({ length: WORLDS }, (_, at) => at)))
     }
   })
 }
+
+test('parentheses and bars that are no glob stand for themselves', () => {
+  for (const [pattern, takes, leaves] of [
+    ['world (1)/*.dat', 'world (1)/a.dat', 'world 1/a.dat'],
+    ['a|b*', 'a|bc', 'a'],
+    ['@(a (1)|b)*', 'a (1)c', 'a 1c'],
+    ['{a,b (1)}*', 'b (1)c', 'b 1c'],
+    ['@(a|b*', '@(a|bc', 'a'],
+    ['a{b*', 'a{bc', 'ab'],
+    ['[(|]a*', '|ab', 'ab'],
+  ] as const) {
+    assert.ok(matchPaths([pattern]).takes(takes), pattern)
+    assert.ok(!matchPaths([pattern]).takes(leaves), pattern)
+    const { judge } = selectionOf({ game: null, patterns: [], include: [pattern] })
+    assert.equal(judge(takes, false), undefined, pattern)
+    assert.notEqual(judge(leaves, false), undefined, pattern)
+  }
+})

@@ -97,12 +97,14 @@ export class Extraction {
 
   async take(entry: Entry): Promise<void> {
     const headers = entry.header as unknown as TarHeaders
-    const size = headers.size
-    this.tail.entry(headers.byteOffset, headers.type === 'directory' ? 0 : size)
+    // Whatever a folder's header says, no content follows: tar-stream takes none, and its stream would never end.
+    const isFolder = headers.type === 'directory'
+    const size = isFolder ? 0 : headers.size
+    this.tail.entry(headers.byteOffset, size)
     this.chunks.consumed(headers.byteOffset)
     const wanted = await this.#place(headers, entry)
     // Content that nobody took (of a link, or left out) has to pass.
-    if (!wanted) for await (const _ of contentOf(entry));
+    if (!wanted && !isFolder) for await (const _ of contentOf(entry));
     this.#taken += 1
     const { checkpoints } = this.#options
     if (!checkpoints) return

@@ -73,22 +73,33 @@ export function safePath(name: string): string {
   return parts.join('/')
 }
 
-function paxNumber(headers: TarHeaders, key: 'uid' | 'gid'): number {
+/** The largest owner that there is: 32 bits on Linux, and what chown takes. */
+const MAX_OWNER = 2 ** 32 - 1
+
+function ownerOf(headers: TarHeaders, key: 'uid' | 'gid'): number {
   const text = headers.pax?.[key]
-  if (text === undefined) return headers[key]
-  if (!/^\d{1,10}$/.test(text)) throw damaged(`The archive has an entry with the ${key} ${JSON.stringify(text)}`)
-  return Number(text)
+  const owner = text === undefined ? headers[key] : /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN
+  if (!(Number.isInteger(owner) && owner >= 0 && owner <= MAX_OWNER)) {
+    throw damaged(`The archive has an entry with the ${key} ${JSON.stringify(text ?? String(owner))}`)
+  }
+  return owner
 }
 
-/** @throws BackupError DAMAGED for times or owners that are none. */
+function mtimeOf({ pax, mtime }: TarHeaders): bigint {
+  const text = pax?.mtime
+  const ms = mtime.getTime()
+  const ns = text !== undefined ? paxToNs(text) : Number.isNaN(ms) ? undefined : BigInt(ms) * 1_000_000n
+  if (ns === undefined) throw damaged(`The archive has an entry with the mtime ${JSON.stringify(text ?? 'NaN')}`)
+  return ns
+}
+
+/** @throws BackupError DAMAGED for times, owners or modes that are none. */
 export function metaOf(headers: TarHeaders): Meta {
-  const text = headers.pax?.mtime
-  const mtimeNs = text === undefined ? BigInt(headers.mtime.getTime()) * 1_000_000n : paxToNs(text)
-  if (mtimeNs === undefined) throw damaged(`The archive has an entry with the mtime ${JSON.stringify(text)}`)
+  if (!Number.isInteger(headers.mode)) throw damaged(`The archive has an entry with the mode "${headers.mode}"`)
   return {
     mode: headers.mode & 0o7777,
-    mtimeNs,
-    uid: paxNumber(headers, 'uid'),
-    gid: paxNumber(headers, 'gid'),
+    mtimeNs: mtimeOf(headers),
+    uid: ownerOf(headers, 'uid'),
+    gid: ownerOf(headers, 'gid'),
   }
 }

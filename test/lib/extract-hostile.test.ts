@@ -211,11 +211,52 @@ test('T33: entries that make no sense are damage, not guesses', async (t) => {
     [link('h', 'missing')],
     [{ ...file('f'), pax: { mtime: 'yesterday' } }],
     [{ ...file('f'), pax: { uid: '-1' } }],
+    [{ ...file('f'), pax: { gid: '4294967296' } }],
     [{ ...file('f'), pax: { 'GNU.sparse.major': '1' } }],
   ]
   for (const items of cases) {
     const extracting = extractTar(Readable.from([await hostile(items)]), target)
     await assert.rejects(extracting, (error) => error instanceof BackupError && error.code === 'DAMAGED')
+  }
+})
+
+/** An archive of one entry, with bytes of its header changed under a checksum that fits. */
+async function withField(item: Item, at: number, field: Uint8Array): Promise<Buffer> {
+  const tar = await hostile([item, file('after')])
+  tar.set(field, at)
+  tar.fill(' ', 148, 156)
+  const sum = tar.subarray(0, 512).reduce((all, byte) => all + byte, 0)
+  tar.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148)
+  return tar
+}
+
+test('T33: fields that are no numbers are damage too', async (t) => {
+  const { target } = stage(t)
+  const nonsense = Buffer.from('zzzzzzz\0')
+  const cases: [string, number, Uint8Array][] = [
+    ['mode', 100, nonsense],
+    ['uid', 108, nonsense],
+    ['gid', 116, nonsense],
+    ['an owner beyond 32 bits', 108, Buffer.from('8000000100000000', 'hex')],
+    ['an owner below 0', 116, Buffer.from('fffffffffffffffe', 'hex')],
+    ['mtime', 136, nonsense],
+    ['an mtime beyond any calendar', 136, Buffer.from('800000007fffffffffffffff', 'hex')],
+  ]
+  for (const [what, at, field] of cases) {
+    const extracting = extractTar(Readable.from([await withField(file('f'), at, field)]), target)
+    await assert.rejects(extracting, (error) => error instanceof BackupError && error.code === 'DAMAGED', what)
+  }
+})
+
+test('a folder has no content, whatever size its header says', { timeout: 20_000 }, async (t) => {
+  for (const filter of [undefined, () => false]) {
+    const { target } = stage(t)
+    const tar = await withField(dir('d/'), 124, Buffer.from('00000001000\0'))
+    const marks: number[] = []
+    const checkpoints = { everyBytes: 1, onMark: async (offset: number) => void marks.push(offset) }
+    await extractTar(Readable.from([tar]), target, { checkpoints, ...(filter && { filter }) })
+    assert.deepEqual(fs.readdirSync(target), filter ? [] : ['after', 'd'])
+    assert.deepEqual(marks, [512, 3 * 512])
   }
 })
 

@@ -99,8 +99,9 @@ export function paxToNs(text: string): bigint | undefined {
  * microsecond around now.
  */
 export function nsToTimeArgument(ns: bigint): number | Date {
-  // fs.utimes takes every negative number for "now"; a Date before 1970 passes.
-  if (ns < 0n) return new Date(Math.floor(nsToMs(ns)))
+  // fs.utimes takes every negative number for "now"; a Date before 1970 passes. It arrives some nanoseconds off, so that
+  // the next restore of it would be a millisecond earlier if this were cut and not rounded.
+  if (ns < 0n) return new Date(Math.round(nsToMs(ns)))
   const seconds = Number(ns / NS_PER_S) + Number(ns % NS_PER_S) / 1e9
   // libuv cuts the double to a whole nanosecond, so 0.123 would arrive as 0.122999906.
   const wanted = Number(ns / NS_PER_MS)

@@ -272,3 +272,19 @@ test('times keep their millisecond on the way through pax, the index and fs.utim
     assert.equal(fs.statSync(file, { bigint: true }).mtimeNs / 1_000_000n, ns / 1_000_000n)
   }
 })
+
+test('a time before 1970 is the same after any number of backups and restores', (t) => {
+  const file = path.join(tempFolder(t), 'f')
+  fs.writeFileSync(file, '')
+  for (let i = 1; i < 500; i++) {
+    const ns = -BigInt(i) * 2_180_398_001_000_000n
+    let found = ns
+    for (let restores = 0; restores < 3; restores++) {
+      const time = nsToTimeArgument(found)
+      fs.utimesSync(file, time, time)
+      found = fs.statSync(file, { bigint: true }).mtimeNs
+    }
+    // What fs.utimes cuts off is nanoseconds.
+    assert.ok(found - ns < 1000n && ns - found < 1000n, `${ns} became ${found}`)
+  }
+})

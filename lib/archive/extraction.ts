@@ -12,6 +12,9 @@ import { TargetFolder } from './target.ts'
 /** What an entry without content counts for, between two marks: its headers. */
 const ENTRY_BYTES = 3 * BLOCK_BYTES
 
+/** More than any tar writes; global ones are copied into each entry's, so that many would cost seconds an entry. */
+const MAX_PAX_RECORDS = 1000
+
 /** Files up to this size are collected and written several at a time. */
 const SMALL_BYTES = 64 * 1024
 
@@ -100,6 +103,9 @@ export class Extraction {
     // Whatever a folder's header says, no content follows: tar-stream takes none, and its stream would never end.
     const isFolder = headers.type === 'directory'
     const size = isFolder ? 0 : headers.size
+    if (Object.keys(headers.pax ?? {}).length > MAX_PAX_RECORDS) {
+      throw damaged(`The archive has an entry with more than ${MAX_PAX_RECORDS} pax records`)
+    }
     this.tail.entry(headers.byteOffset, size)
     this.chunks.consumed(headers.byteOffset)
     const wanted = await this.#place(headers, entry)

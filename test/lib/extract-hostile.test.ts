@@ -220,9 +220,25 @@ test('T33: entries that make no sense are damage, not guesses', async (t) => {
   }
 })
 
+test('more pax records than any tar writes are damage, and not copied into entry after entry', async (t) => {
+  const { target } = stage(t)
+  const records = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, at) => [`comment${at}`, 'x']))
+  const pax = (count: number): Item => ({ name: 'a', type: 'directory', pax: records(count) })
+  await extractTar(Readable.from([await hostile([pax(990)])]), target)
+  // Global ones, in front of an entry with records of its own.
+  const tar = changed(await hostile([pax(1001), { ...file('b'), pax: { comment: 'x' } }]), 156, Buffer.from('g'))
+  await assert.rejects(
+    extractTar(Readable.from([tar]), target),
+    (error) => error instanceof BackupError && error.code === 'DAMAGED' && /pax records/.test(error.message),
+  )
+})
+
 /** An archive of one entry, with bytes of its header changed under a checksum that fits. */
 async function withField(item: Item, at: number, field: Uint8Array): Promise<Buffer> {
-  const tar = await hostile([item, file('after')])
+  return changed(await hostile([item, file('after')]), at, field)
+}
+
+function changed(tar: Buffer, at: number, field: Uint8Array): Buffer {
   tar.set(field, at)
   tar.fill(' ', 148, 156)
   const sum = tar.subarray(0, 512).reduce((all, byte) => all + byte, 0)

@@ -198,10 +198,19 @@ function checkHead(head: Record<string, unknown>): void {
     if (!isCount(head[name])) corruptIndex(`its head has no ${name}`)
   }
   if (head.excluded !== undefined && !isCount(head.excluded)) corruptIndex('what it says was left out is no count')
-  if (head.kind === 'tar' && !Number.isFinite(head.mtime)) corruptIndex('its head has no mtime')
+  // A raw one has them where its source was a file.
+  const { kind, mode, mtime } = head
+  if (mode !== undefined && !isCount(mode)) corruptIndex('the mode in its head is none')
+  if ((kind === 'tar' || mtime !== undefined) && !Number.isFinite(mtime)) corruptIndex('its head has no mtime')
 }
 
 const TYPES = ['file', 'dir', 'symlink', 'link']
+/** What an entry need not have. */
+const OPTIONAL = [
+  ['link', 'string'],
+  ['changed', 'string'],
+  ['superseded', 'boolean'],
+] as const
 
 function checkEntry(entry: Record<string, unknown>, bytes: number): void {
   const { path, type, at, data, link } = entry
@@ -214,6 +223,9 @@ function checkEntry(entry: Record<string, unknown>, bytes: number): void {
   if ((data as number) < (at as number)) corruptIndex('an entry has its content before its header')
   if ((data as number) + (type === 'file' ? (entry.size as number) : 0) > bytes)
     corruptIndex('an entry ends past the archive')
+  for (const [name, kind] of OPTIONAL) {
+    if (entry[name] !== undefined && typeof entry[name] !== kind) corruptIndex(`the ${name} of an entry is no ${kind}`)
+  }
   if ((type === 'symlink' || type === 'link') && typeof link !== 'string') corruptIndex('a link has no target')
   if (type === 'link' && !isSafePath(link as string)) corruptIndex('a hard link has no target within the folder')
 }

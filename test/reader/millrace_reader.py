@@ -324,7 +324,7 @@ class Index:
             need(e.get("type") in ("file", "dir", "symlink", "link"), "CORRUPT", f"{p!r}: type")
             need(e.get("changed") in (None, "grew", "shrank", "modified", "vanished", "unreadable"), "CORRUPT", f"{p!r}: changed")
             need(e.get("superseded") in (None, True, False), "CORRUPT", f"{p!r}: superseded")
-            need(e["type"] not in ("symlink", "link") or isinstance(e.get("link"), str), "CORRUPT", f"{p!r}: link")
+            need(isinstance(e.get("link", None if e["type"] in ("symlink", "link") else ""), str), "CORRUPT", f"{p!r}: link")
             gone = e.get("changed") == "vanished" and "at" not in e
             for name in ("size", "at", "data", "mode", "uid", "gid"):
                 optional = not tar or gone and name in ("size", "at", "data")

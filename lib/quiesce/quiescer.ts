@@ -11,6 +11,8 @@ import { BackupError } from '../errors.ts'
  */
 export type QuiesceLevel = 'stopped' | 'snapshot' | 'quiesced' | 'live'
 
+const LEVELS: readonly unknown[] = ['stopped', 'snapshot', 'quiesced', 'live'] satisfies QuiesceLevel[]
+
 /** Brings whoever writes to the source to rest for as long as it is read. */
 export interface Quiescer {
   /**
@@ -71,14 +73,23 @@ export class Hold {
 
   /**
    * Brings a source to rest.
-   * @throws what the quiescer throws; it was told to end then. BackupError USAGE for a limit that is not above 0.
+   * @throws what the quiescer throws, and BackupError USAGE for a `begin` that gives no level; it was told to end then.
+   * BackupError USAGE for a limit that is not above 0.
    */
   static async begin(quiescer: Quiescer, options: HoldOptions): Promise<Hold> {
     const { limitMs = HOLD_LIMIT_MS, onWarning, signal } = options
     if (!(limitMs > 0)) throw new BackupError('USAGE', 'quiesceLimitMs, how long a source is held at most, is above 0.')
     const warn = (message: string, cause?: unknown) => onWarning({ kind: 'quiesce', path: '', message, cause })
     try {
-      return new Hold(quiescer, await quiescer.begin(signal), limitMs, warn)
+      const level = await quiescer.begin(signal)
+      // Of a program without types: the snapshot says it of itself, and one that says nothing cannot be opened again.
+      if (!LEVELS.includes(level)) {
+        throw new BackupError(
+          'USAGE',
+          `The quiescer’s begin has to give one of ${LEVELS.join(', ')}: what it has reached.`,
+        )
+      }
+      return new Hold(quiescer, level, limitMs, warn)
     } catch (error) {
       await quiescer.end().catch((cause) => warn((cause as Error).message, cause))
       throw error

@@ -379,3 +379,20 @@ test('a limit that no timer can wait for is none, and what is no limit is refuse
   for (const none of [Number.NaN, 0, -1]) await assert.rejects(make(none), { code: 'USAGE' })
   assert.equal(held, 2)
 })
+
+test('a begin that does not say what it has reached is refused, and told to end', async () => {
+  const backups = await openBackups({ storage: await openMemory(), server: 'survival', key: Buffer.alloc(32, 7) })
+  const asked: string[] = []
+  for (const level of [undefined, null, 'Quiesced', 5, {}]) {
+    const quiesce: Quiescer = {
+      begin: async () => level as never,
+      end: async () => {
+        asked.push('end')
+        return 'kept'
+      },
+    }
+    await assert.rejects(backups.create(Readable.from([sample(10)]), { quiesce }), { code: 'USAGE' })
+  }
+  assert.equal(asked.length, 5)
+  assert.deepEqual(await backups.list(), [])
+})

@@ -11,7 +11,7 @@ import { probeStorage } from './probe.ts'
 import { openPastEnd, readByRanges } from './ranged-read.ts'
 import { type OpenedRange, promisedLength, type RangeRequest, readRangeByStream, replaced } from './read.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
-import { begunUntil } from './unfinished.ts'
+import { begunUntil, checkAge } from './unfinished.ts'
 
 export type { B2Config }
 
@@ -114,6 +114,7 @@ class B2Storage implements Storage {
   }
 
   async purgeUnfinished(olderThanMs: number, options: CallOptions & { prefix?: string } = {}): Promise<number> {
+    checkAge(olderThanMs, ADAPTER)
     const { call, http, prefix: base } = this.#connection
     const { signal, prefix = '' } = options
     let purged = 0

@@ -15,7 +15,7 @@ import { probeStorage } from './probe.ts'
 import { checkRange, readRangeByStream } from './read.ts'
 import { throwIfAborted } from './retry.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
-import { begunUntil } from './unfinished.ts'
+import { begunUntil, checkAge } from './unfinished.ts'
 
 /** Settings of a folder as a store. */
 export interface FilesystemConfig {
@@ -129,6 +129,7 @@ class FilesystemStorage implements Storage {
   }
 
   async purgeUnfinished(olderThanMs: number, options: CallOptions & { prefix?: string } = {}): Promise<number> {
+    checkAge(olderThanMs, ADAPTER)
     let limit = begunUntil(olderThanMs)
     let isTheirs = olderThanMs <= 0
     let purged = 0

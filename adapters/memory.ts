@@ -9,6 +9,7 @@ import { probeStorage } from './probe.ts'
 import { checkExtent, checkRange, rangePastEnd } from './read.ts'
 import { throwIfAborted } from './retry.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
+import { checkAge } from './unfinished.ts'
 
 const ADAPTER = 'memory'
 const READ_BYTES = 256 * 1024
@@ -85,7 +86,8 @@ class MemoryStorage implements Storage {
     return probeStorage(this, async () => {}, options)
   }
 
-  async purgeUnfinished(_olderThanMs: number, options: CallOptions = {}): Promise<number> {
+  async purgeUnfinished(olderThanMs: number, options: CallOptions = {}): Promise<number> {
+    checkAge(olderThanMs, ADAPTER)
     throwIfAborted(options.signal)
     return 0
   }

@@ -20,7 +20,7 @@ import { S3Probe } from './s3-probe.ts'
 import { abortUpload, pendingUploads } from './s3-uploads.ts'
 import { S3Write, uploadIdOf } from './s3-write.ts'
 import type { CallOptions, ObjectStat, ProbeReport, ReadOptions, Storage, WriteOptions } from './storage.ts'
-import { begunUntil } from './unfinished.ts'
+import { begunUntil, checkAge } from './unfinished.ts'
 
 export type { S3Config }
 
@@ -175,6 +175,7 @@ class S3Storage implements Storage {
     const connection = this.#connection
     const { signal, prefix = '' } = options
     const { callRetry = CALL_RETRY } = connection.config
+    checkAge(olderThanMs, ADAPTER)
     const limit = begunUntil(olderThanMs, connection.serverNow)
     let purged = 0
     const uploads = pendingUploads(connection, connection.prefix + prefix, (send) =>

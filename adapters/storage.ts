@@ -189,6 +189,7 @@ export interface Storage {
    * Cancels uploads that were begun and never finished.
    * @param olderThanMs those begun more than so many ms ago; of 0 all of them, whatever the clocks say.
    * @returns how many were cancelled.
+   * @throws StorageError INVALID for no number.
    */
   purgeUnfinished?(olderThanMs: number, options?: CallOptions & { prefix?: string }): Promise<number>
   /**

@@ -91,6 +91,9 @@ describe('versions of an object in B2', () => {
       fake.store.add({ bucketId, name, action: 'start' })
     }
     assert.equal(await paged.purgeUnfinished?.(3_600_000), 0)
+    for (const none of [undefined, Number.NaN, null, '3600000']) {
+      await assert.rejects(paged.purgeUnfinished!(none as never), { code: 'INVALID' })
+    }
     assert.equal(await paged.purgeUnfinished?.(-60_000, { prefix: 'old/' }), 4)
     assert.deepEqual(
       fake.unfinished.map((file) => file.name),

@@ -147,6 +147,9 @@ describe('filesystem', () => {
     assert.equal(await storage.purgeUnfinished?.(60_000), 0)
     await utimes(left, new Date(0), new Date(0))
     assert.equal(await storage.purgeUnfinished?.(60_000, { prefix: 'b' }), 0)
+    for (const none of [undefined, Number.NaN, null, '60000']) {
+      await assert.rejects(storage.purgeUnfinished!(none as never), { code: 'INVALID' })
+    }
     assert.equal(await storage.purgeUnfinished?.(60_000, { prefix: 'a/' }), 1)
     assert.deepEqual(await readdir(join(own, 'root', 'a')), ['object'])
   })

@@ -101,6 +101,9 @@ export async function pruneSnapshots(
   options: PruneOptions = {},
 ): Promise<PruneReport> {
   checkPolicy(policy)
+  // Of a program without types: left out, it would remove what it was only to show.
+  const misspelt = Object.keys(options).find((name) => /^dry/i.test(name) && name !== 'dryRun')
+  if (misspelt !== undefined) throw new BackupError('USAGE', `prune has no ${JSON.stringify(misspelt)}. It is dryRun.`)
   const { now = new Date(), signal, lease } = options
   const survey = await surveyStore(storage, server, signal)
   if (options.dryRun) return planPrune({ storage, server }, survey, policy, options)

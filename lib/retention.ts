@@ -1,3 +1,4 @@
+import { isDate } from 'node:util/types'
 import { parseDuration } from './duration.ts'
 import { BackupError } from './errors.ts'
 import { nearest } from './nearest.ts'
@@ -112,6 +113,11 @@ function weekLabel(time: Date): string {
 export function checkPolicy(policy: RetentionPolicy): void {
   const rules = ['keepLast', ...CALENDAR.map(({ option }) => option)] as const
   const names: readonly string[] = [...rules, 'keepWithin', 'minimum']
+  if (typeof policy !== 'object' || policy === null) throw new BackupError('USAGE', 'A policy is an object with rules.')
+  // Of a program without types, and meant for the prune: left out, it would remove what it was only to show.
+  if (Object.keys(policy).some((name) => /^dry/i.test(name))) {
+    throw new BackupError('USAGE', 'dryRun is no retention rule: it goes into the options, after the policy.')
+  }
   // Of a program without types: left out, a misspelt rule would let what it keeps be removed.
   const unknown = Object.keys(policy).find((name) => /^(keep|min)/i.test(name) && !names.includes(name))
   if (unknown !== undefined) {
@@ -148,7 +154,7 @@ function flagOf(name: string): string {
  * @param snapshots in any order.
  * @param now decides what is in the future, and `keepWithin`; the other rules count only what is there.
  * @returns one decision a snapshot, by server, then oldest first.
- * @throws BackupError USAGE for a policy that `checkPolicy` refuses, or a `now` that is no time.
+ * @throws BackupError USAGE for a policy that `checkPolicy` refuses, a `now` that is no time, or a `created` that is no Date.
  */
 export function decideRetention<T extends RetentionSnapshot>(
   snapshots: readonly T[],
@@ -156,7 +162,11 @@ export function decideRetention<T extends RetentionSnapshot>(
   now: Date,
 ): Decision<T>[] {
   checkPolicy(policy)
-  if (Number.isNaN(now.getTime())) throw new BackupError('USAGE', 'The time to decide at is not a time.')
+  if (!isDate(now) || Number.isNaN(now.getTime())) {
+    throw new BackupError('USAGE', 'The time to decide at is not a time. Give a Date.')
+  }
+  const undated = snapshots.find(({ created }) => !isDate(created))
+  if (undated) throw new BackupError('USAGE', `The time of the snapshot ${undated.id} is no Date.`)
   const sorted = [...snapshots].sort(byAge)
   const servers = Map.groupBy(sorted, ({ server }) => server)
   return [...servers.values()].flatMap((ofServer) => decideServer(ofServer, policy, now.getTime()))

@@ -54,6 +54,19 @@ test('what the policy does not keep is removed, the object first and then its co
   assert.deepEqual(outcomes(await prune(storage)), ['kept', 'kept'])
 })
 
+test('a dry run that is misspelt, or given as a rule, is refused, and removes nothing', async (t) => {
+  const prune = await pruner(t)
+  const storage = await openMemory()
+  const made = await hoursAgo(storage, [1, 2, 3, 4])
+  for (const options of [{ dryrun: true }, { dry: true }, { 'dry-run': true }]) {
+    await assert.rejects(prune(storage, LAST_2, options as PruneOptions), { code: 'USAGE', message: /dryRun/ })
+  }
+  const asRule = { ...LAST_2, dryRun: true } as RetentionPolicy
+  await assert.rejects(prune(storage, asRule), { code: 'USAGE', message: /after the policy/ })
+  await assert.rejects(prune(storage, LAST_2, { now: NOW.getTime() as never }), { code: 'USAGE' })
+  assert.deepEqual(await keysIn(storage), withCompanions(made))
+})
+
 test('a dry run says what a prune does, and changes nothing', async (t) => {
   const prune = await pruner(t)
   const storage = await openMemory()

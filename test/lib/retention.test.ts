@@ -155,7 +155,14 @@ test('a policy that keeps nothing, or that is no policy, is refused', () => {
   }
   const misspelt = { keepLast: 1, keepDialy: 14 }
   assert.throws(() => decideRetention([], misspelt, NOW), { code: 'USAGE', message: /"keepDialy"\. Is it keepDaily\?/ })
-  assert.throws(() => decideRetention([], DEFAULT_POLICY, new Date(Number.NaN)), { code: 'USAGE' })
+  for (const now of [new Date(Number.NaN), undefined, null, 0, '2026-01-01T00:00:00.000Z']) {
+    assert.throws(() => decideRetention([], DEFAULT_POLICY, now as Date), { code: 'USAGE' })
+  }
+  const undated = { ...snapshotAt(NOW), created: NOW.toISOString() as never }
+  assert.throws(() => decideRetention([undated], DEFAULT_POLICY, NOW), { code: 'USAGE' })
+  for (const none of [undefined, null, 'keepLast']) {
+    assert.throws(() => decideRetention([], none as never, NOW), { code: 'USAGE' })
+  }
   assert.deepEqual(decideRetention([], { ...DEFAULT_POLICY, keepLast: undefined }, NOW), [])
 })
 

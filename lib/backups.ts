@@ -1,4 +1,4 @@
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import { openStorage, type StorageConfig } from '../adapters/open.ts'
 import type { Storage } from '../adapters/storage.ts'
 import { checkReadKeys, type IndexEntry, type IndexHead, type ReadKeys, type WriteKey } from '../transforms/index.ts'
@@ -20,6 +20,7 @@ import { type PruneOptions, type PruneReport, pruneSnapshots } from './prune.ts'
 import { holdReadLease, LeasedReadable, withReadLease } from './read-lease.ts'
 import { type Restored, type RestoreOptions, restoreSnapshot } from './restore.ts'
 import { DEFAULT_POLICY, type RetentionPolicy } from './retention.ts'
+import { checkPatterns } from './select.ts'
 import type { BackupSource } from './source.ts'
 import {
   type Verification,
@@ -104,7 +105,7 @@ export interface Backups {
   readonly storage: Storage
   /** All stores: `storage`, then the mirrors. */
   readonly storages: readonly Storage[]
-  /** Backs a folder, a file, a stream or a program's output up. See `createSnapshot`. */
+  /** Backs a folder, a file, a stream (destroyed where it fails) or a program's output up. See `createSnapshot`. */
   create(source: BackupSource, options?: CreateOptions): Promise<CreatedSnapshot>
   /** All snapshots, oldest first; nothing is opened. */
   list(options?: CallOptions): Promise<ListedSnapshot[]>
@@ -189,7 +190,11 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
         stateFolder,
         tool,
       }
-      const made = await createSnapshot(context, source, create)
+      const made = await createSnapshot(context, source, create).catch((error) => {
+        // Where it failed before it read: a pipeline destroys its source too, and what it holds would stay open.
+        if (source instanceof Readable) source.destroy()
+        throw error
+      })
       const { version: _, consistency, files, bytes, omissions, ...snapshot } = made
       for (const [index, { ok, version }] of made.destinations.entries()) {
         if (!ok) continue
@@ -224,6 +229,8 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       }
     },
     async restore(id, target, restore = {}) {
+      if (typeof target !== 'string') throw new BackupError('USAGE', 'The target of a restore is the path of a folder.')
+      checkPatterns(restore.include, 'include')
       const unfinished = restore.allowUnverified ?? false
       const { signal } = restore
       await checkKept(target, { stores: storages, server, ...restore })

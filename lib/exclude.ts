@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import picomatch from 'picomatch'
 import { BackupError } from './errors.ts'
 import type { OwnFolder } from './kept.ts'
-import { GLOB_OPTIONS, isPlain, matchPaths, withLiterals } from './select.ts'
+import { checkPatterns, GLOB_OPTIONS, isPlain, matchPaths, withLiterals } from './select.ts'
 
 /*
  * What of a folder is backed up. The patterns are a subset of .gitignore's, told in docs/guides/live-worlds.md: one a
@@ -118,14 +118,17 @@ async function exists(path: string): Promise<boolean> {
 /**
  * Reads what of a folder is to be backed up: the defaults of its game, its `.millraceignore`, then the options.
  * @param own what in it is the backup's own, which is left out unless a pattern takes it back in.
- * @throws BackupError USAGE for a pattern that cannot be used, SOURCE when the ignore file is there and cannot be read.
+ * @throws BackupError USAGE for a pattern that cannot be used and for patterns that are no list, SOURCE when the ignore file is there and cannot be read.
  */
 export async function openSelection(
   folder: string,
   options: SelectionOptions,
   own: readonly OwnFolder[] = [],
 ): Promise<Selection> {
-  const { include, exclude = [], defaultExcludes = true } = options
+  const { include, defaultExcludes = true } = options
+  checkPatterns(include, 'include')
+  checkPatterns(options.exclude, 'exclude')
+  const exclude = options.exclude ?? []
   const game = defaultExcludes ? await recogniseGame(folder) : undefined
   const patterns = [
     ...own.map(({ path, origin }) => ({ pattern: `/${escapePattern(path)}/`, origin })),

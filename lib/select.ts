@@ -49,6 +49,16 @@ export interface PathMatcher {
 }
 
 /**
+ * Holds what a program without types has given to a list.
+ * @throws BackupError USAGE for what is no array of texts.
+ */
+export function checkPatterns(patterns: unknown, name: 'include' | 'exclude'): void {
+  if (patterns === undefined || patterns === null) return
+  if (Array.isArray(patterns) && patterns.every((one) => typeof one === 'string')) return
+  throw new BackupError('USAGE', `${name} has to be an array of patterns, each of them text.`)
+}
+
+/**
  * Makes a test of paths from globs. A pattern that names a folder takes all beneath it; `*` does not cross a slash and
  * takes names that begin with a dot too.
  * @throws BackupError USAGE for an empty or absolute pattern.

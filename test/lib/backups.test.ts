@@ -200,6 +200,40 @@ test('an abort while a file, a folder or a program is read is an AbortError', as
   }
 })
 
+test('a stream is destroyed also where the backup fails before it is read', async () => {
+  const storage = await openMemory()
+  const backups = await open(storage)
+  const failing = [
+    { level: 99 },
+    { hooks: { before: 'exit 1' } },
+    { include: ['a'] },
+    { signal: AbortSignal.abort() },
+    { journal: { folder: '' } as never },
+  ]
+  for (const options of failing) {
+    const source = new Readable({ read() {} })
+    await assert.rejects(backups.create(source, options))
+    assert.ok(source.destroyed, JSON.stringify(options))
+  }
+})
+
+test('patterns that are no list, and a target that is no path, are refused as that', async (t) => {
+  const folder = await world(t)
+  const backups = await open(await openMemory())
+  const { id } = await backups.create(folder)
+  const target = join(await scratch(t), 'target')
+  for (const include of ['level.dat', 5, [null], {}] as never[]) {
+    const refused = { code: 'USAGE', message: /include has to be an array/ }
+    await assert.rejects(backups.create(folder, { include }), refused)
+    await assert.rejects(backups.restore(id, target, { include }), refused)
+  }
+  for (const exclude of ['level.dat', 5, [null], {}] as never[]) {
+    await assert.rejects(backups.create(folder, { exclude }), { code: 'USAGE', message: /exclude has to be an array/ })
+  }
+  for (const none of [undefined, null, 5] as never[]) await assert.rejects(backups.restore(id, none), { code: 'USAGE' })
+  assert.equal((await backups.list()).length, 1)
+})
+
 test('T5: an empty source is refused, and allowed by an option', async (t) => {
   const folder = await scratch(t)
   await mkdir(join(folder, 'empty'))

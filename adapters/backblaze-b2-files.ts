@@ -18,6 +18,16 @@ export function listFault(bucket: string, what: string): StorageError {
 }
 
 /**
+ * What an answer lists.
+ * @throws StorageError UNAVAILABLE for one without a list, which B2 does not give: from something in between.
+ */
+export function listedIn<T>(list: readonly T[] | undefined, operation: string): readonly T[] {
+  if (Array.isArray(list)) return list
+  const message = `B2: the answer to the request for ${operation} makes no sense: it lists nothing. Try again later.`
+  throw new StorageError(message, { code: 'UNAVAILABLE', adapter: ADAPTER, operation })
+}
+
+/**
  * Asks for the file that readers see under a name.
  * @returns undefined where there is none, or its newest version is a hide marker.
  */
@@ -28,7 +38,7 @@ export async function liveFile(run: Run, fullName: string, options: B2CallOption
     ({ b2, bucketId, override }) => b2.listFileNames({ ...names, bucketId, axiosOverride: override() }),
     options,
   )
-  return data.files.find(({ fileName }) => fileName === fullName)
+  return listedIn(data?.files, 'stat').find(({ fileName }) => fileName === fullName)
 }
 
 /**
@@ -53,9 +63,10 @@ export async function versionsOf(run: Run, fullName: string, options: B2CallOpti
         }),
       options,
     )
-    const own = data.files.filter(({ fileName }) => fileName === fullName)
+    const files = listedIn(data?.files, 'versions')
+    const own = files.filter(({ fileName }) => fileName === fullName)
     versions.push(...own.filter(({ action }) => action === 'upload' || action === 'hide'))
-    if (own.length < data.files.length || data.nextFileName !== fullName || data.nextFileId === null) return versions
+    if (own.length < files.length || data.nextFileName !== fullName || data.nextFileId === null) return versions
     if (data.nextFileId === from)
       throw new StorageError(`B2: the listing of the versions of ${quoteKey(fullName)} does not end.`, {
         code: 'CORRUPT',
@@ -97,7 +108,7 @@ export async function* unfinishedFiles(
       ({ post, bucketId }) => post('b2_list_unfinished_large_files', { ...at, bucketId, namePrefix, maxFileCount }),
       options,
     )
-    yield* page.files
+    yield* listedIn(page?.files, 'unfinished')
     if (page.nextFileId === startFileId) throw listFault(connection.config.bucket, 'of unfinished uploads does not end')
     startFileId = page.nextFileId ?? undefined
   } while (startFileId !== undefined)
@@ -114,7 +125,7 @@ export async function* partsOf(run: Run, fileId: string, options: B2CallOptions)
         b2.listParts({ fileId, startPartNumber: from, maxPartCount: PARTS_PAGE, axiosOverride: override() }),
       options,
     )
-    yield* data.parts
+    yield* listedIn(data?.parts, 'parts')
     if (data.nextPartNumber !== null && !(data.nextPartNumber > from)) {
       const message = 'B2 gave a listing of parts that does not go on.'
       throw new StorageError(message, { code: 'CORRUPT', adapter: ADAPTER, operation: 'takeUp' })

@@ -1,7 +1,15 @@
 import type { Readable } from 'node:stream'
 import { type B2Config, B2Connection, checkConfig } from './backblaze-b2-client.ts'
 import { ADAPTER, b2CauseOf } from './backblaze-b2-errors.ts'
-import { cancelUpload, deleteVersion, listFault, liveFile, unfinishedFiles, versionsOf } from './backblaze-b2-files.ts'
+import {
+  cancelUpload,
+  deleteVersion,
+  listedIn,
+  listFault,
+  liveFile,
+  unfinishedFiles,
+  versionsOf,
+} from './backblaze-b2-files.ts'
 import { type FileVersion, loadSdk } from './backblaze-b2-sdk.ts'
 import { B2Write, fileIdOf } from './backblaze-b2-write.ts'
 import { StorageError } from './errors.ts'
@@ -85,7 +93,7 @@ class B2Storage implements Storage {
           b2.listFileNames({ ...page, bucketId, startFileName: from, axiosOverride: override() }),
         { signal },
       )
-      for (const file of data.files) {
+      for (const file of listedIn(data?.files, 'list')) {
         if (!file.fileName?.startsWith(page.prefix) || !file.fileId || file.contentLength === undefined) {
           throw listFault(config.bucket, 'names a file that it was not asked for, or without its id or size')
         }

@@ -144,7 +144,7 @@ class DropboxStorage implements Storage {
     this.#connection.close()
   }
 
-  /** @throws StorageError NOT_FOUND where there is no file, or one whose name differs in case. */
+  /** @throws StorageError NOT_FOUND where there is no file, or one whose name differs in case; UNAVAILABLE for no answer. */
   async #lookUp(
     operation: string,
     key: string,
@@ -156,6 +156,8 @@ class DropboxStorage implements Storage {
       (client, sending) => client.filesGetMetadata({ path }, sending),
       { signal, key },
     )
+    // Of something in between: taken for absent, a delete of it would be told as done.
+    if (typeof there?.['.tag'] !== 'string') throw senseless(operation, key)
     if (there['.tag'] === 'file' && this.#connection.paths.keyOf(there.path_display) === key) return there
     throw this.#error('NOT_FOUND', operation, key, 'is not there')
   }
@@ -210,6 +212,7 @@ class DropboxStorage implements Storage {
       if (!Array.isArray(page?.entries)) throw senseless('list', undefined)
       for (const entry of page.entries) {
         throwIfAborted(signal)
+        if (typeof entry?.['.tag'] !== 'string') throw senseless('list', undefined)
         yield entry
       }
       if (!page.has_more) return

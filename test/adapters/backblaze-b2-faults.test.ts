@@ -254,4 +254,22 @@ describe('B2 when things go wrong', () => {
       await other.close()
     }
   })
+
+  it('an answer without the list that was asked for is UNAVAILABLE', async () => {
+    await b2.put('sense', SMALL)
+    const calls: [string, () => Promise<unknown>][] = [
+      ['b2_list_file_names', () => Array.fromAsync(storage.list(''))],
+      ['b2_list_file_names', () => storage.stat('sense')],
+      ['b2_list_file_versions', () => storage.delete('sense')],
+      ['b2_list_unfinished_large_files', () => storage.purgeUnfinished!(1000)],
+    ]
+    for (const [route, call] of calls) {
+      for (const body of ['{}', '{"files":null}', '{"files":{}}']) {
+        const headers = { 'content-type': 'application/json' }
+        proxy.inject({ kind: 'answer', status: 200, headers, body }, to(route))
+        assert.equal((await caught(call())).code, 'UNAVAILABLE', `${route} ${body}`)
+      }
+    }
+    await b2.assertHolds('sense', SMALL)
+  })
 })

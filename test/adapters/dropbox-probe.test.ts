@@ -169,6 +169,16 @@ describe('Dropbox: what probe and errors say', () => {
       assert.equal((await storage.stat('sense')).size, 5)
       fake.refuse('files/get_metadata', new Refusal(200, { '.tag': 'file', path_display: '/backups/sense' }), 4)
       await assert.rejects(storage.stat('sense'), { code: 'UNAVAILABLE' })
+      for (const body of ['{}', '[]', 'null']) {
+        fake.refuse('files/get_metadata', new Refusal(200, body), 8)
+        await assert.rejects(storage.stat('sense'), { code: 'UNAVAILABLE' }, body)
+        await assert.rejects(storage.delete('sense'), { code: 'UNAVAILABLE' }, body)
+      }
+      for (const entries of [[{}], [null], ['sense']]) {
+        fake.refuse('files/list_folder', new Refusal(200, { entries, cursor: 'c', has_more: false }))
+        await assert.rejects(Array.fromAsync(storage.list('')), { code: 'UNAVAILABLE' })
+      }
+      assert.equal((await storage.stat('sense')).size, 5)
     })
 
     it('no error tells a token, a secret, or the id of a session', async () => {

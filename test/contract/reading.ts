@@ -15,6 +15,9 @@ import {
   write,
 } from './support.ts'
 
+/** A prune refuses to go by a clock that is further away. */
+const CLOCKS_APART_MS = 24 * 60 * 60 * 1000
+
 /** Registers the tests of reading, ranges, versions and `stat`. */
 export function readingTests(run: ContractRun): void {
   const { partBytes } = run
@@ -205,7 +208,10 @@ export function readingTests(run: ContractRun): void {
       assert.deepEqual(await run.storage.stat(key), stat)
       const small = run.freshKey()
       await write(run.storage, small, noise(1234, 5))
-      const { checksum } = await run.storage.stat(small)
+      const { checksum, modified } = await run.storage.stat(small)
+      // No test of clocks: seconds taken for ms, or a time that an upload was given, are further away than any of them.
+      const apart = Math.abs(Date.now() - modified.getTime())
+      assert.ok(apart < CLOCKS_APART_MS, `modified is ${modified.toISOString()} of an object that was just written`)
       if (!checksum) return
       assert.match(checksum.value, /^[0-9a-f]+$/)
       const own = run.contract.digests?.[checksum.algorithm]

@@ -17,6 +17,8 @@ const CODES: Record<string, StorageErrorCode> = {
   EACCES: 'ACCESS_DENIED',
   EPERM: 'ACCESS_DENIED',
   EROFS: 'ACCESS_DENIED',
+  // Of Node's permission model.
+  ERR_ACCESS_DENIED: 'ACCESS_DENIED',
   ENOSPC: 'QUOTA',
   EDQUOT: 'QUOTA',
   EFBIG: 'QUOTA',
@@ -33,6 +35,7 @@ const ADVICE: Record<string, string> = {
   QUOTA: 'the disk or the quota is full; make room and try again',
   CONFLICT: 'there is an object of that key already',
   EROFS: 'the file system is read-only',
+  ERR_ACCESS_DENIED: 'Node’s permission model does not allow it; the guide on security says what it allows',
   EFBIG: 'the file is larger than the file system or a limit (ulimit -f) allows: FAT takes 4 GiB at most',
   EISDIR: 'a folder is in the way',
   ENOTDIR: 'a file is in the way of a folder',

@@ -1,5 +1,6 @@
 import { Readable } from 'node:stream'
 import { openStorage, type StorageConfig } from '../adapters/open.ts'
+import { throwIfAborted } from '../adapters/retry.ts'
 import type { Storage } from '../adapters/storage.ts'
 import { checkReadKeys, type IndexEntry, type IndexHead, type ReadKeys, type WriteKey } from '../transforms/index.ts'
 import { type Adopted, type AdoptOptions, adoptSnapshot } from './adopt.ts'
@@ -213,7 +214,10 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       const object = await openObject(storage, snapshot, { ...inspect, keys })
       try {
         if (inspect.onEntry && object.seekable?.hasIndex) {
-          for await (const entry of object.seekable.entries()) inspect.onEntry(entry)
+          for await (const entry of object.seekable.entries()) {
+            inspect.onEntry(entry)
+            throwIfAborted(inspect.signal)
+          }
         }
         const { sealed, seekable, head } = object
         // What stands under another's name is not what a list should say of it.

@@ -245,6 +245,7 @@ describe('filesystem', () => {
       ['EACCES', 'ACCESS_DENIED', /owner and the mode/],
       ['EPERM', 'ACCESS_DENIED', /owner and the mode/],
       ['EROFS', 'ACCESS_DENIED', /write "a\/key": the file system is read-only/],
+      ['ERR_ACCESS_DENIED', 'ACCESS_DENIED', /Node’s permission model/],
       ['EIO', 'UNAVAILABLE', /system/],
     ] as const) {
       const error = toStorageError(Object.assign(new Error('system'), { code }), 'write', 'a/key', '/store')

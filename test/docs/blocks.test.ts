@@ -141,7 +141,10 @@ describe('the constants that the documents name', () => {
 })
 
 /** Options of other programs that the documents speak of, and `--keep` for all that begin so. */
-const FOREIGN = new Set(['--max-semi-space-size', '--stream-size', '--keep'])
+const FOREIGN = new Set([
+  ...['--max-semi-space-size', '--stream-size', '--keep', '--permission'],
+  ...['fs-read', 'fs-write', 'net', 'worker', 'child-process'].map((name) => `--allow-${name}`),
+])
 
 function inSources(type: string): string {
   return type.replace(/'([^']+)'/, (_, name) => `'${exportedSources().get(name)}'`)

@@ -217,6 +217,19 @@ test('a stream is destroyed also where the backup fails before it is read', asyn
   }
 })
 
+test('an abort while inspect gives entries is an AbortError at once', async (t) => {
+  const backups = await open(await openMemory())
+  await backups.create(await world(t))
+  const controller = new AbortController()
+  let told = 0
+  const onEntry = () => {
+    told += 1
+    controller.abort()
+  }
+  await assert.rejects(backups.inspect('latest', { onEntry, signal: controller.signal }), { name: 'AbortError' })
+  assert.equal(told, 1)
+})
+
 test('patterns that are no list, and a target that is no path, are refused as that', async (t) => {
   const folder = await world(t)
   const backups = await open(await openMemory())

@@ -30,12 +30,25 @@ export interface Omissions {
   special: number
   /** Names that are not UTF-8. */
   names: number
-  /** Files or folders that could not be read, or were gone. */
+  /** Files or folders that could not be read, or were gone with the folder that they were in. */
   unreadable: number
+  /** Files that were removed from their folder between its listing and their turn. */
+  removed: number
   /** Files that changed while they were read, whose stored copy is of no one moment. */
   changed: number
   /** Names that patterns left out; a folder counts once, with all in it. */
   excluded: number
+}
+
+/** A game removes temporary files all the time; more than that may be a folder that was put in another's place. */
+const MOST_REMOVED = 0.01
+
+/**
+ * Whether a snapshot may lack what only older ones have, so that none of those is to be removed.
+ * @param files that it has.
+ */
+export function mayLack({ names, unreadable, removed }: Omissions, files: number): boolean {
+  return names + unreadable > 0 || removed > files * MOST_REMOVED
 }
 
 export interface SourceSummary {
@@ -231,6 +244,7 @@ async function openFolder(folder: string, options: OpenSourceOptions): Promise<O
           special: skipped.special,
           names: skipped.name,
           unreadable: skipped.unreadable + skipped.vanished,
+          removed: skipped.removed,
           changed,
           excluded,
         },
@@ -289,7 +303,7 @@ async function openFile(file: string, options: OpenSourceOptions): Promise<Opene
   }
 }
 
-const NO_OMISSIONS: Omissions = { special: 0, names: 0, unreadable: 0, changed: 0, excluded: 0 }
+const NO_OMISSIONS: Omissions = { special: 0, names: 0, unreadable: 0, removed: 0, changed: 0, excluded: 0 }
 
 function rawSource(stream: Readable, hold: Hold | undefined, ownsChunks: boolean): OpenedSource {
   return {

@@ -24,7 +24,8 @@ export interface ArchiveEntry extends IndexEntry {
 /**
  * - `special`: a socket, fifo or device, never stored
  * - `name`: a name or symlink target that is not UTF-8, not stored
- * - `unreadable`, `vanished`: could not be opened or read to its end, or was gone or replaced
+ * - `unreadable`, `vanished`: could not be opened or read to its end, or was gone with its folder, or replaced
+ * - `removed`: was removed from its folder before it could be read
  * - `changed`: stored, but it did not hold still while it was read
  * - `link`: (extracting) a hard link whose content was not selected or not restored
  * - `unsupported`: (extracting) what the target's file system cannot hold: symlinks, hard links, owners, modes, times
@@ -36,6 +37,7 @@ export type WarningKind =
   | 'name'
   | 'unreadable'
   | 'vanished'
+  | 'removed'
   | 'changed'
   | 'link'
   | 'unsupported'

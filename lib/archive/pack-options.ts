@@ -40,7 +40,7 @@ export interface PackResult {
   /** The folder's own mode and mtime (ms); it has no entry. */
   folder: { mode: number; mtime: number }
   /** What was left out, by the kind of its warning. */
-  skipped: { special: number; name: number; unreadable: number; vanished: number }
+  skipped: { special: number; name: number; unreadable: number; vanished: number; removed: number }
   /** Copies that were appended again because the file changed while it was read. */
   reread: number
   /** Files whose copy that counts is marked `changed`. */

@@ -69,7 +69,7 @@ class FolderPacker {
       entries: 0,
       bytes: 0,
       folder: { mode: Number(root.mode) & 0o7777, mtime: nsToMs(root.mtimeNs) },
-      skipped: { special: 0, name: 0, unreadable: 0, vanished: 0 },
+      skipped: { special: 0, name: 0, unreadable: 0, vanished: 0, removed: 0 },
       reread: 0,
       changed: 0,
       consistency: 'still',
@@ -276,7 +276,11 @@ class FolderPacker {
     if (!earlier) return this.leaveOut({ kind, path, message, cause })
     // The copy that was to be superseded stays the last one, so its line is given again, as what it is now.
     const { superseded: _, ...entry } = earlier
-    this.#leaveChanged(entry, kind === 'vanished' ? 'vanished' : (earlier.changed ?? 'modified'), cause)
+    this.#leaveChanged(
+      entry,
+      kind === 'vanished' || kind === 'removed' ? 'vanished' : (earlier.changed ?? 'modified'),
+      cause,
+    )
     return this.#finish(entry)
   }
 

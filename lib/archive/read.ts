@@ -1,5 +1,5 @@
 import { type BigIntStats, readlink as readlinkCallback } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type EntryChange, escapeBytes } from './entry.ts'
 import { close, errnoOf, explain, fstat, isGone, lstat, open, READ_FLAGS, read } from './io.ts'
@@ -17,7 +17,7 @@ export const TICK_MS = 20
 
 export interface SkippedItem {
   kind: 'skip'
-  reason: 'special' | 'name' | 'unreadable' | 'vanished'
+  reason: 'special' | 'name' | 'unreadable' | 'vanished' | 'removed'
   message: string
   cause?: unknown
 }
@@ -59,6 +59,17 @@ export function failed(path: string, cause: unknown): SkippedItem {
   return skip('unreadable', explain(`Cannot read ${path}, it is left out`, cause), cause)
 }
 
+/**
+ * What becomes of a name that could not be opened. One that is gone from a folder that is still there was removed, as games
+ * do with temporary files; where the folder is gone too, it may have been renamed with all in it.
+ */
+async function failedToOpen(path: string, absolute: string, cause: unknown): Promise<SkippedItem> {
+  if (errnoOf(cause) !== 'ENOENT') return failed(path, cause)
+  const folder = await lstat(dirname(absolute)).catch(() => undefined)
+  if (!folder?.isDirectory()) return failed(path, cause)
+  return skip('removed', `${path} was removed before it could be read`, cause)
+}
+
 function replaced(path: string): SkippedItem {
   return skip('vanished', `${path} was replaced by something else before it could be read`)
 }
@@ -98,7 +109,7 @@ async function prepareFile(path: string, absolute: string, out: Buffer): Promise
   try {
     fd = await open(absolute, READ_FLAGS)
   } catch (cause) {
-    return failed(path, cause)
+    return failedToOpen(path, absolute, cause)
   }
   let keep = false
   try {
@@ -141,6 +152,8 @@ export async function prepareItem(root: string, item: WalkItem, out: Buffer): Pr
     if (target !== undefined) return { kind, stat, target }
     return skip('name', `The target of the symlink ${path} is not UTF-8 (${escapeBytes(raw)}); it is left out`)
   } catch (cause) {
-    return errnoOf(cause) === 'EINVAL' ? replaced(path) : failed(path, cause)
+    if (errnoOf(cause) === 'EINVAL') return replaced(path)
+    // What was in a folder that is gone may be elsewhere now.
+    return kind === 'dir' ? failed(path, cause) : failedToOpen(path, absolute, cause)
   }
 }

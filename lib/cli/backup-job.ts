@@ -9,7 +9,7 @@ import { journalFolder } from '../journal/folder.ts'
 import { leftUploads } from '../journal/left.ts'
 import type { MetricValues } from '../metrics.ts'
 import type { RetentionPolicy } from '../retention.ts'
-import type { BackupSource, Omissions } from '../source.ts'
+import { type BackupSource, mayLack, type Omissions } from '../source.ts'
 import { dryRun } from './commands/dry-run.ts'
 import { showPrune } from './commands/prune.ts'
 import { type Chosen, keysFor, openChosen } from './configured.ts'
@@ -219,11 +219,11 @@ function whyIncomplete({ incomplete, destinations, omissions }: CreatedSnapshot)
 async function pruneAfter(
   backups: Backups,
   policy: RetentionPolicy,
-  { omissions, destinations }: CreatedSnapshot,
+  { omissions, files, destinations }: CreatedSnapshot,
   { lease, stateDir }: { lease: boolean | undefined; stateDir: string },
   { output, signal, note }: RecordedInvocation,
 ): Promise<number> {
-  if (omissions.names + omissions.unreadable > 0) {
+  if (mayLack(omissions, files)) {
     output.notice('Nothing was pruned: what is missing from this snapshot may be in the older ones.')
     return EXIT.INCOMPLETE
   }
@@ -259,7 +259,7 @@ async function pruneAfter(
   return codes.includes(EXIT.DEFERRED) ? EXIT.DEFERRED : EXIT.GOOD
 }
 
-function omissionLines({ special, names, unreadable, changed, excluded }: Omissions): string[] {
+function omissionLines({ special, names, unreadable, removed, changed, excluded }: Omissions): string[] {
   const lines: string[] = []
   if (excluded > 0) lines.push(`  left out by patterns: ${formatCount(excluded, 'name')} (--dry-run shows them)`)
   if (special > 0)
@@ -267,6 +267,7 @@ function omissionLines({ special, names, unreadable, changed, excluded }: Omissi
   if (names > 0) lines.push(`  left out: ${formatCount(names, 'name')} not in UTF-8`)
   if (unreadable > 0)
     lines.push(`  left out: ${formatCount(unreadable, 'entry', 'entries')} that could not be read, or were gone`)
+  if (removed > 0) lines.push(`  removed before they could be read: ${formatCount(removed, 'file')}`)
   if (changed > 0) lines.push(`  changed while they were read: ${formatCount(changed, 'file')}`)
   return lines
 }

@@ -62,6 +62,7 @@ const made = z.strictObject({
     special: count,
     names: count,
     unreadable: count,
+    removed: count,
     changed: count,
     excluded: count,
   }),

@@ -55,20 +55,24 @@ export class ClaimFiles {
     }
   }
 
-  /** This process has given its claims back. */
+  /** This process has given its claims back. Never fails: a file that stays is of a dead process to the next run. */
   async dropOwn(): Promise<void> {
-    for (const id of this.#own.splice(0)) await rm(this.#file(id), { force: true })
+    for (const id of this.#own.splice(0)) await this.#remove(id)
   }
 
   /**
-   * The lease was taken, so claims of the dead are gone from the store.
+   * The lease was taken, so claims of the dead are gone from the store. Never fails: each run tries again.
    * @param limit those of whom nobody knows whether they live are forgotten when they are older, in ms since 1970.
    */
   async dropDead(limit: number): Promise<void> {
     for (const { id, owner, since } of await this.#all()) {
       const isOver = owner === 'dead' || (owner === 'unknown' && since < limit)
-      if (isOver) await rm(this.#file(id), { force: true })
+      if (isOver) await this.#remove(id)
     }
+  }
+
+  async #remove(id: string): Promise<void> {
+    await rm(this.#file(id), { force: true }).catch(() => {})
   }
 
   async #all(): Promise<FoundClaim[]> {

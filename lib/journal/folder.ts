@@ -1,7 +1,7 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupError } from '../errors.ts'
-import { isOpen, readJournal } from './journal.ts'
+import { isOpen, isUnbegunJournal, readJournal } from './journal.ts'
 import { isThisProcess, type OwnerState, ownerState } from './owner.ts'
 import type { JournalContents } from './records.ts'
 
@@ -14,7 +14,7 @@ export interface FoundJournal {
   file: string
   server: string
   id: string
-  /** undefined: it cannot be used, and `problem` says why. */
+  /** undefined: it cannot be used, and `problem` says why, or its run had not begun to send. */
   contents: JournalContents | undefined
   problem: string | undefined
   /** Of the process that wrote it last. */
@@ -60,7 +60,8 @@ async function lookAt(folder: string, server: string, id: string): Promise<Found
     return { file, server, id, contents, problem: undefined, owner }
   } catch (error) {
     if (!(error instanceof BackupError)) throw error
-    return { file, server, id, contents: undefined, problem: error.message, owner: 'unknown' }
+    const problem = (await isUnbegunJournal(file)) ? undefined : error.message
+    return { file, server, id, contents: undefined, problem, owner: 'unknown' }
   }
 }
 

@@ -92,6 +92,19 @@ export function decodeJournal(bytes: Buffer): DecodedJournal {
   return { id, contents: builder.build(), goodBytes: at, blocks }
 }
 
+/**
+ * Whether these are the bytes of a journal whose first block never came to be whole: its run was killed, or the disk
+ * was full, before it could send anything.
+ */
+export function isUnbegun(bytes: Buffer): boolean {
+  const magic = bytes.subarray(0, JOURNAL_MAGIC.length)
+  if (!magic.equals(JOURNAL_MAGIC.subarray(0, magic.length))) return false
+  const id = bytes.subarray(JOURNAL_MAGIC.length, JOURNAL_HEADER_BYTES)
+  return (
+    blockEnd(bytes, JOURNAL_HEADER_BYTES, id, 0) === undefined && !hasLaterBlock(bytes, JOURNAL_HEADER_BYTES, id, 0)
+  )
+}
+
 /** @returns where a whole block of that number ends; undefined when there is none. */
 function blockEnd(bytes: Buffer, at: number, id: Buffer, number: number): number | undefined {
   if (at + BLOCK_HEADER_BYTES > bytes.length) return undefined

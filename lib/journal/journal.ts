@@ -6,7 +6,14 @@ import { type FrameLedger, SEAL_BYTES } from '../../transforms/index.ts'
 import { ifHad } from '../archive/attributes.ts'
 import { BackupError } from '../errors.ts'
 import { makeFolders } from '../folders.ts'
-import { decodeJournal, encodeBlock, encodeJournalHeader, JOURNAL_HEADER_BYTES, type JournalRecord } from './format.ts'
+import {
+  decodeJournal,
+  encodeBlock,
+  encodeJournalHeader,
+  isUnbegun,
+  JOURNAL_HEADER_BYTES,
+  type JournalRecord,
+} from './format.ts'
 import type { CommittedObject, JournalContents, JournalHead, JournalRun, UploadRecord } from './records.ts'
 
 const FILE_MODE = 0o600
@@ -23,6 +30,11 @@ export function isOpen(file: string): boolean {
 /** Reads a journal and changes nothing. @throws BackupError JOURNAL. */
 export async function readJournal(file: string): Promise<JournalContents> {
   return decodeJournal(await readBytes(file)).contents
+}
+
+/** Whether the run that made a journal never came to write its first block, and so sent nothing. */
+export function isUnbegunJournal(file: string): Promise<boolean> {
+  return readFile(file).then(isUnbegun, () => false)
 }
 
 /**
@@ -85,7 +97,9 @@ export class Journal implements FrameLedger {
         return journal
       } catch (error) {
         active.delete(resolve(file))
-        await handle.close()
+        await handle.close().catch(() => {})
+        // Nothing was sent, so there is nothing to take up.
+        await rm(file, { force: true }).catch(() => {})
         throw error
       }
     })

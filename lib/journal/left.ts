@@ -34,8 +34,8 @@ export async function leftUploads(
     const since = idTime(id)?.getTime() ?? 0
     const names = { server: of, id, since, journal }
     if (!contents) {
-      const why = problem === undefined ? {} : { problem }
-      return { ...names, location: null, source: null, storedBytes: 0, state: 'damaged' as const, ...why }
+      if (problem === undefined) return []
+      return { ...names, location: null, source: null, storedBytes: 0, state: 'damaged' as const, problem }
     }
     const { location, source } = contents.head
     if (!locations.includes(location)) return []

@@ -134,13 +134,12 @@ export class Resumable {
     try {
       made = await make(attempt)
     } catch (error) {
-      // Where no upload came to be there is nothing to take up.
-      if (attempt.hasUpload) await journal.close()
-      else await journal.remove()
+      // Where no upload came to be there is nothing to take up. What failed is to be told, and not what follows from it.
+      await (attempt.hasUpload ? journal.close() : journal.remove()).catch(() => {})
       throw error
     }
     await attempt.discardUnused()
-    await journal.remove()
+    await this.#done(journal.file, () => journal.remove())
     // Whatever an earlier run has left is of no use beside a newer snapshot.
     for (const { owner, file, id, contents } of await this.#left()) {
       const isLeft = owner === 'dead' || (owner === 'unknown' && this.#lease !== null)
@@ -172,7 +171,7 @@ export class Resumable {
     for (const { file, id, owner, contents, problem } of (await this.#ours()).reverse()) {
       if (owner === 'alive') continue
       if (!contents) {
-        await this.#another(file, id, problem ?? 'It cannot be read.')
+        if (problem !== undefined) await this.#another(file, id, problem)
         continue
       }
       // Without a lease nothing but the end of its process says that nobody is at work on it.
@@ -264,7 +263,16 @@ export class Resumable {
       onWarning(`An upload to ${storage.location} could not be cancelled: ${(error as Error).message}`)
       return
     }
-    await rm(file, { force: true })
+    await this.#done(file, () => rm(file, { force: true }))
+  }
+
+  /** A journal is of no use any more. One that stays undoes no snapshot, and the next run removes it. */
+  async #done(file: string, remove: () => Promise<void>): Promise<void> {
+    try {
+      await remove()
+    } catch (error) {
+      this.#context.onWarning(`The journal ${file} could not be removed: ${(error as Error).message}`)
+    }
   }
 }
 

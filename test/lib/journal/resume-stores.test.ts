@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -9,8 +9,9 @@ import { openDropbox } from '../../../adapters/dropbox.ts'
 import { StorageError, type StorageErrorCode } from '../../../adapters/errors.ts'
 import { openGoogleDrive } from '../../../adapters/google-drive.ts'
 import type { Storage, WriteOptions } from '../../../adapters/storage.ts'
-import { type CreateOptions, openBackups } from '../../../lib/index.ts'
-import { type FoundJournal, listJournals } from '../../../lib/journal/folder.ts'
+import { type CreateOptions, leftUploads, openBackups } from '../../../lib/index.ts'
+import { type FoundJournal, journalFile, listJournals } from '../../../lib/journal/folder.ts'
+import { encodeJournalHeader } from '../../../lib/journal/format.ts'
 import { Journal } from '../../../lib/journal/journal.ts'
 import { FakeB2 } from '../../fakes/b2.ts'
 import { startDriveFake } from '../../fakes/drive.ts'
@@ -250,4 +251,66 @@ test('an upload that a journal cannot name is cancelled by the id of its snapsho
   await denied.create(world, { ...options, onWarning })
   assert.doesNotMatch(warnings.join(), /could not be cancelled/)
   assert.deepEqual(await left(), [1, 0], 'who may not cancel can do no more')
+})
+
+test('a journal of a run that was killed before its first block stops no strict run, and goes', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-test-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const { storage } = await (STORES['backblaze-b2'] as (typeof STORES)[string])(t)
+  t.after(() => storage.close())
+  const world = join(folder, 'world')
+  mkdirSync(world)
+  writeFileSync(join(world, 'level.dat'), 'a level')
+  const journals = join(folder, 'journals')
+  const backups = await openBackups({ storage, server: 'survival', key: Buffer.alloc(32, 1) })
+  mkdirSync(join(journals, 'survival'), { recursive: true })
+  const header = encodeJournalHeader(Buffer.alloc(16, 7))
+  for (const bytes of [Buffer.alloc(0), header.subarray(0, 5), header, Buffer.concat([header, Buffer.alloc(40)])]) {
+    writeFileSync(journalFile(journals, 'survival', '2026-11-28T02-00-00.000Z-abcd'), bytes)
+    assert.deepEqual(await leftUploads(journals, [storage.location]), [], `${bytes.length} bytes`)
+    const warnings: string[] = []
+    const onWarning = ({ message }: { message: string }) => warnings.push(message)
+    await backups.create(world, { journal: { folder: journals, resume: 'strict' }, onWarning })
+    assert.deepEqual(warnings, [], `${bytes.length} bytes`)
+    assert.deepEqual(await listJournals(journals), [])
+  }
+})
+
+test('files beside the journals that cannot be removed undo no snapshot, and hide no failure', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-test-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const { storage, partBytes } = await (STORES['backblaze-b2'] as (typeof STORES)[string])(t)
+  t.after(() => storage.close())
+  const world = join(folder, 'world')
+  mkdirSync(world)
+  writeFileSync(join(world, 'r.mca'), seededBytes(PARTS * partBytes, 1))
+  const journals = join(folder, 'journals')
+  const here = join(journals, 'survival')
+  // In place of each a folder, which is not removed as a file is.
+  const spoil = () => {
+    for (const name of readdirSync(here)) {
+      rmSync(join(here, name), { recursive: true })
+      mkdirSync(join(here, name))
+    }
+  }
+  const keys = { server: 'survival', key: Buffer.alloc(32, 1) }
+  const hooks = { failure: `touch '${join(folder, 'told')}'` }
+  const warnings: string[] = []
+  const onWarning = ({ message }: { message: string }) => warnings.push(message)
+  const options = { journal: { folder: journals, resume: true }, hooks, onWarning } as const
+
+  const backups = await openBackups({ storage: telling(storage, spoil), ...keys })
+  const made = await backups.create(world, options)
+  assert.equal((await backups.verify(made.id)).status, 'ok')
+  assert.match(warnings.join('\n'), /^The journal .*\.journal could not be removed: /)
+  assert.equal(existsSync(join(folder, 'told')), false)
+
+  const ending = new AbortController()
+  const failing = telling(storage, () => {
+    spoil()
+    ending.abort()
+  })
+  const again = await openBackups({ storage: failing, ...keys })
+  await assert.rejects(again.create(world, { ...options, signal: ending.signal }), { name: 'AbortError' })
+  assert.ok(existsSync(join(folder, 'told')))
 })

@@ -112,9 +112,29 @@ export class VerifyNotes {
     const none: StateFile = { v: 1, store: this.#store, verified: {} }
     try {
       const state = JSON.parse(await readFile(this.#path, 'utf8')) as StateFile
-      return state.v === 1 && state.store === this.#store && typeof state.verified === 'object' ? state : none
+      if (state.v !== 1 || state.store !== this.#store) return none
+      const whole = Object.entries(state.verified).filter(([, one]) => isRemembered(one))
+      return { ...none, verified: Object.fromEntries(whole) }
     } catch {
       return none
     }
   }
+}
+
+const STATUSES: readonly unknown[] = ['ok', 'unverified', 'damaged'] satisfies Remembered['status'][]
+const MODES: readonly unknown[] = ['quick', 'sample', 'full', 'restore-test'] satisfies Remembered['mode'][]
+/** What a Date can hold. */
+const TIME_MAX_MS = 8.64e15
+
+function isRemembered(value: unknown): value is Remembered {
+  const { size, version, status, mode, at, reason } = Object(value) as Record<keyof Remembered, unknown>
+  return (
+    Number.isSafeInteger(size) &&
+    (version === null || typeof version === 'string') &&
+    STATUSES.includes(status) &&
+    MODES.includes(mode) &&
+    typeof at === 'number' &&
+    Math.abs(at) <= TIME_MAX_MS &&
+    (reason === undefined || typeof reason === 'string')
+  )
 }

@@ -109,3 +109,31 @@ test('the store is listed once for all verifications, and of many several are no
   await notes.flush()
   assert.equal((await new VerifyNotes(join(folder, 'state'), storage.location).verified(snapshots)).size, 200)
 })
+
+test('a state of verifications that somebody else has written is as none, and stands in the way of nothing', async (t) => {
+  const state = join(await scratch(t), 'state')
+  const snapshot = listedAt('world', 1_700_000_000_000)
+  const one = { id: snapshot.id, status: 'ok', mode: 'full', storedBytes: 0, elapsedMs: 1 } as const
+  const store = 'file:///mnt/backups'
+  await new VerifyNotes(state, store).remember(snapshot, one, 5)
+  const [name] = await readdir(state)
+  const file = join(state, name as string)
+  const written = JSON.parse(await readFile(file, 'utf8'))
+  const whole = written.verified[snapshot.key]
+  const entries = [
+    ...[null, 'x', 7, [], { ...whole, size: '0' }, { ...whole, version: {} }, { ...whole, status: 'x' }],
+    ...[
+      { ...whole, mode: null },
+      { ...whole, at: 'x' },
+      { ...whole, at: 1e300 },
+      { ...whole, reason: [] },
+    ],
+  ]
+  for (const verified of [null, 'x', 7, true, ...entries.map((entry) => ({ [snapshot.key]: entry }))]) {
+    await writeFile(file, JSON.stringify({ ...written, verified }))
+    const notes = new VerifyNotes(state, store)
+    assert.equal((await notes.verified([snapshot])).size, 0, JSON.stringify(verified))
+    await notes.remember(snapshot, one, 6)
+    assert.equal((await notes.verified([snapshot])).get(snapshot.key)?.at, 6, JSON.stringify(verified))
+  }
+})

@@ -265,7 +265,7 @@ function unfinished(key: string, digest: string, cause: unknown): unknown {
   if (cause instanceof BackupError || hasCode(cause, 'NOT_FOUND')) return cause
   return new BackupError(
     'UNFINISHED',
-    `The object ${key} is stored, and its companion could not be written (${(cause as Error).message}). The snapshot counts as unfinished; its SHA-256 is ${digest}.`,
+    `The object ${key} is stored, and its companion could not be written (${(cause as Error).message}). The snapshot counts as unfinished: back up again, or make it complete with \`millrace adopt\`. Its SHA-256 is ${digest}.`,
     { cause },
   )
 }

@@ -27,9 +27,10 @@ export function meaningOf({ exitCode, signal }: RunResult): string {
 }
 
 /** @param isStopping whether it was asked to stop: then a run that made nothing was interrupted. */
-export function outcomeOf({ exitCode }: RunResult, isStopping: boolean): Outcome {
+export function outcomeOf(kind: JobKind, { exitCode, snapshot }: RunResult, isStopping: boolean): Outcome {
   if (exitCode === EXIT.GOOD || exitCode === EXIT.DEFERRED) return 'good'
-  if (exitCode === EXIT.INCOMPLETE) return 'incomplete'
+  // An object without its companion is that exit code too, and no snapshot.
+  if (exitCode === EXIT.INCOMPLETE && (kind !== 'backup' || snapshot)) return 'incomplete'
   return isStopping ? 'interrupted' : 'failed'
 }
 

@@ -321,7 +321,7 @@ export class Scheduler {
     entry.isKnown = true
     this.#running.delete(entry)
     const time = clock.now()
-    const outcome = outcomeOf(result, this.#isStopping)
+    const outcome = outcomeOf(job.kind, result, this.#isStopping)
     entry.runs[outcome] += 1
     const before = this.#stateOf(job)
     const said = stateOf(job.kind, before, result, outcome, time)

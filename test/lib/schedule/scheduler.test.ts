@@ -206,6 +206,19 @@ test('a failed run is tried again, and what cannot heal is not', async () => {
   assert.equal(seen().at(-1), 'run-start survival schedule')
 })
 
+test('a backup whose object lacks its companion is no snapshot: it counts as failed, and is tried again', async () => {
+  const { scheduler, clock, runner, seen } = setUp()
+  scheduler.start()
+  await clock.pass(30 * MINUTE)
+  runner.active[0]?.end({ exitCode: 3, error: 'The object is stored, and its companion could not be written.' })
+  await clock.pass(0)
+  const views = scheduler.view()
+  const { servers } = healthOf(views, new Map(), { pid: 1, startedAt: START }, clock.now())
+  assert.deepEqual(servers.survival?.problems, ['The last backup failed (exit code 3).'])
+  await clock.pass(5 * MINUTE)
+  assert.deepEqual(seen(), ['run-start survival schedule', 'run-end survival', 'run-start survival retry'])
+})
+
 test('a server that nothing is known of is looked up in its stores, and a missed run made up for', async () => {
   const { scheduler, clock, runner, started, states } = setUp({ lastRun: false })
   scheduler.start()

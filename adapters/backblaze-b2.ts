@@ -179,6 +179,11 @@ class B2Storage implements Storage {
       body.on('error', () => {}).destroy()
       // The version is of another file.
       if (length !== undefined && found && version !== undefined) throw replaced({ adapter: ADAPTER, key })
+      // B2 names the file in each answer: this is a page of something in between, and says nothing of the object.
+      if (!found) {
+        const message = `B2: reading ${quoteKey(key)} failed: what answers there is not B2; check whether the network asks for a sign-in.`
+        throw new StorageError(message, { code: 'UNAVAILABLE', adapter: ADAPTER, operation: 'read', key })
+      }
       const fault = length === undefined ? 'another range' : 'another file'
       const message = `B2 answered a read of ${quoteKey(key)} with ${fault}.`
       throw new StorageError(message, { code: 'CORRUPT', adapter: ADAPTER, operation: 'read', key })

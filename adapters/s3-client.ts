@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3'
 import { StorageError } from './errors.ts'
 import { boundedBody, type HttpResponse } from './http.ts'
@@ -175,8 +176,9 @@ function leaveOutSdkQuery(client: S3Client): void {
   )
 }
 
-/** What every listing says of itself, by one or another of these, and every answer to HEAD of its object. */
+/** What every listing says of itself, by one or another of these, and every answer to HEAD or GET of its object. */
 const OWN_FIELDS = {
+  GetObjectCommand: ['ETag', 'LastModified', 'VersionId', 'ContentRange'],
   List: ['IsTruncated', 'Name', 'Bucket', 'KeyCount', 'MaxKeys', 'MaxUploads', 'MaxParts'],
   HeadObject: ['ETag', 'LastModified', 'VersionId'],
 }
@@ -193,7 +195,8 @@ function refuseStrangers(client: S3Client): void {
       const fields = Object.entries(OWN_FIELDS).find(([start]) => commandName.startsWith(start))?.[1]
       const output = result.output as object as Record<string, unknown>
       if (!fields || fields.some((name) => output[name] !== undefined)) return result
-      const { $metadata } = output
+      const { $metadata, Body } = output
+      if (Body instanceof Readable) Body.on('error', () => {}).destroy()
       throw Object.assign(new Error('no S3 store answers so'), { name: STRANGER, $metadata })
     },
     { step: 'initialize', name: 'millraceNoStrangers' },

@@ -71,6 +71,15 @@ describe('B2 when things go wrong', () => {
       await b2.assertHolds('whole', BYTES.subarray(0, 6000))
     })
 
+    it('a page in place of an object, as of a proxy that asks for a sign-in, is asked again, and is no damage', async () => {
+      const page = { kind: 'answer', status: 200, body: '<html>Please sign in</html>' } as const
+      await b2.put('object', BYTES)
+      proxy.inject(page, to('file/worlds'))
+      assert.ok((await buffer(storage.createReadStream('object'))).equals(BYTES))
+      proxy.inject(page, to('file/worlds'), 10)
+      await assert.rejects(buffer(storage.createReadStream('object')), { code: 'UNAVAILABLE', operation: 'read' })
+    })
+
     it('T15: an account token expires while an object is read, and while a listing goes on', async () => {
       const paged = await b2.open({ pageSize: 2 })
       for (const name of 'abcde') await b2.put(`page/${name}`, Buffer.from(name))

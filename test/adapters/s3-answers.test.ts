@@ -55,3 +55,22 @@ test('an object of any length is read, whatever the profile', async () => {
     await server.close()
   }
 })
+
+test('a page in place of an object, as of a proxy that asks for a sign-in, is asked again, and is no damage', async () => {
+  let pages = 1
+  const server = await serveFake(async (_, reply) => {
+    if (pages-- > 0) reply.writeHead(200, { 'content-type': 'text/html' }).end('<html>Please sign in</html>')
+    else reply.writeHead(206, { etag: '"a"', 'content-range': 'bytes 0-9/10' }).end('0123456789')
+  })
+  const callRetry = { attempts: 2, baseMs: 1, capMs: 1, deadlineMs: 20_000 }
+  const keys = { accessKeyId: 'a', secretAccessKey: 'b' }
+  const storage = await openS3({ bucket: 'bucket', region: 'x', endpoint: server.origin, callRetry, ...keys })
+  try {
+    assert.equal(String(await buffer(storage.createReadStream('some/object'))), '0123456789')
+    pages = 2
+    await assert.rejects(buffer(storage.createReadStream('some/object')), { code: 'UNAVAILABLE' })
+  } finally {
+    await storage.close()
+    await server.close()
+  }
+})

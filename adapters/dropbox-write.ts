@@ -245,7 +245,10 @@ export class DropboxWrite implements MultipartPrimitives<UploadSession, PartRece
   async #look(operation: string, signal: AbortSignal) {
     try {
       const arg = { path: this.#path }
-      return await this.#once(operation, signal, (client, options) => client.filesGetMetadata(arg, options))
+      const there = await this.#once(operation, signal, (client, options) => client.filesGetMetadata(arg, options))
+      // Of something in between: it says neither that a file is there nor that there is none.
+      if (typeof there?.['.tag'] !== 'string') throw senseless(operation, this.#key)
+      return there
     } catch (error) {
       if (error instanceof StorageError && error.code === 'NOT_FOUND') return undefined
       throw error

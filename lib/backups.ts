@@ -24,6 +24,7 @@ import { DEFAULT_POLICY, type RetentionPolicy } from './retention.ts'
 import { checkPatterns } from './select.ts'
 import type { BackupSource } from './source.ts'
 import {
+  modeOf,
   type Verification,
   type VerificationOrError,
   type VerifyOptions,
@@ -266,6 +267,8 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       })
     },
     async *verifyAll({ onCopy, ...verify } = {}) {
+      // What is wrong with all of them is no finding of each.
+      modeOf(verify)
       const { signal, quick } = verify
       let told = false
       // One notice says it for all of them.

@@ -262,10 +262,11 @@ async function writeSnapshot(
       throw destinations.explain(error)
     }
     const summary = opened.summary()
-    for (const pattern of summary.unused ?? []) onWarning(unusedWarning(pattern, 'the source'))
     const { bytes: storedBytes, digest: sha256 } = sealed.totals()
     await attempt?.committed(key, storedBytes, sha256)
     await destinations.complete(key, storedBytes, sha256, signal)
+    // Only now: a listener that throws would leave the object without its companion.
+    for (const pattern of summary.unused ?? []) onWarning(unusedWarning(pattern, 'the source'))
     const results = destinations.results()
     const version = results[0]?.version
     const { special: _, excluded: __, ...missing } = summary.omissions

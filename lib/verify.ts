@@ -151,7 +151,8 @@ export async function* verifySnapshots<S extends Snapshot>(
   }
 }
 
-function modeOf({ quick, sample, restoreTest }: VerifyOptions): Verification['mode'] {
+/** @throws BackupError USAGE for ways that go together with none, and a sample that is none. */
+export function modeOf({ quick, sample, restoreTest }: VerifyOptions): Verification['mode'] {
   if ([quick, sample !== undefined, restoreTest].filter(Boolean).length > 1) {
     throw new BackupError('USAGE', 'Verify quickly, by a sample, or by restoring: one of them.')
   }

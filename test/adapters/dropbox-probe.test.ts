@@ -179,6 +179,11 @@ describe('Dropbox: what probe and errors say', () => {
         await assert.rejects(Array.fromAsync(storage.list('')), { code: 'UNAVAILABLE' })
       }
       assert.equal((await storage.stat('sense')).size, 5)
+      for (const body of ['{}', 'null']) {
+        fake.refuse('files/get_metadata', new Refusal(200, body))
+        await put(storage, 'sense', BYTES.subarray(0, 6))
+        assert.equal((await storage.stat('sense')).size, 6)
+      }
     })
 
     it('no error tells a token, a secret, or the id of a session', async () => {

@@ -192,6 +192,18 @@ test('an include pattern that takes nothing is warned of, and is no reason to ca
     code: 'EMPTY_SOURCE',
     message: /by the patterns/,
   })
+  const thrower = () => {
+    throw new Error('of the listener')
+  }
+  await assert.rejects(
+    backups.create(folder, { include: [...include, 'nothing'], onWarning: thrower }),
+    /of the listener/,
+  )
+  // By then nothing is missing of it any more.
+  assert.deepEqual(
+    (await backups.list()).map(({ complete }) => complete),
+    [true, true],
+  )
 })
 
 test('patterns that match nothing, ignore files that cannot be read and sources that are no folder are refused', async (t) => {

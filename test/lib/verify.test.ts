@@ -96,6 +96,9 @@ test('the store is listed once for all verifications, and of many several are no
     made.map(({ id }) => id),
   )
   assert.deepEqual(lists, ['world/'])
+  for (const none of [{ sample: 'x' as never }, { sample: 2 }, { sample: 0.5, quick: true }]) {
+    await assert.rejects(Array.fromAsync(backups.verifyAll(none)), { code: 'USAGE' })
+  }
 
   const notes = new VerifyNotes(join(folder, 'state'), storage.location)
   const snapshots = Array.from({ length: 200 }, (_, at) => listedAt('world', 1_700_000_000_000 + at * 1000))

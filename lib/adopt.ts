@@ -41,7 +41,9 @@ export async function adoptSnapshot(
   if (snapshot.complete) {
     throw new BackupError('USAGE', `Snapshot ${id} has a companion already, so there is nothing to adopt.`)
   }
-  const found = await verifySnapshot(storage, snapshot, keys, options)
+  const found = await verifySnapshot(storage, snapshot, keys, options).catch((error) => {
+    throw isMisplaced(error) ? misplaced(key, error) : error
+  })
   if (found.status === 'damaged' || found.sha256 === undefined || found.bytes === undefined) {
     throw new BackupError(
       'DAMAGED',
@@ -55,4 +57,15 @@ export async function adoptSnapshot(
   if (!now.complete) await writeCompanion(storage, key, found.sha256, options.signal)
   const { storedBytes, bytes, sha256, elapsedMs } = found
   return { id, key, storedBytes, bytes, sha256, elapsedMs }
+}
+
+const isMisplaced = (error: unknown): error is BackupError => error instanceof BackupError && error.code === 'MISPLACED'
+
+/** What verify advises is not for adopting: complete, it would pass for one of this server's. */
+function misplaced(key: string, cause: BackupError): BackupError {
+  return new BackupError(
+    'MISPLACED',
+    `The object ${key} is not the one that its name says, or has no index, so it stays unfinished. Where it was moved, put it back to adopt it; what is in it may be had with restore, --allow-unverified and --allow-renamed.`,
+    { cause },
+  )
 }

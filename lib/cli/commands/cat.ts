@@ -6,6 +6,7 @@ import { EXIT } from '../exit-codes.ts'
 import { withKeys, withServer, withStores, withTrust } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
 import type { SecretOptions } from '../secrets.ts'
+import { standardOutput } from '../standard.ts'
 import { fallbackTo } from '../stores.ts'
 
 /** Adds `millrace cat`. */
@@ -46,7 +47,8 @@ export async function catCommand(
   try {
     const { allowUnverified, allowPlain, allowRenamed } = options
     const stream = await backups.read(id, path, { allowUnverified, allowPlain, allowRenamed, signal })
-    await pipeline(stream, process.stdout, { end: false, signal })
+    const to = standardOutput()
+    await pipeline(stream, to, { end: to !== process.stdout, signal })
     return EXIT.GOOD
   } finally {
     await backups.close()

@@ -8,10 +8,12 @@ import { createDecrypt, createEncrypt, createSeedDecrypt, createSeedEncrypt } fr
 import { explain } from '../../archive/io.ts'
 import { writeKeyOf } from '../../backups.ts'
 import { BackupError } from '../../errors.ts'
+import { isWrittenInPlace } from '../../replace-file.ts'
 import { EXIT } from '../exit-codes.ts'
 import { withKeys } from '../options.ts'
 import type { Invocation, Runner } from '../run.ts'
 import { findKeys, type SecretOptions } from '../secrets.ts'
+import { standardInput, standardOutput } from '../standard.ts'
 
 /** Adds `millrace encrypt`. */
 export function addEncrypt(program: Command, run: Runner): void {
@@ -71,13 +73,11 @@ function passwordOf<T>({ password }: { password?: T | undefined }): T {
 }
 
 /** What is wrong with the file that -o names, in a sentence; any other error as it is. */
-function outputError(output: string, error: unknown): unknown {
+function outputError(output: string, error: unknown, left = ' Nothing is left of it.'): unknown {
   const { syscall } = error as NodeJS.ErrnoException
   // Reading is of standard input.
   if (syscall === undefined || syscall === 'read') return error
-  return new BackupError('OUTPUT', `${explain(`Cannot write ${output}`, error)}. Nothing is left of it.`, {
-    cause: error,
-  })
+  return new BackupError('OUTPUT', `${explain(`Cannot write ${output}`, error)}.${left}`, { cause: error })
 }
 
 async function pipe(transform: Duplex, { output }: CryptOptions, signal: AbortSignal): Promise<number> {
@@ -85,12 +85,18 @@ async function pipe(transform: Duplex, { output }: CryptOptions, signal: AbortSi
     if (process.stdout.isTTY) {
       throw new BackupError('USAGE', 'Standard output is a terminal. Send it to a file or a program, or use -o FILE.')
     }
-    await pipeline(process.stdin, transform, process.stdout, { signal })
+    await pipeline(standardInput(), transform, standardOutput(), { signal })
+    return EXIT.GOOD
+  }
+  if (await isWrittenInPlace(output)) {
+    await pipeline(standardInput(), transform, createWriteStream(output), { signal }).catch((error) => {
+      throw outputError(output, error, '')
+    })
     return EXIT.GOOD
   }
   const partial = `${output}.millrace-${randomBytes(6).toString('hex')}`
   try {
-    await pipeline(process.stdin, transform, createWriteStream(partial, { flags: 'wx', mode: 0o600, flush: true }), {
+    await pipeline(standardInput(), transform, createWriteStream(partial, { flags: 'wx', mode: 0o600, flush: true }), {
       signal,
     })
     await rename(partial, output)

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import { Readable } from 'node:stream'
 import { openStorage, type StorageConfig } from '../adapters/open.ts'
 import { throwIfAborted } from '../adapters/retry.ts'
@@ -164,7 +165,8 @@ export interface Backups {
 export async function openBackups(options: BackupsOptions): Promise<Backups> {
   const server = checkServer(options.server)
   const keys = readKeysOf(options)
-  const { onFallback, stateFolder } = options
+  const { onFallback } = options
+  const stateFolder = options.stateFolder && resolve(options.stateFolder)
   const opened = await openAll([options.storage, ...(options.mirrors ?? [])])
   const storages = opened.map(({ storage }) => storage)
   const [storage, ...mirrors] = storages as [Storage, ...Storage[]]
@@ -183,7 +185,8 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
     server,
     storage,
     storages,
-    async create(source, create = {}) {
+    async create(from, create = {}) {
+      const source = typeof from === 'string' ? asOfNow(from) : from
       const context = {
         storage,
         mirrors,
@@ -236,9 +239,10 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
     async restore(id, target, restore = {}) {
       if (typeof target !== 'string') throw new BackupError('USAGE', 'The target of a restore is the path of a folder.')
       checkPatterns(restore.include, 'include')
+      const at = asOfNow(target)
       const unfinished = restore.allowUnverified ?? false
       const { signal } = restore
-      await checkKept(target, { stores: storages, server, ...restore })
+      await checkKept(at, { stores: storages, server, ...restore })
       let kept: string | undefined
       const onKept = (folder: string) => {
         kept = folder
@@ -247,7 +251,7 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       try {
         return await useFirst(storages, server, id, how, (from, snapshot, isLast) => {
           const options = { ...restore, onKept, isLastCopy: isLast }
-          return leased(from, snapshot, signal, () => restoreSnapshot(from, snapshot, keys, target, options))
+          return leased(from, snapshot, signal, () => restoreSnapshot(from, snapshot, keys, at, options))
         })
       } catch (error) {
         // What came of one copy is gone on with from another, or removed.
@@ -324,6 +328,12 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       await closeOwn(opened)
     },
   }
+}
+
+/** A relative path, where it leads when it is given: the program may go to another folder meanwhile. */
+function asOfNow(path: string): string {
+  // Nothing is no path, and not the current folder.
+  return path === '' ? path : resolve(path)
 }
 
 interface Opened {

@@ -87,10 +87,7 @@ class SealedRanges implements Sealed {
     const whole = this.header.frameBytes + FRAME_OVERHEAD_BYTES
     const start = HEADER_BYTES + first * whole
     const end = Math.min(start + count * whole, this.#sealedBytes)
-    const bytes = await this.#readRange(start, end - start)
-    if (bytes.length !== end - start) {
-      throw new TransformError('TRUNCATED', `A read of ${end - start} bytes gave ${bytes.length}: the object was cut.`)
-    }
+    const bytes = await readExactly(this.#readRange, start, end - start)
     const plain: Buffer[] = []
     for (let at = 0; at < bytes.length; at += whole) {
       plain.push(this.opener.open(first + plain.length, bytes.subarray(at, Math.min(at + whole, bytes.length))))
@@ -191,8 +188,14 @@ function checkRange(start: number, end: number, size: number): void {
   }
 }
 
+async function readExactly(readRange: ReadRange, offset: number, length: number): Promise<Buffer> {
+  const bytes = await readRange(offset, length)
+  if (bytes.length === length) return bytes
+  throw new TransformError('TRUNCATED', `A read of ${length} bytes gave ${bytes.length}: the object was cut.`)
+}
+
 /**
- * The same for bytes that are not sealed.
+ * The same for bytes that are not sealed. A range of another length than was asked for is a TransformError TRUNCATED.
  * @param size the object's length in bytes.
  */
 export function openPlain(readRange: ReadRange, size: number): RangeSource {
@@ -200,7 +203,7 @@ export function openPlain(readRange: ReadRange, size: number): RangeSource {
     let next = start
     const fetch = () => {
       if (next >= end) return undefined
-      const range = readRange(next, Math.min(RANGE_BYTES, end - next))
+      const range = readExactly(readRange, next, Math.min(RANGE_BYTES, end - next))
       range.catch(() => {})
       next += RANGE_BYTES
       return range
@@ -211,7 +214,7 @@ export function openPlain(readRange: ReadRange, size: number): RangeSource {
     size,
     read(offset, length) {
       checkRange(offset, offset + length, size)
-      return length === 0 ? Promise.resolve(Buffer.alloc(0)) : readRange(offset, length)
+      return length === 0 ? Promise.resolve(Buffer.alloc(0)) : readExactly(readRange, offset, length)
     },
     createReadStream(start = 0, end = size) {
       checkRange(start, end, size)

@@ -120,3 +120,22 @@ test('a chain fails with what a handler throws while bytes are written to it', a
     assert.ok(streams.every((stream) => stream.destroyed))
   }
 })
+
+test('a range that is shorter or longer than was asked for is told, sealed or plain', async () => {
+  const data = sample(3_000_000)
+  const object = await through(data, [seal({ key })])
+  const source = await openSealed(async (at, count) => object.subarray(at, at + count), object.length, { key })
+  const plain = await source.read(0, source.size)
+  source.close()
+  for (const bytes of [-1, 1]) {
+    let late = false
+    const of = (whole: Buffer) => async (at: number, count: number) =>
+      Buffer.concat([whole, Buffer.alloc(1)]).subarray(at, at + count + (late ? bytes : 0))
+    const sources = [await openSealed(of(object), object.length, { key }), openPlain(of(plain), plain.length)]
+    late = true
+    for (const one of sources) {
+      await assert.rejects(one.read(0, one.size), { code: 'TRUNCATED' })
+      await assert.rejects(one.createReadStream().toArray(), { code: 'TRUNCATED' })
+    }
+  }
+})

@@ -81,7 +81,13 @@ export class HttpClient {
         headers: request.headers,
       })
       this.#watch(sent)
-      const onAbort = () => sent.destroy(abortError(signal))
+      let reply: http.IncomingMessage | undefined
+      const onAbort = () => {
+        const error = abortError(signal)
+        // Of a request that is destroyed alone, whoever reads the answer is told of a lost connection.
+        reply?.destroy(error)
+        sent.destroy(error)
+      }
       signal?.addEventListener('abort', onAbort)
 
       let failure: Error | undefined
@@ -94,6 +100,7 @@ export class HttpClient {
         reject(signal?.aborted ? abortError(signal) : (failure ?? hangUp()))
       })
       sent.on('response', (response) => {
+        reply = response
         const serverMs = Date.parse(response.headers.date ?? '')
         if (!Number.isNaN(serverMs)) this.#clockAheadMs = serverMs - Date.now()
         const answer = (body: Readable) => {

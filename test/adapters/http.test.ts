@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import * as http from 'node:http'
 import * as net from 'node:net'
+import { buffer } from 'node:stream/consumers'
 import { after, before, describe, it } from 'node:test'
-import { createFetch, HttpClient, readText, targetOf } from '../../adapters/http.ts'
+import { boundedBody, createFetch, HttpClient, type HttpResponse, readText, targetOf } from '../../adapters/http.ts'
 import { type FakeServer, readBody, sendJson, serveFake } from '../fakes/http.ts'
 
 describe('the HTTP client', () => {
@@ -83,5 +85,21 @@ describe('the HTTP client', () => {
     await assert.rejects(asked, { name: 'AbortError' })
     for (const socket of sockets) await once(socket, 'close')
     silent.close()
+  })
+
+  it('tells whoever reads an answer of an abort, and of no lost connection', async () => {
+    const slow = http.createServer((_, reply) => void reply.writeHead(200, { 'content-length': 1000 }).write('<?xml'))
+    slow.listen(0, '127.0.0.1')
+    await once(slow, 'listening')
+    const target = targetOf(`http://127.0.0.1:${(slow.address() as net.AddressInfo).port}/`)
+    for (const read of [readText, (reply: HttpResponse) => buffer(boundedBody({ ...reply, headers: {} }))]) {
+      const controller = new AbortController()
+      const reply = await client.request({ ...target, method: 'GET', headers: {}, signal: controller.signal })
+      const reading = assert.rejects(read(reply), { name: 'AbortError' })
+      controller.abort(new Error('enough'))
+      await reading
+    }
+    slow.closeAllConnections()
+    slow.close()
   })
 })

@@ -59,11 +59,11 @@ export function withMetrics(command: Command): Command {
 }
 
 /** Adds where passwords and keys come from. */
-export function withKeys(command: Command): Command {
+export function withKeys(command: Command, where = 'what the config says, else MILLRACE_PASSWORD'): Command {
   return command
     .option(
       '--password-file <file>',
-      'file with the password (else what the config says, else MILLRACE_PASSWORD, else a prompt); for reading, repeat it to try several',
+      `file with the password (else ${where}, else a prompt); for reading, repeat it to try several`,
       oneMore,
     )
     .option('--key-file <file>', 'file with a 32-byte key: raw, hex or base64; for reading, repeat it', oneMore)

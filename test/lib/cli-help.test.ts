@@ -54,3 +54,11 @@ test('the help of every command has examples, of that command, that the command 
   const help = helpOf(program())
   for (const code of [0, 1, 2, 3, 4, 5, 6, 7, 129, 130, 143]) assert.match(help, new RegExp(`\\b${code}\\b`))
 })
+
+test('a password is looked for in the config by those that take one', () => {
+  for (const command of leaves(buildProgram(async () => {}))) {
+    const help = helpOf(command).replaceAll(/\s+/g, ' ')
+    if (help.includes('--password-file'))
+      assert.equal(/else what the config says/.test(help), help.includes('--config'))
+  }
+})

@@ -25,6 +25,7 @@ const CASES: { typed: string[]; offers: string[]; not?: string[] }[] = [
   { typed: ['encrypt', '--layout', ''], offers: ['millrace', 'seed'] },
   { typed: ['completion', ''], offers: ['bash', 'zsh', 'fish'] },
   { typed: ['verify', ''], offers: ['latest'] },
+  { typed: ['unpin', ''], offers: [], not: ['latest'] },
   { typed: ['list', '--key-file', 'wo'], offers: ['world.key'] },
   { typed: ['list', '--server', ''], offers: ['survival', 'creative'], not: ['disk'] },
   { typed: ['prune', '--from', 'd'], offers: ['disk'], not: ['survival'] },

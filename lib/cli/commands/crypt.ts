@@ -17,7 +17,7 @@ import { standardInput, standardOutput } from '../standard.ts'
 
 /** Adds `millrace encrypt`. */
 export function addEncrypt(program: Command, run: Runner): void {
-  withKeys(program.command('encrypt'))
+  withKeys(program.command('encrypt'), 'MILLRACE_PASSWORD')
     .description('Encrypt standard input to standard output (the container alone, nothing is compressed).')
     .option('-o, --output <file>', 'write a file instead; it appears when it is whole')
     .option('--layout <name>', "millrace, or seed: the original service's salt, nonce, ciphertext, tag", 'millrace')
@@ -27,7 +27,7 @@ export function addEncrypt(program: Command, run: Runner): void {
 
 /** Adds `millrace decrypt`. */
 export function addDecrypt(program: Command, run: Runner): void {
-  withKeys(program.command('decrypt'))
+  withKeys(program.command('decrypt'), 'MILLRACE_PASSWORD')
     .description('Decrypt standard input to standard output.')
     .option('-o, --output <file>', 'write a file instead; it appears when it is whole and authentic')
     .option(

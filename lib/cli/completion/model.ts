@@ -75,7 +75,9 @@ function optionOf(option: Option): CompletedOption {
 
 function argumentOf(argument: Argument): CompletedCommand['arguments'][number] {
   const name = argument.name()
-  return { name, repeats: argument.variadic, values: valuesOf(name, name, argument.argChoices) }
+  // An id without it is of one snapshot, which cannot be known here.
+  const choices = name === 'id' && !argument.description.includes('latest') ? [] : argument.argChoices
+  return { name, repeats: argument.variadic, values: valuesOf(name, name, choices) }
 }
 
 function valuesOf(name: string, placeholder: string, choices: readonly string[] | undefined): Values {

@@ -25,7 +25,8 @@ export interface Place {
 
 /**
  * Finds out where a target is to be built: beside it, or inside it where nothing can be renamed into its place.
- * @throws BackupError USAGE for no name at all; TARGET for a symlink that leads nowhere, or a folder that cannot be read.
+ * @throws BackupError USAGE for no name at all; TARGET for a symlink that leads nowhere, a folder that cannot be
+ * read, or a device, pipe or socket.
  */
 export async function findPlace(target: string): Promise<Place> {
   // It would be the folder that the program runs in.
@@ -41,6 +42,13 @@ export async function findPlace(target: string): Promise<Place> {
         cause,
       })
     }
+  }
+  const found = await stat(path).catch(() => undefined)
+  if (found && !found.isDirectory() && !found.isFile()) {
+    // A file in the place of a disk would be told as restored, and nothing would be on the disk.
+    const advice =
+      'it is never replaced. Name a folder or file, or write one file to it: `millrace cat ID PATH > DEVICE`.'
+    throw new BackupError('TARGET', `The target ${path} is a device, pipe or socket: ${advice}`)
   }
   const inside = await mustBeInside(path)
   return { path, around: inside ? path : dirname(path), inside, prefix: prefixOf(path, inside) }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { lstatSync } from 'node:fs'
-import { open, readFile, truncate, writeFile } from 'node:fs/promises'
+import { open, readFile, symlink, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { replaceFile } from '../../lib/replace-file.ts'
@@ -93,4 +93,20 @@ test('a report or sheet that goes to a pipe puts no file in its place', async (t
   await replaceFile(path, 'text', { mode: 0o600, what: 'The report' })
   assert.ok(lstatSync(path).isFIFO())
   assert.equal((await content()).toString(), 'text')
+})
+
+test('a restore puts no file or folder in the place of a pipe or device, nor by a symlink', async (t) => {
+  const folder = await scratch(t)
+  const [file, pipe, link] = [join(folder, 'image'), join(folder, 'pipe'), join(folder, 'link')]
+  await writeFile(file, 'image')
+  execFileSync('mkfifo', [pipe])
+  await symlink(pipe, link)
+  const from = ['--from', `file://${folder}/store`, '--server', 'image']
+  assert.equal((await millrace(['backup', file, '--to', `file://${folder}/store`])).code, 0)
+  for (const target of [pipe, link]) {
+    const { code, stderr } = await millrace(['restore', 'latest', ...from, '--target', target, '--overwrite'])
+    assert.equal(code, 5, stderr)
+    assert.match(stderr, /pipe is a device, pipe or socket/)
+  }
+  assert.ok(lstatSync(pipe).isFIFO())
 })

@@ -75,8 +75,8 @@ export interface Inspection {
 export interface InspectOptions {
   allowPlain?: boolean | undefined
   allowRenamed?: boolean | undefined
-  /** Called for each entry of the archive, in stream order. */
-  onEntry?: ((entry: IndexEntry) => void) | undefined
+  /** Called for each entry of the archive, in stream order. What it gives is waited for before the next one is read. */
+  onEntry?: ((entry: IndexEntry) => void) | ((entry: IndexEntry) => Promise<void> | undefined) | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -219,7 +219,7 @@ export async function openBackups(options: BackupsOptions): Promise<Backups> {
       try {
         if (inspect.onEntry && object.seekable?.hasIndex) {
           for await (const entry of object.seekable.entries()) {
-            inspect.onEntry(entry)
+            await inspect.onEntry(entry)
             throwIfAborted(inspect.signal)
           }
         }

@@ -56,7 +56,8 @@ export function exitCodeOf(error: unknown): number {
   if (isFullDisk(error)) return EXIT.FAILED
   if (error instanceof BackupError) return BACKUP_CODES[error.code]
   if (error instanceof TransformError) {
-    if (error.code === 'SPOOL') return EXIT.FAILED
+    // Of the machine, and not of what was read.
+    if (error.code === 'SPOOL' || error.code === 'THREAD') return EXIT.FAILED
     return error.code === 'BAD_KEY' || error.code === 'BAD_OPTION' ? EXIT.USAGE : EXIT.DAMAGED
   }
   if (error instanceof StorageError) {

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { explainError } from './debug.ts'
 import type { EventFields, EventName } from './events.ts'
 import { printable } from './format.ts'
@@ -44,6 +45,15 @@ export class Output {
   text(text: string): void {
     this.endProgress()
     if (!this.json) process.stdout.write(`${text}\n`)
+  }
+
+  /**
+   * For what has many results: until whoever reads stdout has taken most of what it was given, which is held in memory.
+   * @returns undefined where there is room.
+   * @throws AbortError when `signal` aborts.
+   */
+  room(signal: AbortSignal): Promise<void> | undefined {
+    return process.stdout.writableNeedDrain ? once(process.stdout, 'drain', { signal }).then(() => {}) : undefined
   }
 
   warning = (warning: { kind: string; path: string; message: string; cause?: unknown }): void => {

@@ -217,6 +217,23 @@ test('a stream is destroyed also where the backup fails before it is read', asyn
   }
 })
 
+test('inspect reads on only when what it has given has been taken', async (t) => {
+  const backups = await open(await openMemory())
+  await backups.create(await world(t))
+  let atWork = 0
+  let most = 0
+  let told = 0
+  const onEntry = async () => {
+    atWork += 1
+    most = Math.max(most, atWork)
+    await delay(1)
+    told += 1
+    atWork -= 1
+  }
+  await backups.inspect('latest', { onEntry })
+  assert.deepEqual({ told, most }, { told: 5, most: 1 })
+})
+
 test('an abort while inspect gives entries is an AbortError at once', async (t) => {
   const backups = await open(await openMemory())
   await backups.create(await world(t))

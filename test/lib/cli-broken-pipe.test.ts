@@ -6,6 +6,8 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { millrace, scratch, startMillrace } from '../support/cli.ts'
 
+const MANY = 3000
+
 interface Place {
   world: string
   store: string
@@ -68,5 +70,13 @@ test('a reader that has seen enough of what is printed ends it, and that is no f
   assert.equal((await millrace(['backup', world, '--to', `file://${store}`, '--no-encryption'])).code, 0)
   assert.equal(await unread(['cat', 'latest', 'level.dat', ...at]), 0)
   assert.equal(await unread(['list', ...at.slice(0, 4)]), 0)
+  // More than a pipe holds: it waits for its reader, until that one goes away.
+  for (let i = 0; i < MANY; i++) await writeFile(join(world, `${i}`), '')
+  assert.equal((await millrace(['backup', world, '--to', `file://${store}`, '--no-encryption'])).code, 0)
+  const { child, result } = startMillrace(['inspect', 'latest', '--files', ...at])
+  child.stdout.once('data', () => child.stdout.destroy())
+  assert.equal((await result).code, 0)
+  const all = await millrace(['inspect', 'latest', '--files', ...at])
+  assert.equal(all.stdout.toString().match(/^-0/gm)?.length, MANY + 1)
   assert.equal(await unread(['--help']), 0)
 })

@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { mkdir, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { exitCodeOf } from '../../lib/cli/exit-codes.ts'
+import { TransformError } from '../../transforms/index.ts'
 import { BIN, millrace, scratch } from '../support/cli.ts'
+
+const THREADED_BYTES = 72 * 1024 * 1024
 
 interface Place {
   folder: string
@@ -58,7 +62,18 @@ test('in a folder that has been removed absolute paths are as good as ever, and 
   assert.ok(loaded.stderr.includes(config), loaded.stderr)
   const restore = ['restore', 'latest', '--from', url, '--server', 'world', '--no-encryption', '--target']
   assert.equal((await inNoFolder(folder, [...restore, join(folder, 'out')])).code, 0)
+  await writeFile(join(world, 'region.mca'), '')
+  // Large enough for threads, of which none begins there.
+  await truncate(join(world, 'region.mca'), THREADED_BYTES)
+  assert.deepEqual(await inNoFolder(folder, backup(world)), { code: 0, stderr: '' })
+  const large = join(folder, 'large')
+  assert.deepEqual(await inNoFolder(folder, [...restore, large]), { code: 0, stderr: '' })
+  assert.equal((await stat(join(large, 'region.mca'))).size, THREADED_BYTES)
   const { code, stderr } = await inNoFolder(folder, [...restore, 'out'])
   assert.equal(code, 1)
   assert.match(stderr, /^millrace: The folder that this runs in has been removed: [^\n]*\n$/)
+})
+
+test('a thread that ends is no damage', () => {
+  assert.equal(exitCodeOf(new TransformError('THREAD', 'The thread that encrypts and hashes has ended.')), 1)
 })

@@ -49,7 +49,12 @@ export async function inspectCommand(
       allowPlain,
       allowRenamed,
       signal,
-      onEntry: options.files ? (entry) => output.result('entry', entry, entryLine(entry)) : undefined,
+      onEntry: options.files
+        ? (entry) => {
+            output.result('entry', entry, entryLine(entry))
+            return output.room(signal)
+          }
+        : undefined,
     })
     const rows: [string, string][] = [
       ['snapshot', snapshot.id],

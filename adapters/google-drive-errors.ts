@@ -1,5 +1,6 @@
 import { StorageError, type StorageErrorCode } from './errors.ts'
 import { quoteKey } from './keys.ts'
+import { certificateFault, isNetworkCode, isUntrusted } from './network.ts'
 import { isAbort } from './retry.ts'
 
 export const ADAPTER = 'google-drive'
@@ -142,9 +143,8 @@ const DOING: Record<string, string> = {
   read: 'reading',
 }
 
-/** Codes of a connection that failed, or never came to be. */
-const NETWORK = /^(E[A-Z_]+|ERR_TLS_\w+|ERR_SSL_\w+|ERR_STREAM_\w+|UND_ERR\w*|\w*CERT\w*|\w*SELF_SIGNED\w*|HPE_\w+)$/
-const UNTRUSTED = /CERT|SELF_SIGNED|^ERR_TLS|^ERR_SSL/
+/** Beside what any connection can fail with: what the SDK makes of it. */
+const SDK_NETWORK = /^(E[A-Z_]+|ERR_STREAM_\w+|UND_ERR\w*)$/
 /** Drive's message for the 750 GB of a day; a rate that is too high has a longer one. */
 const DAILY_LIMIT_MESSAGE = 'User rate limit exceeded.'
 /** Tokens as Google makes them, and what a session's URI is known by. */
@@ -252,15 +252,19 @@ function adviceOf({ reason, message }: DriveFacts, code: StorageErrorCode): stri
 function mayPass(code: StorageErrorCode, reason: string): boolean {
   // The next attempt has another token, and where the sign-in itself is over, it is told so.
   if (code === 'RATE_LIMITED' || reason === 'authError') return true
-  return code === 'UNAVAILABLE' && !UNTRUSTED.test(reason)
+  return code === 'UNAVAILABLE' && !isUntrusted(reason)
 }
 
 function isNetwork({ status, reason }: DriveFacts): boolean {
-  return status === undefined && NETWORK.test(reason)
+  return status === undefined && isConnection(reason)
+}
+
+function isConnection(code: string): boolean {
+  return isNetworkCode(code) || SDK_NETWORK.test(code)
 }
 
 function networkAdvice(code: string): string {
-  if (UNTRUSTED.test(code)) return "the server's certificate is not trusted; see NODE_EXTRA_CA_CERTS"
+  if (isUntrusted(code)) return `the server's certificate ${certificateFault(code)}`
   if (code === 'ECONNREFUSED') return 'nothing answers there; check the network and the endpoint'
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return "Google's address is not to be found; check the network"
   return 'the connection failed'
@@ -272,7 +276,7 @@ function factsOf(error: unknown): DriveFacts | undefined {
   // The SDK gives the code of a connection's fault to its own error, or leaves it in the cause.
   for (const raw of [error, error.cause]) {
     const { code, message } = (raw ?? {}) as { code?: unknown; message?: string }
-    if (typeof code === 'string' && NETWORK.test(code)) {
+    if (typeof code === 'string' && isConnection(code)) {
       return { reason: code, status: undefined, message: message ?? code, retryAfter: undefined }
     }
   }

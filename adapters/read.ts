@@ -10,6 +10,8 @@ import type { CallOptions, ReadOptions, Storage } from './storage.ts'
 export const READ_IDLE_MS = 30_000
 /** Reopenings in a row that bring not one byte. */
 const FRUITLESS_MAX = 6
+/** Fewer than for a part: what was read stays, and there may be another store to go on from. */
+const RESUME_RETRY: RetryPolicy = { ...PART_RETRY, attempts: 10 }
 
 /** A range that a store has begun to send. */
 export interface OpenedRange {
@@ -190,7 +192,7 @@ export class ResumingReadable extends Readable {
 
   /** Before the first answer little is lost; after it, a long restore may be. */
   get #policy(): RetryPolicy {
-    const { callRetry = CALL_RETRY, resumeRetry = PART_RETRY } = this.#options
+    const { callRetry = CALL_RETRY, resumeRetry = RESUME_RETRY } = this.#options
     return this.#stop === undefined ? callRetry : resumeRetry
   }
 

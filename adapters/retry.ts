@@ -36,9 +36,12 @@ const storeWaits = channel(STORE_WAITS)
 /** For calls with little to lose: an endpoint that cannot be reached is reported within seconds. */
 export const CALL_RETRY: RetryPolicy = { attempts: 4, baseMs: RETRY_BASE_MS, capMs: 2_000, deadlineMs: 10_000 }
 
-/** For a part or a commit, behind which lie hours of uploading: outlasts a restart of the store. */
+/**
+ * For a part or a commit, behind which lie hours of uploading: outlasts a restart of the store, or of the router. It is
+ * the deadline that ends it: a connection that is refused, or a name that is not found, fails at once each time.
+ */
 export const PART_RETRY: RetryPolicy = {
-  attempts: 10,
+  attempts: 60,
   baseMs: 500,
   capMs: RETRY_CAP_MS,
   deadlineMs: 10 * 60_000,

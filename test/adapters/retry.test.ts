@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { CALL_RETRY, retry, systemClock } from '../../adapters/retry.ts'
+import { CALL_RETRY, PART_RETRY, retry, systemClock } from '../../adapters/retry.ts'
 import { failure, fakeClock } from '../support/scripted-store.ts'
 
 const POLICY = { attempts: 6, baseMs: 100, capMs: 1000, deadlineMs: 100_000 }
@@ -47,6 +47,21 @@ describe('retry', () => {
       const none = fakeClock()
       await assert.rejects(retry(failing(1, error), POLICY, { clock: none }), error)
       assert.deepEqual(none.waits, [])
+    }
+  })
+
+  it('a part outlasts minutes in which each attempt is refused at once, as while a router starts anew', async () => {
+    for (const random of [0.1, 0.5, 1]) {
+      const clock = fakeClock(random)
+      const begun = clock.now()
+      const refusedFor = (ms: number) => async () => {
+        if (clock.now() - begun < ms) throw failure('UNAVAILABLE', 'test')
+        return clock.now() - begun
+      }
+      const minutes = random < 0.5 ? 2 : 9
+      assert.ok((await retry(refusedFor(minutes * 60_000), PART_RETRY, { clock })) >= minutes * 60_000)
+      const never = retry(refusedFor(Number.POSITIVE_INFINITY), PART_RETRY, { clock })
+      await assert.rejects(never, { code: 'UNAVAILABLE' })
     }
   })
 

@@ -3,7 +3,7 @@ import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3'
 import { StorageError } from './errors.ts'
 import { boundedBody, type HttpResponse } from './http.ts'
 import { normalizePrefix, prefixedKey } from './keys.ts'
-import { CALL_RETRY, retry, throwIfAborted } from './retry.ts'
+import { abortError, CALL_RETRY, retry, throwIfAborted } from './retry.ts'
 import { parseEndpoint, type S3Config } from './s3-config.ts'
 import { ADAPTER, type S3Names, STRANGER, s3CodeOf, toStorageError } from './s3-errors.ts'
 import { S3HttpHandler } from './s3-http.ts'
@@ -13,6 +13,8 @@ export type Sdk = typeof import('@aws-sdk/client-s3')
 
 const CONNECT_MS = 5_000
 const IDLE_MS = 30_000
+/** Credentials may take longer than an answer: some programs ask a person for a touch or a code. */
+const CREDENTIALS_FACTOR = 2
 
 export interface S3CallOptions {
   signal?: AbortSignal | undefined
@@ -100,10 +102,37 @@ export class S3Connection {
     const { signal, key } = options
     throwIfAborted(signal)
     try {
+      await this.#credentialed(signal)
       return await send(this.#client, signal ? { abortSignal: signal } : {})
     } catch (error) {
       throw toStorageError(error, operation, this.names, key)
     }
+  }
+
+  /**
+   * Waits for the credentials that the request is then signed with: the SDK waits for a program or a service that gives
+   * them without a limit, and whatever the signal says.
+   */
+  #credentialed(signal: AbortSignal | undefined): Promise<void> {
+    const { accessKeyId, secretAccessKey, idleMs = IDLE_MS } = this.config
+    if (accessKeyId !== undefined && secretAccessKey !== undefined) return Promise.resolve()
+    const ms = CREDENTIALS_FACTOR * idleMs
+    return new Promise((resolve, reject) => {
+      const abort = () => reject(abortError(signal))
+      const timer = setTimeout(() => {
+        const message = `S3: what gives the credentials (a program, or a service) did not answer for ${Math.round(ms / 1000)} seconds; look at the profile that AWS_PROFILE names, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.`
+        reject(new StorageError(message, { code: 'UNAVAILABLE', adapter: ADAPTER, operation: 'sign-in' }))
+      }, ms)
+      signal?.addEventListener('abort', abort)
+      const settled = () => {
+        clearTimeout(timer)
+        signal?.removeEventListener('abort', abort)
+      }
+      this.#client.config
+        .credentials()
+        .then(() => resolve(), reject)
+        .finally(settled)
+    })
   }
 
   /** As `once`, and again while the error is one that may pass. */

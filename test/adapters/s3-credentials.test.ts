@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import * as http from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test'
@@ -181,6 +181,33 @@ console.log(JSON.stringify({ Version: 1, AccessKeyId: 'ASIAPROCESS' + number, Se
     const [first, next] = await keysAroundRefresh()
     assert.equal(first, 'ASIAPROCESS1')
     assert.match(next ?? '', /^ASIAPROCESS\d+$/)
+  })
+
+  it('that nothing answers for are not waited for without end, nor when the caller gives up', async () => {
+    const silent = createServer(() => {}).listen(0, '127.0.0.1')
+    await once(silent, 'listening')
+    const sockets = new Set<Socket>()
+    silent.on('connection', (socket) => sockets.add(socket))
+    process.env.AWS_CONTAINER_CREDENTIALS_FULL_URI = `http://127.0.0.1:${(silent.address() as AddressInfo).port}/role`
+    const storage = await open({ idleMs: 20, callRetry: { attempts: 1, baseMs: 1, capMs: 1, deadlineMs: 1 } })
+    try {
+      await assert.rejects(storage.stat('a'), (error) => {
+        assert.ok(error instanceof StorageError)
+        assert.equal(error.code, 'UNAVAILABLE')
+        assert.match(error.message, /what gives the credentials .* did not answer/)
+        return true
+      })
+      const patient = await open({ idleMs: 3_600_000 })
+      const given = new AbortController()
+      const stat = patient.stat('a', { signal: given.signal })
+      setImmediate(() => given.abort())
+      await assert.rejects(stat, { name: 'AbortError' })
+      await patient.close()
+    } finally {
+      for (const socket of sockets) socket.destroy()
+      silent.close()
+      await storage.close()
+    }
   })
 
   it('are a container’s role, asked again before they expire, and with the token that belongs to it', async () => {

@@ -11,4 +11,10 @@ if (major < 22 || (major === 22 && minor < 15)) {
   const { holdHeap } = await import('../heap.ts')
   holdHeap()
   process.exitCode = await main(process.argv.slice(2))
+  // All is done and told. What another's package still waits for, as for a program that was to give credentials, is
+  // not worth staying for; what has not been read from a pipe is.
+  const leave = () => {
+    if (process.stdout.writableLength === 0 && process.stderr.writableLength === 0) process.exit()
+  }
+  setInterval(leave, 3_000).unref()
 }

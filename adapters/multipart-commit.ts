@@ -44,12 +44,15 @@ export class Commitment {
   readonly #settle = new AbortController()
   readonly #stopping = new AbortController()
   #outcome: 'none' | 'unknown' | 'stored' = 'none'
+  /** Of the commit: what is asked after it has as much behind it, and one lost answer would undo all of that. */
+  #policy: RetryPolicy
   /** What was stored is ours, and not what was to be stored. */
   #isWrong = false
 
   constructor(store: CommitStore, options: CommitOptions) {
     this.#store = store
     this.#options = options
+    this.#policy = options.callRetry ?? CALL_RETRY
   }
 
   /** Fires some time after `undo` was called, for requests whose answer is better waited for than cut off. */
@@ -65,6 +68,7 @@ export class Commitment {
     const { clock } = this.#options
     const stop = this.#stopping.signal
     throwIfAborted(stop)
+    this.#policy = policy
     let doubt: Error | undefined
     const tracked = () =>
       attempt({ signal: this.settleSignal }).catch((error) => {
@@ -155,9 +159,8 @@ export class Commitment {
   }
 
   #patiently<T>(call: (request: PrimitiveRequest) => Promise<T>): Promise<T> {
-    const { callRetry = CALL_RETRY, clock } = this.#options
     const signal = this.#stopping.signal
-    return retry(() => call({ signal }), callRetry, { signal, clock })
+    return retry(() => call({ signal }), this.#policy, { signal, clock: this.#options.clock })
   }
 
   async #removeOurs(): Promise<boolean> {

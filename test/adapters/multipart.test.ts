@@ -277,6 +277,27 @@ describe('MultipartWritable', () => {
     assertNothingLeft(store)
   })
 
+  it('the question after a commit that nobody answers for half a minute is asked again, and undoes nothing', async () => {
+    for (const isLost of [false, true]) {
+      const store = new ScriptedStore()
+      const clock = fakeClock()
+      if (isLost) {
+        store.next('commit', ({ work }) => {
+          work()
+          throw failure('UNAVAILABLE', 'commit')
+        })
+        store.next('commit', () => Promise.reject(failure('NOT_FOUND', 'commit')))
+      }
+      store.next('find', async ({ signal }) => {
+        await clock.sleep(30_000, signal)
+        throw failure('UNAVAILABLE', 'find')
+      })
+      await pipeline(Readable.from([noise(35)]), writer(store, { clock }))
+      assert.ok(store.object?.bytes.equals(noise(35)))
+      assert.equal(store.count('remove') + store.count('abort'), 0)
+    }
+  })
+
   for (const size of [5, 35]) {
     const step = size > PART ? 'commit' : 'putWhole'
 

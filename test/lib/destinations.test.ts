@@ -179,6 +179,30 @@ test('an object that is there and cannot be looked at is said to be there, and a
   assert.equal(c?.ok, true)
 })
 
+test('a companion, and the look before it, that a store does not answer once, are tried again', async () => {
+  const memory = await openMemory()
+  const failed: string[] = []
+  const once = (name: string) => {
+    if (failed.includes(name)) return
+    failed.push(name)
+    throw new StorageError('Nobody answered.', unavailable)
+  }
+  const storage = at('once:', memory, {
+    async stat(name, options) {
+      if (name.endsWith('.mlr')) once(name)
+      return memory.stat(name, options)
+    },
+    createWriteStream(name, options) {
+      if (name.endsWith('.sha256')) once(name)
+      return memory.createWriteStream(name, options)
+    },
+  })
+  const backups = await openBackups({ storage, server: 'survival', key })
+  const made = await backups.create(feed(SMALL))
+  assert.deepEqual(failed, [made.key, `${made.key}.sha256`])
+  assert.deepEqual(await keysOf(memory), failed)
+})
+
 test('an abort when the object is stored at all of them says both', async () => {
   const stop = new AbortController()
   const stores = [await openMemory(), await openMemory()].map((store, index) =>

@@ -280,9 +280,11 @@ class Holding implements Lease {
       if (this.#marked && !this.lost.aborted) await this.#claims.unmark(this.id, signal)
       await this.#claims.remove(this.id, signal)
     } catch {
-      // Where deleting is refused, saying so is as good for those who come after, also those who may not read it.
-      await this.#claims.beat(this.id, 'released', this.#count, signal).catch(() => {})
-      await this.#claims.leave(this.id, signal).catch(() => {})
+      // Where deleting is refused, saying so is as good for those who come after, also those who may not read it. What
+      // nobody answered has used up all of its time, and this has its own.
+      const more = AbortSignal.timeout(RELEASE_MS)
+      await this.#claims.beat(this.id, 'released', this.#count, more).catch(() => {})
+      await this.#claims.leave(this.id, more).catch(() => {})
     }
   }
 

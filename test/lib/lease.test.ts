@@ -65,6 +65,25 @@ function killable(storage: Storage): { storage: Storage; kill(): void } {
 for (const conditional of [true, false]) {
   const where = conditional ? 'with conditional writes' : 'without conditional writes'
 
+  test(`a lease whose removal nobody answers is given back all the same (${where})`, async (t) => {
+    const { storage, take } = await place(conditional)
+    const timeout = AbortSignal.timeout
+    t.mock.method(AbortSignal, 'timeout', () => timeout(50))
+    let hung = 0
+    const silent = overriding(storage, {
+      delete: (_key, { signal } = {}) =>
+        new Promise((_, reject) => {
+          hung += 1
+          signal?.addEventListener('abort', () => reject(signal.reason))
+        }),
+    })
+    const lease = await take({}, silent)
+    await lease.release()
+    assert.equal(hung, 1)
+    await (await take()).release()
+    assert.deepEqual(await keysOf(storage), [])
+  })
+
   test(`T22: a lease refuses everybody else until it is given back, and leaves nothing (${where})`, async () => {
     const { clock, storage, take } = await place(conditional)
     const lease = await take({ owner: 'the first' })

@@ -46,12 +46,17 @@ export interface HttpTimeouts {
  */
 export class HttpClient {
   readonly #timeouts: HttpTimeouts
-  readonly #plain = new http.Agent({ keepAlive: true, maxSockets: SOCKETS_MAX })
-  readonly #secure = new https.Agent({ keepAlive: true, maxSockets: SOCKETS_MAX })
+  readonly #plain: http.Agent
+  readonly #secure: https.Agent
   #clockAheadMs = 0
 
   constructor(timeouts: HttpTimeouts) {
     this.#timeouts = timeouts
+    // A connection that nobody has used for so long may be dead without a word, as when a router has forgotten it: the
+    // next request would wait for nothing. Of those in use, `#watch` sets the time.
+    const options = { keepAlive: true, maxSockets: SOCKETS_MAX, timeout: timeouts.idleMs }
+    this.#plain = new http.Agent(options)
+    this.#secure = new https.Agent(options)
   }
 
   /** The time by the server's clock, to the second, as its last answer says; ours before there is one. */

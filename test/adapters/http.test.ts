@@ -56,6 +56,30 @@ describe('the HTTP client', () => {
     await assert.rejects(ask(`${server.origin}/echo`, { method: 'POST', body: new FormData() }), TypeError)
   })
 
+  it('a connection that has not been used for long is not used again', async () => {
+    const own = http.createServer((_, reply) => reply.end('ok'))
+    // It closes none, and says nothing of when it would.
+    own.keepAliveTimeout = 0
+    const connections: net.Socket[] = []
+    own.on('connection', (socket) => connections.push(socket))
+    await once(own.listen(0, '127.0.0.1'), 'listening')
+    const { port } = own.address() as net.AddressInfo
+    const ask = async () =>
+      readText(await client.request({ ...targetOf(`http://127.0.0.1:${port}/`), method: 'GET', headers: {} }))
+    try {
+      assert.equal(await ask(), 'ok')
+      assert.equal(await ask(), 'ok')
+      assert.equal(connections.length, 1)
+      const [first] = connections as [net.Socket]
+      if (!first.closed) await once(first, 'close', { signal: AbortSignal.timeout(20_000) })
+      assert.equal(await ask(), 'ok')
+      assert.equal(connections.length, 2)
+    } finally {
+      own.closeAllConnections()
+      own.close()
+    }
+  })
+
   it('an answer before the end of the body is passed on', async () => {
     const body = randomBytes(20_000_000)
     const reply = await client.request({

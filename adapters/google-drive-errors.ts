@@ -1,6 +1,6 @@
 import { StorageError, type StorageErrorCode } from './errors.ts'
 import { quoteKey } from './keys.ts'
-import { certificateFault, isNetworkCode, isUntrusted } from './network.ts'
+import { certificateFault, isNetworkCode, isUntrusted, retryAfter } from './network.ts'
 import { isAbort } from './retry.ts'
 
 export const ADAPTER = 'google-drive'
@@ -287,11 +287,4 @@ function causeOf({ reason, status, message }: DriveFacts): Error {
   const cause = new Error(message.replace(SECRETS, '…'))
   cause.name = reason
   return Object.assign(cause, { status })
-}
-
-function retryAfter(value: string | undefined): { retryAfterMs?: number } {
-  if (value === undefined) return {}
-  const seconds = Number(value)
-  const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(value) - Date.now()
-  return Number.isFinite(ms) && ms >= 0 ? { retryAfterMs: ms } : {}
 }

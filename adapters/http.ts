@@ -314,6 +314,11 @@ function flatten(headers: http.IncomingHttpHeaders): Record<string, string> {
   for (const [name, value] of Object.entries(headers)) {
     if (value !== undefined) flat[name] = Array.isArray(value) ? value.join(', ') : value
   }
+  // A time is the server's (RFC 9110, 10.2.3): this machine's clock may be hours from it.
+  const ms = Date.parse(flat['retry-after'] ?? '') - Date.parse(flat.date ?? '')
+  if (Number.isNaN(Number(flat['retry-after'])) && !Number.isNaN(ms)) {
+    flat['retry-after'] = String(Math.max(0, Math.ceil(ms / 1000)))
+  }
   return flat
 }
 

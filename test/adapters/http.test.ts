@@ -80,6 +80,33 @@ describe('the HTTP client', () => {
     }
   })
 
+  it('a time to ask again at is one of the server’s clock, and is given in seconds', async () => {
+    const own = http.createServer((_, reply) => {
+      reply.setHeader('date', 'Mon, 30 Nov 2020 10:00:00 GMT')
+      reply.writeHead(503, { 'retry-after': asked }).end()
+    })
+    await once(own.listen(0, '127.0.0.1'), 'listening')
+    const { port } = own.address() as net.AddressInfo
+    let asked = ''
+    try {
+      for (const [value, seconds] of [
+        ['Mon, 30 Nov 2020 10:02:00 GMT', '120'],
+        ['Mon, 30 Nov 2020 09:00:00 GMT', '0'],
+        ['7', '7'],
+        ['later', 'later'],
+      ] as const) {
+        asked = value
+        const target = targetOf(`http://127.0.0.1:${port}/`)
+        const reply = await client.request({ ...target, method: 'GET', headers: {} })
+        assert.equal(reply.headers['retry-after'], seconds)
+        await readText(reply)
+      }
+    } finally {
+      own.closeAllConnections()
+      own.close()
+    }
+  })
+
   it('an answer before the end of the body is passed on', async () => {
     const body = randomBytes(20_000_000)
     const reply = await client.request({

@@ -40,15 +40,16 @@ export interface Omissions {
   excluded: number
 }
 
-/** A game removes temporary files all the time; more than that may be a folder that was put in another's place. */
-const MOST_REMOVED = 0.01
+/** A game removes temporary files all the time; more than these may be a folder that was put in another's place. */
+const FEW_REMOVED = 2
+const REMOVED_SHARE = 0.01
 
 /**
  * Whether a snapshot may lack what only older ones have, so that none of those is to be removed.
  * @param files that it has.
  */
 export function mayLack({ names, unreadable, removed }: Omissions, files: number): boolean {
-  return names + unreadable > 0 || removed > files * MOST_REMOVED
+  return names + unreadable > 0 || removed > Math.max(FEW_REMOVED, files * REMOVED_SHARE)
 }
 
 export interface SourceSummary {

@@ -54,6 +54,20 @@ test('a file that is removed while others are read keeps no prune away, and is t
   })
 })
 
+test('as many files as one in a hundred, or two of a few, keep no prune away', () => {
+  const none = { special: 0, names: 0, unreadable: 0, removed: 0, changed: 0, excluded: 0 }
+  for (const [files, removed, lacks] of [
+    [12, 2, false],
+    [12, 3, true],
+    [1000, 10, false],
+    [1000, 11, true],
+  ] as const) {
+    assert.equal(mayLack({ ...none, removed }, files), lacks, `${removed} of ${files}`)
+  }
+  assert.ok(mayLack({ ...none, names: 1 }, 1000))
+  assert.ok(mayLack({ ...none, unreadable: 1 }, 1000))
+})
+
 test('a folder that is renamed, or put in the place of another, does', async (t) => {
   const gone = await backUpWhile(t, (world) => renameSync(join(world, 'files'), join(world, 'elsewhere')))
   assert.ok(gone.unreadable > 0 && gone.removed === 0 && gone.mayLack, JSON.stringify(gone))

@@ -105,5 +105,13 @@ test('a folder that a scratch folder or an output cannot be made in is named in 
     const { code, stderr } = await millrace([command, '--key-file', key, '-o', join(file, 'out')], { input })
     assert.equal(stderr, `millrace: Cannot write ${join(file, 'out')}: it is not a folder. Nothing is left of it.\n`)
     assert.equal(code, 1)
+    for (const none of [folder, '']) {
+      const refused = await millrace([command, '--key-file', key, '-o', none], { input })
+      assert.equal(
+        refused.stderr,
+        `millrace: ${JSON.stringify(none)} is no file that -o could write. Nothing was read.\n`,
+      )
+      assert.equal(refused.code, 1)
+    }
   }
 })

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { createWriteStream } from 'node:fs'
-import { rename, rm } from 'node:fs/promises'
+import { rename, rm, stat } from 'node:fs/promises'
 import type { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { Command } from 'commander'
@@ -87,6 +87,10 @@ async function pipe(transform: Duplex, { output }: CryptOptions, signal: AbortSi
     }
     await pipeline(standardInput(), transform, standardOutput(), { signal })
     return EXIT.GOOD
+  }
+  // Told before all of the input has been read for it.
+  if (output === '' || (await stat(output).catch(() => undefined))?.isDirectory()) {
+    throw new BackupError('OUTPUT', `${JSON.stringify(output)} is no file that -o could write. Nothing was read.`)
   }
   if (await isWrittenInPlace(output)) {
     await pipeline(standardInput(), transform, createWriteStream(output), { signal }).catch((error) => {

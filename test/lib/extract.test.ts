@@ -284,7 +284,7 @@ test('a time before 1970 is the same after any number of backups and restores', 
       fs.utimesSync(file, time, time)
       found = fs.statSync(file, { bigint: true }).mtimeNs
     }
-    // What fs.utimes cuts off is nanoseconds.
-    assert.ok(found - ns < 1000n && ns - found < 1000n, `${ns} became ${found}`)
+    // What fs.utimes cuts off is nanoseconds, on Node 22 a microsecond.
+    assert.ok(found - ns <= 1000n && ns - found <= 1000n, `${ns} became ${found}`)
   }
 })

@@ -69,6 +69,9 @@ for (const conditional of [true, false]) {
     const { storage, take } = await place(conditional)
     const timeout = AbortSignal.timeout
     t.mock.method(AbortSignal, 'timeout', () => timeout(50))
+    // Such a timer holds no process, as the connections of a real store do.
+    const held = setInterval(() => {}, 1000)
+    t.after(() => clearInterval(held))
     let hung = 0
     const silent = overriding(storage, {
       delete: (_key, { signal } = {}) =>

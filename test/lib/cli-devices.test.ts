@@ -4,7 +4,7 @@ import { lstatSync } from 'node:fs'
 import { open, readFile, symlink, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { replaceFile } from '../../lib/replace-file.ts'
+import { isWrittenInPlace, replaceFile } from '../../lib/replace-file.ts'
 import { BIN, millrace, PASSWORD, scratch } from '../support/cli.ts'
 import { sample } from '../support/streams.ts'
 
@@ -42,7 +42,9 @@ test('encrypt, decrypt and cat take a disk as standard input and output, and say
   await writeFile(at('short'), '')
   await truncate(at('short'), 1 << 20)
   const [disk, out, short] = [loopOf(at('disk')), loopOf(at('out')), loopOf(at('short'))]
-  t.after(() => execFileSync('losetup', ['-d', ...[disk, out, short].filter((one) => one !== undefined)]))
+  t.after(() => {
+    for (const one of [disk, out, short]) if (one) execFileSync('losetup', ['-d', one])
+  })
   if (!disk || !out || !short) return t.skip('no loop devices here')
   assert.deepEqual(await between(disk, at('sealed'), ['encrypt']), { code: 0, stderr: '' })
   assert.ok((await millrace(['decrypt'], { input: await readFile(at('sealed')) })).stdout.equals(DATA))
@@ -86,6 +88,20 @@ test('-o of a pipe or of /dev/stdout writes to it, and puts no file in its place
   // What root would have lost is not tried on the real one.
   if (process.getuid?.() === 0) return
   assert.ok((await millrace(['decrypt', '-o', '/dev/stdout'], { input: sealed })).stdout.equals(DATA))
+})
+
+test('what is written in place is a device, a pipe, or a file by the name of a descriptor', async (t) => {
+  const folder = await scratch(t)
+  const [file, link] = [join(folder, 'file'), join(folder, 'link')]
+  const handle = await open(file, 'w')
+  await symlink(file, link)
+  try {
+    assert.ok(await isWrittenInPlace(`/proc/self/fd/${handle.fd}`))
+    assert.ok(await isWrittenInPlace('/dev/null'))
+    for (const path of [file, link, folder, join(folder, 'none')]) assert.ok(!(await isWrittenInPlace(path)), path)
+  } finally {
+    await handle.close()
+  }
 })
 
 test('a report or sheet that goes to a pipe puts no file in its place', async (t) => {

@@ -32,6 +32,10 @@ for (const suffix of suite.suffixes) {
   }
   files.push(...found)
 }
+if (name === 'slow') {
+  const repeated = globSync('test/**/*.test.ts', { cwd: ROOT }).sort()
+  files.push(...repeated.filter((file) => readFileSync(join(ROOT, file), 'utf8').includes('/support/rounds.ts')))
+}
 
 const scratch = mkdtempSync(join(tmpdir(), 'millrace-tests-'))
 // Here, where what it imports is found.
@@ -42,6 +46,7 @@ try {
   const cache = join(tmpdir(), 'millrace-compile-cache')
   const env = {
     NODE_COMPILE_CACHE: cache,
+    ...(name === 'slow' ? { MILLRACE_TEST_ROUNDS: 'slow' } : {}),
     ...process.env,
     MILLRACE_TEST_COMMAND: buildCommand(),
     ...(suite.needsServers ? await startServers() : {}),

@@ -4,6 +4,7 @@ import { openB2 } from '../../adapters/backblaze-b2.ts'
 import { FakeB2 } from '../fakes/b2.ts'
 import type { ArrivedRequest } from '../support/fault-proxy.ts'
 import { faultSeeds, type RequestKind } from '../support/fault-schedule.ts'
+import { rounds } from '../support/rounds.ts'
 import { runTrials } from '../support/storage-trials.ts'
 
 const PART_BYTES = 128 * 1024
@@ -65,7 +66,7 @@ function parsed(json: string | undefined): Record<string, unknown> {
 }
 
 describe('B2 under seeded faults', () => {
-  for (const seed of faultSeeds(1, 2)) {
+  for (const seed of faultSeeds(...rounds([1], [1, 2]))) {
     it(`every upload is whole or leaves nothing, every download is right or fails (seed ${seed})`, async () => {
       const fake = await new FakeB2({ minPartBytes: PART_BYTES, tokenRequests: TOKEN_REQUESTS }).start()
       const { bucketName: bucket } = fake.store.addBucket('worlds')

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { sealedSize } from '../../transforms/index.ts'
@@ -215,47 +215,6 @@ test('a password can be changed: several are tried for reading, in order', async
   await succeeds(['verify', made?.id as string, ...from, ...now, ...old], none)
   await succeeds(['verify', 'latest', ...from, ...now, ...old], none)
   await fails(2, /not both or several/, ['backup', world, '--to', url, ...now, ...old], none)
-})
-
-test('T1: cuts of a snapshot, through the command', async (t) => {
-  const at = await place(t)
-  await succeeds(['backup', at.world, '--to', at.url])
-  const object = await storedObject(at)
-  const { size } = await stat(object)
-  const target = join(at.folder, 'out')
-  const env = { MILLRACE_PASSWORD: PASSWORD }
-  // Of the container every cut is tried elsewhere.
-  for (const length of [size - 1, Math.floor(size * 0.75), Math.floor(size / 2), 92, 64, 63, 0]) {
-    await truncate(object, length)
-    await fails(4, /./, ['restore', 'latest', '--from', at.url, '--server', 'world', '--target', target], { env })
-    if (length % 2 > 0) continue
-    const verified = await millrace(['verify', '--from', at.url, '--server', 'world'])
-    assert.equal(verified.code, 4, verified.stderr)
-  }
-  assert.deepEqual((await readdir(at.folder)).sort(), ['store', 'world'])
-})
-
-test('T34: flipped bytes of a snapshot, through the command', async (t) => {
-  const at = await place(t)
-  await succeeds(['backup', at.world, '--to', at.url])
-  const object = await storedObject(at)
-  const bytes = await readFile(object)
-  for (const position of [0, 8, 12, 20, 40, 64, 80, 3000, bytes.length - 1]) {
-    const changed = Buffer.from(bytes)
-    changed[position] = (changed[position] as number) ^ 4
-    await writeFile(object, changed)
-    await fails(4, /./, [
-      'restore',
-      'latest',
-      '--from',
-      at.url,
-      '--server',
-      'world',
-      '--target',
-      join(at.folder, 'out'),
-    ])
-  }
-  assert.deepEqual((await readdir(at.folder)).sort(), ['store', 'world'])
 })
 
 test('T5: an empty source is refused with exit code 5', async (t) => {

@@ -7,9 +7,9 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { raceAll } from '../support/backup-race.ts'
 import { BIN, millrace, PASSWORD, scratch } from '../support/cli.ts'
+import { rounds } from '../support/rounds.ts'
 
-// Fifty times in the slow suite.
-raceAll(15)
+raceAll(rounds(6, 50))
 
 test('T22: the command is refused with exit code 5 while another run is at work, or waits for it', async (t) => {
   const folder = await scratch(t)

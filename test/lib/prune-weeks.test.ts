@@ -9,9 +9,10 @@ import type { RetentionPolicy } from '../../lib/retention.ts'
 import { scratch } from '../support/cli.ts'
 import { seededRandom } from '../support/random.ts'
 import { DAY_MS, HOUR_MS, keptByTheWords, keysIn, putSnapshot } from '../support/retention.ts'
+import { rounds } from '../support/rounds.ts'
 import { overriding } from '../support/storage.ts'
 
-const RUNS = 25 * 24
+const RUNS = rounds(16, 25) * 24
 const POLICY: RetentionPolicy = { keepHourly: 12, keepDaily: 5, keepWeekly: 2, minimum: 2 }
 const server = 'survival'
 

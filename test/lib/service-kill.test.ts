@@ -2,8 +2,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { openKillFolder } from '../support/kill-folder.ts'
 import { KillRounds, killAtRandom } from '../support/kill-rounds.ts'
+import { rounds } from '../support/rounds.ts'
 
-const KILLS = 4
+const KILLS = rounds(2, 60)
 const SEED = process.env.MILLRACE_SEED ?? 'service'
 
 test('T8: a backup, a prune or a restore that is killed at a named moment leaves what that moment says', async (t) => {
@@ -33,7 +34,6 @@ test('T8: a backup, a prune or a restore that is killed at a named moment leaves
   await rounds.end()
 })
 
-// service-kill.slowtest.ts has more of them.
 test(`T8: after kill -9 at ${KILLS} moments over a folder, what is complete is restorable, and the next run clean`, async (t) => {
   await killAtRandom(await openKillFolder(t), KILLS, SEED, 2)
 })

@@ -74,7 +74,7 @@ export class ResumeRounds {
   async run(stop?: PartsMoment | number, resume: ResumeTask['resume'] = true): Promise<ResumeDone | null> {
     const child = fork(childPath('resume'), {
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-      env: { ...process.env, NODE_COMPILE_CACHE: this.#cache },
+      env: { NODE_COMPILE_CACHE: this.#cache, ...process.env },
     })
     let said: ResumeDone | undefined
     let complaints = ''

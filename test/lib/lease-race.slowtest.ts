@@ -1,3 +1,0 @@
-import { raceAll } from '../support/backup-race.ts'
-
-raceAll(50)

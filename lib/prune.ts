@@ -4,13 +4,13 @@ import type { ObjectStat, Storage } from '../adapters/storage.ts'
 import type { Progress } from '../transforms/index.ts'
 import { type ListedSnapshot, type Survey, surveyStore } from './catalog.ts'
 import { BackupError } from './errors.ts'
-import type { Lease } from './lease.ts'
 import { isStrayBeat } from './lease-claims.ts'
 import { isLiveMark, type Mark, parseMark } from './marks.ts'
 import { COMPANION_SUFFIX } from './names.ts'
+import { type HeldLease, isStillHeld, takeLease } from './prune-lease.ts'
 import { markRemoval } from './read-lease.ts'
 import { checkPolicy, type Decision, decideRetention, type RetentionPolicy } from './retention.ts'
-import { hasNewer, LEFTOVER_MS, type Sweepable, sightUnfinished } from './sweep.ts'
+import { isAbandoned, isLeftover, LEFTOVER_MS, type Sweepable, sightUnfinished } from './sweep.ts'
 
 /** How snapshots are pruned. */
 export interface PruneOptions {
@@ -25,9 +25,10 @@ export interface PruneOptions {
   inUse?: ((id: string) => boolean | Promise<boolean>) | undefined
   /**
    * Takes the server's lease, so that no backup of it runs meanwhile. Unfinished snapshots are swept only under it;
-   * without it, or when it throws a BackupError, they are left alone and only older unfinished uploads are cancelled.
+   * without it, or when it throws a BackupError, they are left alone and only older unfinished uploads are cancelled. The
+   * same where its `confirm` rejects, which is asked before either is done.
    */
-  lease?: (() => Promise<Pick<Lease, 'release'>>) | undefined
+  lease?: (() => Promise<HeldLease>) | undefined
   /** Where sightings of unfinished snapshots are remembered; `~/.local/state/millrace` when left out. */
   stateDir?: string | undefined
   /** Told before the first removal and after each, in bytes as stored. */
@@ -108,11 +109,12 @@ export async function pruneSnapshots(
   const survey = await surveyStore(storage, server, signal)
   if (options.dryRun) return planPrune({ storage, server }, survey, policy, options)
   const { report, sweepable } = await decide({ storage, server }, survey, policy, now, options)
-  const held = await takeLease(report, lease)
+  const held = await takeLease(lease, report.notes)
   try {
     sweep(report, sweepable, held !== undefined)
-    await new Pruning(storage, policy, options, now, report).run(survey)
-    await cancelUploads(storage, report, held ? LEFTOVER_MS : UNLEASED_UPLOAD_MS, signal)
+    const isHeld = () => isStillHeld(held, report.notes, signal)
+    await new Pruning(storage, policy, options, now, report).run(survey, isHeld)
+    await cancelUploads(storage, report, isHeld, signal)
   } finally {
     await held?.release()
   }
@@ -182,20 +184,17 @@ function sweep({ snapshots, notes }: PruneReport, sweepable: readonly Sweepable[
   }
 }
 
-async function takeLease(report: PruneReport, lease: PruneOptions['lease']) {
-  try {
-    return await lease?.()
-  } catch (error) {
-    if (!(error instanceof BackupError)) throw error
-    report.notes.push(`The lease of the server was not to be had: ${error.message}`)
-    return undefined
-  }
-}
-
-async function cancelUploads(storage: Storage, report: PruneReport, olderThanMs: number, signal?: AbortSignal) {
+async function cancelUploads(
+  storage: Storage,
+  report: PruneReport,
+  isHeld: () => Promise<boolean>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (!storage.purgeUnfinished) return
+  const olderThanMs = (await isHeld()) ? LEFTOVER_MS : UNLEASED_UPLOAD_MS
   const prefix = `${report.server}/`
   try {
-    report.cancelledUploads = (await storage.purgeUnfinished?.(olderThanMs, { prefix, signal })) ?? 0
+    report.cancelledUploads = await storage.purgeUnfinished(olderThanMs, { prefix, signal })
   } catch (error) {
     addProblem(report, prefix, error)
   }
@@ -232,8 +231,11 @@ class Pruning {
     this.#report = report
   }
 
-  /** @param first what the decisions were made of. */
-  async run(first: Survey): Promise<void> {
+  /**
+   * @param first what the decisions were made of.
+   * @param isHeld asked where anything is to be removed that only a prune with the lease removes.
+   */
+  async run(first: Survey, isHeld: () => Promise<boolean>): Promise<void> {
     const { server, snapshots } = this.#report
     const { signal } = this.#options
     const condemned = snapshots.filter(({ action }) => action === 'remove')
@@ -245,7 +247,8 @@ class Pruning {
       this.#checkClock(storeTime)
       // After the mark is written: whoever begins to read from now on sees it, and whoever began before is listed here.
       const second = await surveyStore(this.#storage, server, signal)
-      const going = this.#confirm(condemned, second, storeTime)
+      const mayGo = condemned.every(({ snapshot }) => snapshot.complete) || (await isHeld())
+      const going = this.#confirm(condemned, second, storeTime, mayGo)
       const dealtWith = this.#counter(going)
       await this.#each(going, async (one) => {
         await this.#remove(one)
@@ -291,7 +294,7 @@ class Pruning {
   }
 
   /** Those that a second look condemns as well, and that nobody reads. */
-  #confirm(condemned: readonly PrunedSnapshot[], second: Survey, storeTime: Date): PrunedSnapshot[] {
+  #confirm(condemned: readonly PrunedSnapshot[], second: Survey, storeTime: Date, mayGo: boolean): PrunedSnapshot[] {
     const again = new Map(
       decideRetention(second.snapshots, this.#policy, this.#now).map((decision) => [decision.snapshot.key, decision]),
     )
@@ -308,7 +311,9 @@ class Pruning {
         found.snapshot.version === snapshot.version &&
         found.snapshot.storedBytes === snapshot.storedBytes &&
         found.snapshot.complete === snapshot.complete &&
-        (snapshot.complete ? found.action === 'remove' : isAbandoned(found.snapshot, second, this.#now, storeTime))
+        (snapshot.complete
+          ? found.action === 'remove'
+          : mayGo && isAbandoned(found.snapshot, second.snapshots, this.#now, storeTime))
       if (!isSame) one.reasons = ['changed while the prune ran: not touched']
       else if (read.has(snapshot.id)) settle(this.#report, one, 'in-use')
       return isSame && one.outcome !== 'in-use'
@@ -374,11 +379,6 @@ class Pruning {
   }
 }
 
-/** By the store's time as well as by ours: one of the two may be wrong. */
-function isAbandoned(snapshot: ListedSnapshot, { snapshots }: Survey, now: Date, storeTime: Date): boolean {
-  return isLeftover(snapshot, storeTime) && !snapshot.pinned && hasNewer(snapshot, snapshots, now)
-}
-
 /** Marks of processes that died, and what is left of their claims. The next claimant removes whole claims itself. */
 function leftByTheDead({ leases }: Survey, time: Date): ObjectStat[] {
   const keys = new Set(leases.map(({ key }) => key))
@@ -388,8 +388,4 @@ function leftByTheDead({ leases }: Survey, time: Date): ObjectStat[] {
     if (parseMark(lease.key)) return isLeftover(lease, time) || (isAhead && !isLiveMark(lease, time))
     return isLeftover(lease, time) && isStrayBeat(lease.key, keys)
   })
-}
-
-function isLeftover({ modified }: { modified: Date }, time: Date): boolean {
-  return time.getTime() - modified.getTime() >= LEFTOVER_MS
 }

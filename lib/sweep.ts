@@ -58,6 +58,20 @@ export function hasNewer(snapshot: ListedSnapshot, snapshots: readonly ListedSna
   )
 }
 
+/** By the store's time as well as by ours: one of the two may be wrong. */
+export function isAbandoned(
+  snapshot: ListedSnapshot,
+  snapshots: readonly ListedSnapshot[],
+  now: Date,
+  storeTime: Date,
+): boolean {
+  return isLeftover(snapshot, storeTime) && !snapshot.pinned && hasNewer(snapshot, snapshots, now)
+}
+
+export function isLeftover({ modified }: { modified: Date }, time: Date): boolean {
+  return time.getTime() - modified.getTime() >= LEFTOVER_MS
+}
+
 function markOf({ key, storedBytes, version }: ListedSnapshot) {
   return { key, size: storedBytes, version }
 }

@@ -265,6 +265,7 @@ async function writeSnapshot(
     const { bytes: storedBytes, digest: sha256 } = sealed.totals()
     await attempt?.committed(key, storedBytes, sha256)
     await destinations.complete(key, storedBytes, sha256, signal)
+    await hold?.end()
     // Only now: a listener that throws would leave the object without its companion.
     for (const pattern of summary.unused ?? []) onWarning(unusedWarning(pattern, 'the source'))
     const results = destinations.results()
@@ -298,7 +299,7 @@ async function writeSnapshot(
     // What the streams were not made of.
     seal.discard()
     // At the end of the source it was released already.
-    await hold?.release()
+    await hold?.end()
   }
 
   async function holdSource(): Promise<Hold> {

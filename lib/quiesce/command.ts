@@ -48,6 +48,7 @@ export function createCommandQuiescer(options: CommandQuiescerOptions): Quiescer
     if (command === '') throw new BackupError('USAGE', `The command to run ${which} the backup is empty text.`)
   }
   let marker: Marker | undefined
+  let isLeft = false
   return {
     async begin(signal) {
       if (after !== undefined) {
@@ -60,11 +61,17 @@ export function createCommandQuiescer(options: CommandQuiescerOptions): Quiescer
     },
     async end() {
       if (after === undefined || !marker) return 'kept'
+      if (isLeft) {
+        // Whoever has taken it over since has run the command, and may hold the source by now.
+        if (!(await marker.isOurs())) return 'broken'
+        marker = await Marker.take(stateFolder, 'command', server, server, now())
+      }
       try {
         await runCommand('after', after, server, timeoutMs)
         await marker.remove()
         return 'kept'
       } catch (cause) {
+        isLeft = true
         await marker.abandon().catch(() => {})
         throw cause
       }

@@ -88,18 +88,19 @@ export class Marker {
 
   /** Removes the marker: saving is on again. One that another process has taken over stays. */
   async remove(): Promise<void> {
-    if (await this.#isOurs()) await rm(this.#file, { force: true })
+    if (await this.isOurs()) await rm(this.#file, { force: true })
   }
 
   /** Leaves the marker to whoever comes next, this process too: saving could not be turned on again. */
   async abandon(): Promise<void> {
-    if (!(await this.#isOurs())) return
+    if (!(await this.isOurs())) return
     const temporary = `${this.#file}.${this.#marking.nonce}`
     await writeSynced(temporary, `${JSON.stringify({ ...this.#marking, pid: NOBODY })}\n`)
     await rename(temporary, this.#file)
   }
 
-  async #isOurs(): Promise<boolean> {
+  /** Whether it is there, and was not taken over. */
+  async isOurs(): Promise<boolean> {
     return (await readMarking(this.#file))?.nonce === this.#marking.nonce
   }
 }

@@ -64,20 +64,21 @@ class MinecraftQuiescer implements Quiescer {
   #level: QuiesceLevel = 'live'
   /** save-off was sent, and not answered. */
   #inDoubt = false
+  /** The marker was left to whoever comes next. */
+  #isLeft = false
 
   constructor(options: MinecraftOptions) {
     this.#options = options
   }
 
   async begin(signal?: AbortSignal): Promise<QuiesceLevel> {
-    const { server, stateFolder, now = Date.now } = this.#options
     const rcon = await this.#open(signal)
     if (typeof rcon === 'string') {
       this.#level = rcon
       return rcon
     }
     try {
-      this.#marker = await Marker.take(stateFolder, 'rcon', addressText(this.#options), server, now())
+      this.#marker = await this.#mark()
       if (this.#marker.stale) await this.#command(rcon, 'save-on', ON_ANSWER, signal)
       this.#inDoubt = true
       await this.#command(rcon, 'save-off', OFF_ANSWER, signal)
@@ -91,8 +92,13 @@ class MinecraftQuiescer implements Quiescer {
   }
 
   async end(): Promise<'kept' | 'broken'> {
+    if (!this.#marker) return this.#level === 'stopped' ? this.#stillStopped() : 'kept'
+    if (this.#isLeft) {
+      // Whoever has taken it over since has turned saving on, and may hold it off by now.
+      if (!(await this.#marker.isOurs())) return 'broken'
+      this.#marker = await this.#mark()
+    }
     const marker = this.#marker
-    if (!marker) return this.#level === 'stopped' ? this.#stillStopped() : 'kept'
     try {
       let already = await saveOn(this.#options)
       if (this.#inDoubt) {
@@ -103,9 +109,15 @@ class MinecraftQuiescer implements Quiescer {
       await marker.remove()
       return already ? 'broken' : 'kept'
     } catch (cause) {
+      this.#isLeft = true
       await marker.abandon().catch(() => {})
       throw cause
     }
+  }
+
+  #mark(): Promise<Marker> {
+    const { server, stateFolder, now = Date.now } = this.#options
+    return Marker.take(stateFolder, 'rcon', addressText(this.#options), server, now())
   }
 
   async #open(signal: AbortSignal | undefined): Promise<Rcon | QuiesceLevel> {

@@ -23,7 +23,7 @@ export interface Quiescer {
   /**
    * Lets it go on. Is never aborted: it has time limits of its own.
    * @returns whether the rest lasted from `begin` until now, as far as can be told.
-   * @throws when it could not be made sure that the writer goes on.
+   * @throws when it could not be made sure that the writer goes on. Then it is called once more when all else is done.
    */
   end(): Promise<'kept' | 'broken'>
 }
@@ -59,6 +59,7 @@ export class Hold {
   #kept = true
   #resumed = true
   #released: Promise<void> | undefined
+  #ended: Promise<void> | undefined
 
   private constructor(quiescer: Quiescer, level: QuiesceLevel, limitMs: number, warn: Warn) {
     this.#quiescer = quiescer
@@ -102,9 +103,30 @@ export class Hold {
     return this.#released
   }
 
+  /**
+   * When all else is done: releases it, and where that was tried before and failed, tries once more. What kept it from
+   * being told may be over since, as a network that was not back yet when the machine woke. Never rejects.
+   */
+  end(): Promise<void> {
+    this.#ended ??= this.#released === undefined ? this.release() : this.#again()
+    return this.#ended
+  }
+
   /** How it went. Before it was released: so far. */
   outcome(): QuiesceOutcome {
     return { level: this.level, kept: this.#kept && !this.#overdue, resumed: this.#resumed }
+  }
+
+  async #again(): Promise<void> {
+    await this.release()
+    if (this.#resumed) return
+    try {
+      await this.#quiescer.end()
+      this.#resumed = true
+      this.#warn('The server could be told to go on at the end of the backup')
+    } catch {
+      // As was said.
+    }
   }
 
   async #end(): Promise<void> {

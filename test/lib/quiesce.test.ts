@@ -20,6 +20,7 @@ import {
 } from '../../lib/index.ts'
 import { type Minecraft, type MinecraftHabits, RCON_PASSWORD, serveMinecraft } from '../fakes/minecraft.ts'
 import { scratch } from '../support/cli.ts'
+import { overriding } from '../support/storage.ts'
 import { sample } from '../support/streams.ts'
 
 interface Place {
@@ -253,6 +254,51 @@ test('saving that cannot be turned on again is told, and the next backup turns i
   const next = await at.backups.create(at.world, { quiesce: createMinecraftQuiescer(at.rcon) })
   assert.deepEqual(at.server.asked, ['login', 'save-on', 'save-off', 'save-all flush', 'login', 'save-on'])
   assert.equal(next.consistency, 'quiesced')
+  assert.deepEqual(await markers(at.state), [])
+})
+
+test('saving that could not be turned on at the end of reading is turned on when the upload is done', async (t) => {
+  let deaf = true
+  const at = await place(t, { answer: (command) => (command === 'save-on' && deaf ? 'Not now' : undefined) })
+  const memory = await openMemory()
+  // The companion is written when all has been read and sent.
+  const storage = overriding(memory, {
+    createWriteStream(key, options) {
+      if (key.endsWith('.sha256')) deaf = false
+      return memory.createWriteStream(key, options)
+    },
+  })
+  const backups = await openBackups({ storage, server: 'survival', key: Buffer.alloc(32, 7) })
+  const quiesce = createMinecraftQuiescer({ ...at.rcon, resumePauseMs: 1 })
+  const made = await backups.create(at.world, { quiesce, onWarning: at.onWarning })
+  assert.deepEqual(made.quiesce, { level: 'quiesced', kept: false, resumed: true })
+  assert.equal(made.incomplete, true)
+  assert.equal(at.server.saving, true)
+  assert.deepEqual(await markers(at.state), [])
+  assert.match(at.warnings[0]?.message ?? '', /could not be turned on again/)
+  assert.match(at.warnings[1]?.message ?? '', /told to go on at the end of the backup/)
+})
+
+test('saving that another has turned on since, and may hold off again, is not turned on at the end of the upload', async (t) => {
+  let deaf = true
+  const at = await place(t, { answer: (command) => (command === 'save-on' && deaf ? 'Not now' : undefined) })
+  const memory = await openMemory()
+  const storage = overriding(memory, {
+    async stat(key, options) {
+      // When all has been read and sent.
+      if (key.endsWith('.mlr') && deaf) {
+        deaf = false
+        const { host, port, password } = at.rcon
+        await resumeSaving({ stateFolder: at.state, address: { host, port }, password })
+        at.server.asked.length = 0
+      }
+      return memory.stat(key, options)
+    },
+  })
+  const backups = await openBackups({ storage, server: 'survival', key: Buffer.alloc(32, 7) })
+  const quiesce = createMinecraftQuiescer({ ...at.rcon, resumePauseMs: 1 })
+  await backups.create(at.world, { quiesce, onWarning: at.onWarning })
+  assert.deepEqual(at.server.asked, [])
   assert.deepEqual(await markers(at.state), [])
 })
 

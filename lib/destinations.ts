@@ -4,7 +4,7 @@ import { abortError, isAbort, type RetryPolicy, retry } from '../adapters/retry.
 import type { ObjectStat, Storage, UploadJournal } from '../adapters/storage.ts'
 import { createFanOut, type FanOut, TransformError } from '../transforms/index.ts'
 import { writeCompanion } from './companion.ts'
-import { timerMs } from './duration.ts'
+import { startLimit } from './duration.ts'
 import { BackupError } from './errors.ts'
 import { END_FACTOR, GuardedSink } from './guarded-sink.ts'
 import { acquireLease, LEASE_TTL_MS, type Lease, type LeaseOptions } from './lease.ts'
@@ -297,18 +297,18 @@ async function within(
   const ending = new AbortController()
   const message = `${location} did not answer for ${Math.round(ms / 1000)} seconds, and is not waited for any more.`
   const late = new StorageError(message, { code: 'UNAVAILABLE', adapter, operation: 'call' })
-  let timer: NodeJS.Timeout | undefined
+  let stopLimit = () => {}
   const expiry = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
+    stopLimit = startLimit(ms, () => {
       ending.abort()
       reject(late)
-    }, timerMs(ms))
+    })
   })
   try {
     await Promise.race([step(AbortSignal.any([ending.signal, ...(signal ? [signal] : [])])), expiry])
   } catch (error) {
     throw ending.signal.aborted && isAbort(error) ? late : error
   } finally {
-    clearTimeout(timer)
+    stopLimit()
   }
 }

@@ -12,6 +12,24 @@ export function timerMs(ms: number): number {
   return Math.min(ms, TIMER_MAX_MS)
 }
 
+/** So late a timer comes only where the process, or the machine, was stopped meanwhile: not where it is busy. */
+const STOPPED_MS = 1000
+
+/**
+ * A limit of time for somebody else's answer. Where this process was stopped meanwhile (a container that was paused, a
+ * laptop that slept), the answer may be there and not read yet: then the limit begins anew.
+ * @returns what takes it back.
+ */
+export function startLimit(ms: number, onOver: () => void): () => void {
+  let timer: NodeJS.Timeout
+  const arm = () => {
+    const due = performance.now() + timerMs(ms)
+    timer = setTimeout(() => (performance.now() - due > STOPPED_MS ? arm() : onOver()), timerMs(ms))
+  }
+  arm()
+  return () => clearTimeout(timer)
+}
+
 /**
  * Reads a length of time: whole numbers with w, d, h, m or s, the largest first, such as `14d` or `1d12h`.
  * @returns milliseconds.

@@ -3,7 +3,7 @@ import type { Writable } from 'node:stream'
 import { StorageError } from '../adapters/errors.ts'
 import { ForwardingWritable } from '../adapters/layers/forwarding.ts'
 import { STORE_WAITS, type StoreWait } from '../adapters/retry.ts'
-import { timerMs } from './duration.ts'
+import { startLimit } from './duration.ts'
 
 /** An end flushes what is buffered and commits: it takes longer than any write. */
 export const END_FACTOR = 3
@@ -32,7 +32,7 @@ export class GuardedSink extends ForwardingWritable {
   #stalled = false
   #takenBytes = 0
   /** Of what is under way: a stream has one write or its end at a time. */
-  #timer: NodeJS.Timeout | undefined
+  #stopLimit = () => {}
   /** Until when its store has asked for a rest; of performance.now. */
   #restUntil = 0
   readonly #onWait = (message: unknown) => {
@@ -69,7 +69,7 @@ export class GuardedSink extends ForwardingWritable {
   }
 
   override _destroy(error: Error | null, callback: Callback): void {
-    clearTimeout(this.#timer)
+    this.#stopLimit()
     unsubscribe(STORE_WAITS, this.#onWait)
     if (!this.#stalled) {
       super._destroy(error, callback)
@@ -98,20 +98,20 @@ export class GuardedSink extends ForwardingWritable {
     const done: Callback = (error) => {
       if (isOver) return
       isOver = true
-      clearTimeout(this.#timer)
+      this.#stopLimit()
       callback(error)
     }
     const giveUp = () => {
       const rest = this.#restUntil + ms - performance.now()
       if (this.#restUntil > 0 && rest > 0) {
-        this.#timer = setTimeout(giveUp, timerMs(rest))
+        this.#stopLimit = startLimit(rest, giveUp)
         return
       }
       this.#stalled = true
       const message = `${location} took nothing for ${Math.round(ms / 1000)} seconds, and is not waited for any more.`
       done(new StorageError(message, { code: 'UNAVAILABLE', adapter, operation: 'write' }))
     }
-    this.#timer = setTimeout(giveUp, timerMs(ms))
+    this.#stopLimit = startLimit(ms, giveUp)
     return done
   }
 }

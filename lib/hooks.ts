@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { throwIfAborted } from '../adapters/retry.ts'
-import { timerMs } from './duration.ts'
+import { startLimit } from './duration.ts'
 import { BackupError } from './errors.ts'
 import { lastWords } from './last-words.ts'
 
@@ -75,7 +75,7 @@ export async function runHook(
     killGroup(child.pid, 'SIGTERM')
     kills.push(setTimeout(() => killGroup(child.pid, 'SIGKILL'), KILL_AFTER_MS))
   }
-  const timer = setTimeout(() => end(`did not end within ${timeoutMs / 1000} seconds`), timerMs(timeoutMs))
+  const stopLimit = startLimit(timeoutMs, () => end(`did not end within ${timeoutMs / 1000} seconds`))
   const onAbort = () => end('was ended')
   signal?.addEventListener('abort', onAbort)
   let what: string | undefined
@@ -90,7 +90,7 @@ export async function runHook(
     })
     if (what !== undefined && ended === undefined) await lastWords([child.stderr], LATE_OUTPUT_MS)
   } finally {
-    clearTimeout(timer)
+    stopLimit()
     for (const kill of kills) clearTimeout(kill)
     signal?.removeEventListener('abort', onAbort)
     // What it left behind of its group: it has had its time.

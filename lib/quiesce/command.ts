@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { abortError } from '../../adapters/retry.ts'
-import { timerMs } from '../duration.ts'
+import { startLimit } from '../duration.ts'
 import { BackupError } from '../errors.ts'
 import { lastWords } from '../last-words.ts'
 import { Marker } from './marker.ts'
@@ -131,12 +131,9 @@ function runCommand(
     }
     const onAbort = () => stop(abortError(signal as AbortSignal))
     signal?.addEventListener('abort', onAbort, { once: true })
-    const timer = setTimeout(
-      () => stop(failure(`was not done within ${timeoutMs / 1000} s`, output)),
-      timerMs(timeoutMs),
-    )
+    const stopLimit = startLimit(timeoutMs, () => stop(failure(`was not done within ${timeoutMs / 1000} s`, output)))
     const settle = (error?: Error) => {
-      clearTimeout(timer)
+      stopLimit()
       clearTimeout(killer)
       signal?.removeEventListener('abort', onAbort)
       // A program left running in the background may hold the pipes open.

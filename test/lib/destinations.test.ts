@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
+import { existsSync, stat } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable, Transform, Writable } from 'node:stream'
@@ -114,6 +114,34 @@ test('a destination may take more time than a timer can wait', async () => {
       [true, undefined],
       [true, undefined],
     ],
+  )
+})
+
+test('a process that was stopped for longer than a destination may take nothing reads what it has answered first', async () => {
+  const [one, other] = [await openMemory(), await openMemory()]
+  let isStopped = false
+  const storage = at('b:', one, {
+    createWriteStream(name, options) {
+      const inner = one.createWriteStream(name, options)
+      if (!name.endsWith('.mlr')) return inner
+      return new Writable({
+        write(chunk, _encoding, callback) {
+          // An answer that comes by the system, which timers that are due go before.
+          stat('/', () => inner.write(chunk, callback))
+          if (isStopped) return
+          isStopped = true
+          Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_400)
+        },
+        final: (callback) => void inner.end(callback),
+      })
+    },
+  })
+  const backups = await openBackups({ storage, mirrors: [at('a:', other)], server: 'survival', key })
+  const made = await backups.create(feed(SMALL), { stallMs: 200 })
+  assert.ok(isStopped)
+  assert.deepEqual(
+    made.destinations.map(({ ok }) => ok),
+    [true, true],
   )
 })
 

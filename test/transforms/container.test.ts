@@ -200,6 +200,14 @@ test('two containers of the same plaintext share no frame', async () => {
   assert.notDeepEqual(one.subarray(HEADER_BYTES), two.subarray(HEADER_BYTES))
 })
 
+test('no nonce is used twice in a container, however many frames it has', async () => {
+  const frames = 600
+  const sealed = await seal(Buffer.alloc((frames - 1) * F))
+  const nonces = new Set<string>()
+  for (let at = HEADER_BYTES; at < sealed.length; at += F + 28) nonces.add(sealed.toString('hex', at, at + 12))
+  assert.equal(nonces.size, frames)
+})
+
 test('key material is wiped when a stream ends, fails or is destroyed', async (t) => {
   const original = Buffer.prototype.fill
   let wiped = 0

@@ -60,6 +60,31 @@ test('reads that give a part of what they are asked for leave no gap, and the fi
   }
 })
 
+test('T32: a file whose bytes end before its size does, and whose stat says nothing of it, is read again', async (t) => {
+  for (const [name, position] of [
+    ['large', 1_000_000],
+    ['small', 10_000],
+  ] as const) {
+    const { world } = writeWorld(t)
+    const file = path.join(world, name)
+    for (const other of fs.readdirSync(world)) if (other !== name) fs.rmSync(path.join(world, other))
+    let hasEnded = false
+    const real = fs.read as unknown as (...args: unknown[]) => void
+    t.mock.method(fs, 'read', (fd: number, data: Buffer, at: number, bytes: number, from: number, done: Done) => {
+      const most = hasEnded || from > position ? bytes : Math.min(bytes, position - from)
+      hasEnded ||= from === position
+      if (most > 0) real(fd, data, at, most, from, done)
+      else done(null, 0, data)
+    })
+    const { stream, result } = await packFolder(world)
+    const out = path.join(world, '..', 'out')
+    await extractTar(stream, out)
+    t.mock.restoreAll()
+    assert.equal(result().consistency, 'reread', name)
+    assert.ok(fs.readFileSync(path.join(out, name)).equals(fs.readFileSync(file)), name)
+  }
+})
+
 test('a chunk is given back when the last piece of it that is looked at is let go of, in whatever order they are', () => {
   const back: string[] = []
   const ledger = new ChunkLedger((chunk) => back.push(chunk.toString()))

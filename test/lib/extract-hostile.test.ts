@@ -157,6 +157,18 @@ test('T33: devices and fifos are left out with a warning, and so are links to th
   check()
 })
 
+test('a link to what was left out at first and came later is restored', async (t) => {
+  const { target } = stage(t)
+  const tar = await hostile([
+    { name: 'a', type: 'fifo' },
+    { name: 'a', type: 'file', content: 'later' },
+    link('b', 'a'),
+  ])
+  const result = await extractTar(Readable.from([tar]), target)
+  assert.equal(fs.readFileSync(path.join(target, 'b'), 'utf8'), 'later')
+  assert.equal(result.skipped, 1)
+})
+
 test('T33: a symlink to the outside is restored, and nothing is written where it points', async (t) => {
   const { target, outside, check } = stage(t)
   const tar = await hostile([

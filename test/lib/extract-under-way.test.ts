@@ -55,6 +55,16 @@ test('nothing stands below a file, also while that one is being made', async (t)
   assert.equal(fs.readFileSync(path.join(out, 'a'), 'utf8'), 'file')
 })
 
+test('a mark says that files are on the disk, which are there then, however long one takes', async (t) => {
+  const out = tempFolder(t)
+  const tar = await tarOf(['a', 'first'], ['b', 'last'])
+  holdFirstOpen(t)
+  const there: boolean[] = []
+  const onMark = async (_: number, entries: number) => void there.push(fs.readdirSync(out).length >= entries)
+  await extractTar(Readable.from([tar]), out, { checkpoints: { everyBytes: 1, onMark } })
+  assert.deepEqual(there, [true, true])
+})
+
 test('a file is not closed while it is written to: its number may be that of another one by then', async (t) => {
   const out = tempFolder(t)
   const tar = await tarOf(['large', Buffer.alloc(400_000, 1)])

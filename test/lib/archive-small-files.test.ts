@@ -95,6 +95,38 @@ test('files that are being written are read when they have settled', async (t) =
   assert.equal(result().files, 400)
 })
 
+test('what was written just now is not taken for one that has held still', async (t) => {
+  const world = tempFolder(t)
+  const file = path.join(world, 'a')
+  const files = new SmallFiles(world)
+  t.after(() => files.close())
+  // On a busy machine the thread may come to it only when it has settled: then once more.
+  let found: ReturnType<ReturnType<SmallFiles['add']>['file']>
+  for (let i = 0; i < 200; i++) {
+    fs.writeFileSync(file, `content ${i}`)
+    const reading = files.add('a')
+    files.flush()
+    await reading.done()
+    found = reading.file()
+    reading.release()
+    if (!found) break
+  }
+  assert.equal(found, undefined)
+})
+
+test('a file that holds less than it says is not taken for one that was read whole', {
+  skip: fs.existsSync('/sys/kernel/fscaps') ? false : 'needs the /sys of Linux, whose files all say a page',
+}, async (t) => {
+  const files = new SmallFiles('/sys/kernel')
+  t.after(() => files.close())
+  assert.equal(fs.statSync('/sys/kernel/fscaps').size, 4096)
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  const reading = files.add('fscaps')
+  files.flush()
+  await reading.done()
+  assert.equal(reading.file(), undefined)
+})
+
 test('an archive that is given up in the middle leaves no file open and no thread', async (t) => {
   const world = tempFolder(t)
   writeMany(world)

@@ -7,6 +7,8 @@ import { seededBytes } from '../../bench/world.ts'
 import { writeRawFile } from '../../lib/archive/raw-file.ts'
 import { tempFolder } from '../support/tree.ts'
 
+type Write = (this: FileHandle, data: Buffer, at: number, length: number, position: number) => Promise<unknown>
+
 /** What the file handles of this process have in common. */
 async function handles(t: TestContext): Promise<FileHandle> {
   const handle = await open(path.join(tempFolder(t), 'any'), 'w')
@@ -30,9 +32,9 @@ test('writes that take a part of what they are given leave no gap, and a mark co
   const file = path.join(tempFolder(t), 'file')
   const bytes = seededBytes('raw file')(95_000)
   const handle = await handles(t)
-  const real = handle.write as (data: Buffer, at: number, length: number, position: number) => ReturnType<typeof write>
+  const real = handle.write as unknown as Write
   let onDisk = 0
-  async function write(this: FileHandle, data: Buffer, at: number, length: number, position: number) {
+  const write: Write = function (data, at, length, position) {
     return real.call(this, data, at, Math.min(length, 777), position)
   }
   const sync = handle.sync

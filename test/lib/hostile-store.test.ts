@@ -9,7 +9,7 @@ import { constants, zstdCompressSync } from 'node:zlib'
 import { openFilesystem } from '../../adapters/filesystem.ts'
 import { openMemory } from '../../adapters/memory.ts'
 import type { Storage } from '../../adapters/storage.ts'
-import { acquireLease } from '../../lib/index.ts'
+import { acquireLease, openBackups } from '../../lib/index.ts'
 import { writeSmall } from '../../lib/small-object.ts'
 import { INDEX_MAGIC, IndexBuilder, type IndexEntry, type IndexHead } from '../../transforms/index-frame.ts'
 import { SeekTableBuilder, skippableHeader } from '../../transforms/seek-table.ts'
@@ -68,6 +68,24 @@ async function plant(storage: Storage, head: object, entry: Partial<IndexEntry> 
   const digest = createHash('sha256').update(object).digest('hex')
   await writeSmall(storage, `${key}.sha256`, `${digest}  ${ID}.tar.zst\n`)
 }
+
+test('an object that is not what its name says, or longer or shorter than it says, is not used', async () => {
+  const storage = await openMemory()
+  const backups = await openBackups({ storage, server: 'survival', encryption: false })
+  for (const [head, code] of [
+    [{ id: ID.replace('aaaa', 'bbbb') }, 'MISPLACED'],
+    [{ server: 'creative' }, 'MISPLACED'],
+    [{ kind: 'raw' }, 'MISPLACED'],
+    [{ bytes: 1537 }, 'CORRUPT'],
+    [{ bytes: 1024 }, 'CORRUPT'],
+  ] as const) {
+    await plant(storage, head)
+    await assert.rejects(backups.inspect(ID), hasCode(code), JSON.stringify(head))
+  }
+  await plant(storage, {})
+  assert.equal((await backups.inspect(ID)).head?.id, ID)
+  await backups.close()
+})
 
 test('what an index says moves no cursor and stops no command', async (t) => {
   const root = await scratch(t)

@@ -87,6 +87,23 @@ test('an object that is not what its name says, or longer or shorter than it say
   await backups.close()
 })
 
+test('an object that is replaced while it is read is not put together of two', async (t) => {
+  const storage = await openMemory()
+  await plant(storage, {})
+  const { version } = await storage.stat(`survival/${ID}.tar.zst`)
+  assert.ok(version)
+  const asked = new Set<unknown>()
+  const real = storage.readRange
+  t.mock.method(storage, 'readRange', (...args: Parameters<Storage['readRange']>) => {
+    if (args[0].endsWith('.zst')) asked.add(args[3]?.version)
+    return real.apply(storage, args)
+  })
+  const backups = await openBackups({ storage, server: 'survival', encryption: false })
+  await backups.inspect(ID)
+  assert.deepEqual([...asked], [version])
+  await backups.close()
+})
+
 test('what an index says moves no cursor and stops no command', async (t) => {
   const root = await scratch(t)
   const storage = await openFilesystem({ root })

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { PassThrough, Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { describe, it } from 'node:test'
-import { type OpenedRange, type RangeRequest, ResumingReadable } from '../../adapters/read.ts'
+import { type OpenedRange, promisedLength, type RangeRequest, ResumingReadable } from '../../adapters/read.ts'
 import { failure, fakeClock } from '../support/scripted-store.ts'
 
 const BYTES = randomBytes(1000)
@@ -102,14 +102,39 @@ describe('ResumingReadable', () => {
     const replaced = reader((part, count) => (count === 1 ? cut(part) : { version: 'v2' }))
     await assert.rejects(buffer(replaced.stream), { code: 'CONFLICT' })
     const shorter = reader((part, count) => (count === 1 ? cut(part) : { length: part.length - 1 }))
-    await assert.rejects(buffer(shorter.stream), { code: 'CORRUPT' })
+    await assert.rejects(buffer(shorter.stream), { code: 'CORRUPT', message: /offers 999 bytes where/ })
+    // An object that is said to end earlier, and does, would else be a shorter one without an error.
+    const ending = (part: Buffer) => ({ body: Readable.from([part.subarray(0, 500)]), length: 500 })
+    const cutOff = reader((part, count) => (count === 1 ? cut(part) : ending(part)))
+    await assert.rejects(buffer(cutOff.stream), { code: 'CORRUPT' })
     const pinned = reader(() => undefined, { version: 'v0' })
     await assert.rejects(buffer(pinned.stream), { code: 'CONFLICT' })
   })
 
   it('more bytes than were promised are an error', async () => {
     const { stream } = reader(() => ({ length: 999 }))
-    await assert.rejects(buffer(stream), { code: 'CORRUPT' })
+    await assert.rejects(buffer(stream), { code: 'CORRUPT', message: /brings more than the 999 bytes/ })
+  })
+
+  it('T13: one that breaks off any number of times is read to its end, as long as each body brings something', async () => {
+    const { stream, requests } = reader((part) => ({ body: Readable.from([part.subarray(0, 50)]) }))
+    assert.ok((await buffer(stream)).equals(BYTES))
+    assert.equal(requests.length, 20)
+  })
+
+  it('an answer promises the bytes that were asked for, or nothing', () => {
+    const ranged = (start: number, end: number | undefined, contentRange: string) =>
+      promisedLength(start, end, { contentRange, contentLength: 50 })
+    assert.equal(ranged(50, 99, 'bytes 50-99/1000'), 50)
+    assert.equal(ranged(950, undefined, 'bytes 950-999/1000'), 50)
+    assert.equal(ranged(950, 2000, 'bytes 950-999/1000'), 50)
+    assert.equal(ranged(50, 199, 'bytes 50-99/1000'), undefined)
+    assert.equal(ranged(50, undefined, 'bytes 50-99/1000'), undefined)
+    assert.equal(ranged(0, 49, 'bytes 50-99/1000'), undefined)
+    const whole = (start: number, end: number | undefined) =>
+      promisedLength(start, end, { contentRange: undefined, contentLength: 50 })
+    assert.deepEqual([whole(0, undefined), whole(0, 49), whole(0, 99)], [50, 50, 50])
+    assert.deepEqual([whole(0, 48), whole(1, undefined)], [undefined, undefined])
   })
 
   it('open is retried while its error may pass, and its last error is passed on', async () => {

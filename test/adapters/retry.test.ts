@@ -31,6 +31,14 @@ describe('retry', () => {
     const asks = (ms: number) => failing(2, failure('RATE_LIMITED', 'test', true, ms))
     await retry(asks(5000), { ...POLICY, deadlineMs: 1 }, { clock })
     assert.deepEqual(clock.waits, [5000, 5000])
+    // Nor of what comes after it.
+    const errors = [failure('RATE_LIMITED', 'test', true, 5000), failure('UNAVAILABLE', 'test')]
+    const turns = async () => {
+      const error = errors.shift()
+      if (error) throw error
+    }
+    await retry(turns, { ...POLICY, deadlineMs: 1000 }, { clock })
+    assert.equal(clock.waits.splice(2).length, 2)
     await retry(asks(300_000), CALL_RETRY, { clock })
     assert.deepEqual(clock.waits.slice(2), [300_000, 300_000], 'Dropbox asks for so long, and takes the upload then')
     await assert.rejects(retry(asks(3_600_000), POLICY, { clock }), { code: 'RATE_LIMITED', retryAfterMs: 3_600_000 })

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { Writable } from 'node:stream'
 import { type TestContext, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import { StorageError } from '../../adapters/errors.ts'
@@ -73,6 +74,53 @@ test('a mark that cannot be written again knows that it is dead when the others 
   await pass(MARK_TTL_MS / 4)
   assert.ok(mark.isLive())
   await mark.release()
+})
+
+/** Marks are written, as long as nothing holds their writes up. */
+function held(storage: Storage) {
+  const waiting: (() => void)[] = []
+  let isHeld = false
+  const slow = overriding(storage, {
+    createWriteStream(key, options) {
+      if (!isHeld) return storage.createWriteStream(key, options)
+      return new Writable({ write: (_chunk, _encoding, done) => waiting.push(() => done()) })
+    },
+  })
+  const hold = () => {
+    isHeld = true
+  }
+  return { slow, hold, letOne: () => waiting.shift()?.() }
+}
+
+test('a mark that took long to be written is as old as its writing was when it began', async (t) => {
+  const pass = clock(t)
+  const { slow, hold: holdWrites, letOne } = held(await openMemory())
+  const mark = await hold(slow)
+  holdWrites()
+  await pass(MARK_TTL_MS / 4)
+  await pass(MARK_TTL_MS / 2)
+  letOne()
+  await pass(MARK_TTL_MS / 4 - 1)
+  assert.ok(mark.isLive())
+  await pass(MARK_TTL_MS / 4 + 1)
+  assert.ok(!mark.isLive())
+  await mark.release()
+})
+
+test('a mark whose writing hangs is given back all the same', async (t) => {
+  const pass = clock(t)
+  const storage = await openMemory()
+  const { slow, hold: holdWrites } = held(storage)
+  const mark = await hold(slow)
+  holdWrites()
+  await pass(MARK_TTL_MS / 4)
+  let isReleased = false
+  void mark.release().then(() => {
+    isReleased = true
+  })
+  await pass(1)
+  assert.ok(isReleased)
+  assert.deepEqual(await keysIn(storage), [])
 })
 
 test('a mark that cannot be looked at after it was written is taken back', async () => {

@@ -252,3 +252,24 @@ test('what stays is what the words of the guide say, worked out another way', ()
     { numRuns: 500 },
   )
 })
+
+test('what is exactly as old as keepWithin says stays, and a millisecond more goes', () => {
+  const policy = { keepWithin: '1d', minimum: 1 }
+  const [older, border, newest] = [
+    snapshotAt(NOW.getTime() - DAY_MS - 1),
+    snapshotAt(NOW.getTime() - DAY_MS),
+    snapshotAt(NOW),
+  ]
+  assert.deepEqual(
+    decideRetention([older, border, newest], policy, NOW).map(({ action }) => action),
+    ['remove', 'keep', 'keep'],
+  )
+})
+
+test('what is dated by no time that can be understood stays, and takes no place in a rule', () => {
+  const undated = { ...snapshotAt(NOW), id: 'undated', created: new Date(Number.NaN) }
+  const decisions = decideRetention([undated, ...hoursAgo([1, 2, 3])], { keepLast: 2 }, NOW)
+  const actions = new Map(decisions.map(({ snapshot, action }) => [snapshot.id, action]))
+  assert.equal(actions.get('undated'), 'keep')
+  assert.equal([...actions.values()].filter((action) => action === 'keep').length, 3)
+})

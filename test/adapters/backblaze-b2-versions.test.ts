@@ -39,6 +39,12 @@ describe('versions of an object in B2', () => {
     const { version } = await storage.stat('v')
     await assert.rejects(storage.delete('v'), { code: 'LOCKED' })
     assert.equal((await storage.stat('v')).version, version)
+    // An older one that cannot go does not come to light.
+    const [oldest] = fake.store.versions('v').toSorted((one, two) => one.uploadTimestamp - two.uploadTimestamp)
+    oldest!.isLocked = true
+    await assert.rejects(storage.delete('v'), { code: 'LOCKED' })
+    assert.equal((await storage.stat('v')).version, version)
+    oldest!.isLocked = false
     await storage.delete('v')
     b2.assertNothing('v')
   })

@@ -40,7 +40,8 @@ describe('versions of an object in B2', () => {
     await assert.rejects(storage.delete('v'), { code: 'LOCKED' })
     assert.equal((await storage.stat('v')).version, version)
     // An older one that cannot go does not come to light.
-    const [oldest] = fake.store.versions('v').toSorted((one, two) => one.uploadTimestamp - two.uploadTimestamp)
+    const all = fake.store.versions('v')
+    const oldest = all[0]!.fileId === version ? all.at(-1) : all[0]
     oldest!.isLocked = true
     await assert.rejects(storage.delete('v'), { code: 'LOCKED' })
     assert.equal((await storage.stat('v')).version, version)

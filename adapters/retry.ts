@@ -10,7 +10,10 @@ export interface RetryPolicy {
   baseMs: number
   /** No random wait is longer. */
   capMs: number
-  /** No attempt starts later than this after the first. Waits that the store asked for do not count. */
+  /**
+   * No attempt starts later than this after the first. Waits that the store asked for do not count, and of one attempt
+   * at most half of this does: what nobody answers takes longer than all that a small call has, and is asked again.
+   */
   deadlineMs: number
 }
 
@@ -33,7 +36,10 @@ export interface StoreWait {
 export const STORE_WAITS = 'millrace:store-waits'
 const storeWaits = channel(STORE_WAITS)
 
-/** For calls with little to lose: an endpoint that cannot be reached is reported within seconds. */
+/**
+ * For calls with little to lose: an endpoint that cannot be reached is reported within seconds. One that takes requests
+ * and answers none is found out by two of them.
+ */
 export const CALL_RETRY: RetryPolicy = { attempts: 4, baseMs: RETRY_BASE_MS, capMs: 2_000, deadlineMs: 10_000 }
 
 /**
@@ -79,9 +85,11 @@ export async function retry<T>(
   let deadline = clock.now() + policy.deadlineMs
   for (let attempt = 1; ; attempt++) {
     throwIfAborted(signal)
+    const begun = clock.now()
     try {
       return await operation(attempt)
     } catch (error) {
+      deadline += Math.max(0, clock.now() - begun - policy.deadlineMs / 2)
       if (attempt >= policy.attempts || signal?.aborted || !isRetryable(error)) throw error
       const asked = error.retryAfterMs
       const wait = asked ?? clock.random() * Math.min(policy.capMs, policy.baseMs * 2 ** (attempt - 1))

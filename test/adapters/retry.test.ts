@@ -58,6 +58,32 @@ describe('retry', () => {
     }
   })
 
+  it('what nobody answers for longer than a small call has is asked again, and not for ever', async () => {
+    const unanswered = (times: number, clock: ReturnType<typeof fakeClock>) => {
+      let calls = 0
+      return async () => {
+        if (++calls > times) return calls
+        await clock.sleep(60_000, undefined)
+        throw failure('UNAVAILABLE', 'test')
+      }
+    }
+    for (const random of [0.001, 0.5, 1]) {
+      const clock = fakeClock(random)
+      assert.equal(await retry(unanswered(1, clock), CALL_RETRY, { clock }), 2)
+      const begun = clock.now()
+      await assert.rejects(retry(unanswered(Number.POSITIVE_INFINITY, clock), CALL_RETRY, { clock }))
+      assert.ok(clock.now() - begun < 2.1 * 60_000, 'a store that never answers is told of after two attempts')
+      // A connection that does not come about is given up after 5 or 10 seconds.
+      const slow = fakeClock(random)
+      const unreached = async () => {
+        await slow.sleep(10_000, undefined)
+        throw failure('UNAVAILABLE', 'test')
+      }
+      await assert.rejects(retry(unreached, CALL_RETRY, { clock: slow }))
+      assert.ok(slow.now() < 21_000)
+    }
+  })
+
   it('a part outlasts minutes in which each attempt is refused at once, as while a router starts anew', async () => {
     for (const random of [0.1, 0.5, 1]) {
       const clock = fakeClock(random)

@@ -1,6 +1,6 @@
 import type { Writable } from 'node:stream'
 import { StorageError } from '../adapters/errors.ts'
-import { abortError, isAbort, type RetryPolicy, retry } from '../adapters/retry.ts'
+import { abortError, isAbort, PART_RETRY, retry } from '../adapters/retry.ts'
 import type { ObjectStat, Storage, UploadJournal } from '../adapters/storage.ts'
 import { createFanOut, type FanOut, TransformError } from '../transforms/index.ts'
 import { writeCompanion } from './companion.ts'
@@ -242,12 +242,9 @@ export function describe(error: Error): { code?: string; message: string } {
 }
 
 /**
- * What an adapter tries again by itself it gives up after one request that nobody answered, as those take longer than
- * all that it has: too early with the whole upload behind it.
+ * The object is there: check it once more from outside, and say so beside it. With the patience of a commit, as there
+ * is as much behind it: an adapter gives a small call up within a second where it is refused.
  */
-const FINISH_RETRY: RetryPolicy = { attempts: 3, baseMs: 500, capMs: 2_000, deadlineMs: 150_000 }
-
-/** The object is there: check it once more from outside, and say so beside it. */
 async function finish(
   storage: Storage,
   key: string,
@@ -255,14 +252,14 @@ async function finish(
   digest: string,
   signal?: AbortSignal,
 ): Promise<ObjectStat> {
-  const stat = await retry(() => storage.stat(key, { signal }), FINISH_RETRY, { signal })
+  const stat = await retry(() => storage.stat(key, { signal }), PART_RETRY, { signal })
   if (stat.size !== bytes) {
     throw new BackupError(
       'DAMAGED',
       `The store says that ${key} has ${stat.size} bytes, and ${bytes} were sent. It is left there without a companion.`,
     )
   }
-  await retry(() => writeCompanion(storage, key, digest, signal), FINISH_RETRY, { signal })
+  await retry(() => writeCompanion(storage, key, digest, signal), PART_RETRY, { signal })
   return stat
 }
 

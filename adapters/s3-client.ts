@@ -97,25 +97,50 @@ export class S3Connection {
     return this.#client
   }
 
-  /** One attempt at one request. @throws StorageError, AbortError */
+  /**
+   * One attempt at one request; a second one where the store refuses the credentials and their provider has others: a
+   * session that was ended before its time, or expired by the store's clock and not by ours.
+   * @throws StorageError, AbortError
+   */
   async once<T>(operation: string, send: Send<T>, options: S3CallOptions = {}): Promise<T> {
     const { signal, key } = options
-    throwIfAborted(signal)
+    for (let isFresh = false; ; isFresh = true) {
+      throwIfAborted(signal)
+      let used: Identity | undefined
+      try {
+        used = await this.#credentials(signal)
+        return await send(this.#client, signal ? { abortSignal: signal } : {})
+      } catch (error) {
+        const refused = toStorageError(error, operation, this.names, key)
+        if (isFresh || !used || !mayBeStale(refused, used) || !(await this.#renewed(used, signal))) throw refused
+      }
+    }
+  }
+
+  /** @returns whether there are other credentials now than those that were refused. */
+  async #renewed(used: Identity, signal: AbortSignal | undefined): Promise<boolean> {
+    const isOther = (one: Identity | undefined) =>
+      one?.accessKeyId !== used.accessKeyId || one?.sessionToken !== used.sessionToken
     try {
-      await this.#credentialed(signal)
-      return await send(this.#client, signal ? { abortSignal: signal } : {})
+      // Another request may have renewed them meanwhile. Else the SDK asks once for all that ask at the same time.
+      if (isOther(await this.#credentials(signal))) return true
+      return isOther(await this.#credentials(signal, { forceRefresh: true }))
     } catch (error) {
-      throw toStorageError(error, operation, this.names, key)
+      throwIfAborted(signal)
+      // What may pass, as a service that did not answer, is to be tried again; of anything else the refusal says more.
+      if (error instanceof StorageError) throw error
+      return false
     }
   }
 
   /**
    * Waits for the credentials that the request is then signed with: the SDK waits for a program or a service that gives
    * them without a limit, and whatever the signal says.
+   * @returns undefined where they are settings, of which there are no others.
    */
-  #credentialed(signal: AbortSignal | undefined): Promise<void> {
+  #credentials(signal: AbortSignal | undefined, options?: { forceRefresh: true }): Promise<Identity | undefined> {
     const { accessKeyId, secretAccessKey, idleMs = IDLE_MS } = this.config
-    if (accessKeyId !== undefined && secretAccessKey !== undefined) return Promise.resolve()
+    if (accessKeyId !== undefined && secretAccessKey !== undefined) return Promise.resolve(undefined)
     const ms = CREDENTIALS_FACTOR * idleMs
     return new Promise((resolve, reject) => {
       const abort = () => reject(abortError(signal))
@@ -128,10 +153,7 @@ export class S3Connection {
         clearTimeout(timer)
         signal?.removeEventListener('abort', abort)
       }
-      this.#client.config
-        .credentials()
-        .then(() => resolve(), reject)
-        .finally(settled)
+      this.#client.config.credentials(options).then(resolve, reject).finally(settled)
     })
   }
 
@@ -171,6 +193,21 @@ export class S3Connection {
     this.#client.destroy()
     this.#handler.destroy()
   }
+}
+
+interface Identity {
+  accessKeyId: string
+  sessionToken?: string | undefined
+}
+
+/** Whether a refusal may be of credentials that their provider has others for. */
+function mayBeStale(error: unknown, { sessionToken }: Identity): boolean {
+  if (!(error instanceof StorageError)) return false
+  // A key that was rotated, and what MinIO says of a session that has expired.
+  if (error.code === 'AUTH_EXPIRED' || s3CodeOf(error) === 'InvalidAccessKeyId') return true
+  // To HEAD, S3 gives no code with it.
+  const { status } = (error.cause ?? {}) as { status?: number }
+  return sessionToken !== undefined && error.operation === 'stat' && status === 400
 }
 
 /** Saves a SHA-256 over every byte, where TLS and the part's own checksum guard them already. */

@@ -30,6 +30,8 @@ let signed: Seen[]
 /** What answers requests other than those of S3, by path. */
 let answers: Record<string, (request: http.IncomingMessage) => object | string>
 let asked: string[]
+/** What S3 refuses an access key with. */
+let refused: Record<string, string>
 const kept = { ...process.env }
 
 function serve(request: http.IncomingMessage, reply: http.ServerResponse): void {
@@ -44,6 +46,16 @@ function serve(request: http.IncomingMessage, reply: http.ServerResponse): void 
   }
   const accessKey = /Credential=([^/]+)\//.exec(headers.authorization ?? '')?.[1]
   signed.push({ accessKey, token: headers['x-amz-security-token'] as string | undefined })
+  const code = refused[accessKey ?? '']
+  if (code) {
+    const body = `<?xml version="1.0"?><Error><Code>${code}</Code><Message>No.</Message></Error>`
+    reply.writeHead(code === 'InvalidAccessKeyId' ? 403 : 400).end(request.method === 'HEAD' ? '' : body)
+    return
+  }
+  if (url.includes('list-type')) {
+    reply.end('<?xml version="1.0"?><ListBucketResult><Name>worlds</Name></ListBucketResult>')
+    return
+  }
   reply.writeHead(200, { etag: '"0123456789abcdef0123456789abcdef"', 'content-length': 5 }).end()
 }
 
@@ -112,6 +124,7 @@ describe('s3 credentials', () => {
     signed = []
     answers = {}
     asked = []
+    refused = {}
   })
 
   afterEach(() => {
@@ -237,6 +250,40 @@ console.log(JSON.stringify({ Version: 1, AccessKeyId: 'ASIAPROCESS' + number, Se
     await new Promise((resolve) => setTimeout(resolve, 600))
     await storage.stat('a')
     assert.notEqual(signed.at(-1)?.accessKey, old)
+    await storage.close()
+  })
+
+  it('that the store refuses before their time are asked for once more, by all requests together', async () => {
+    let given = 0
+    let last = Number.POSITIVE_INFINITY
+    answers['/role'] = () => {
+      const AccessKeyId = `ASIA${Math.min(++given, last)}`
+      return { RoleArn: 'r', AccessKeyId, SecretAccessKey: 'secret', Token: `of ${AccessKeyId}`, Expiration: FUTURE() }
+    }
+    process.env.AWS_CONTAINER_CREDENTIALS_FULL_URI = `${origin}/role`
+    for (const code of ['ExpiredToken', 'TokenRefreshRequired', 'InvalidAccessKeyId']) {
+      const storage = await open()
+      const list = () => Array.fromAsync(storage.list(''))
+      await storage.stat('a')
+      refused[`ASIA${given}`] = code
+      const before = given
+      await Promise.all([list(), list(), list(), list()])
+      assert.equal(given, before + 1, code)
+      assert.equal(signed.at(-1)?.token, `of ASIA${given}`)
+      await storage.close()
+    }
+    // To a HEAD there is no code.
+    const storage = await open()
+    await storage.stat('a')
+    refused[`ASIA${given}`] = 'ExpiredToken'
+    await storage.stat('a')
+    assert.equal(signed.at(-1)?.token, `of ASIA${given}`)
+    // Where there are no others, the store is not asked again.
+    last = given
+    refused[`ASIA${given}`] = 'ExpiredToken'
+    signed = []
+    await assert.rejects(Array.fromAsync(storage.list('')), { code: 'AUTH_EXPIRED', retryable: false })
+    assert.equal(signed.length, 1)
     await storage.close()
   })
 

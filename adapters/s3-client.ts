@@ -39,6 +39,7 @@ export class S3Connection {
   /** As the profile says, until `probe` has seen what the server does. */
   abilities: Pick<S3Profile, 'conditionalPut' | 'conditionalComplete' | 'partNameBytes' | 'rules'>
   readonly #client: S3Client
+  #wereGiven = false
   readonly #handler: S3HttpHandler
 
   constructor(sdk: Sdk, config: S3Config) {
@@ -147,13 +148,35 @@ export class S3Connection {
       const timer = setTimeout(() => {
         const message = `S3: what gives the credentials (a program, or a service) did not answer for ${Math.round(ms / 1000)} seconds; look at the profile that AWS_PROFILE names, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.`
         reject(new StorageError(message, { code: 'UNAVAILABLE', adapter: ADAPTER, operation: 'sign-in' }))
+        // The SDK lets all further requests wait for the same answer: that makes it forget the question.
+        this.#client.config.credentials = undefined as unknown as S3Client['config']['credentials']
       }, ms)
       signal?.addEventListener('abort', abort)
       const settled = () => {
         clearTimeout(timer)
         signal?.removeEventListener('abort', abort)
       }
-      this.#client.config.credentials(options).then(resolve, reject).finally(settled)
+      const given = (identity: Identity) => {
+        this.#wereGiven = true
+        resolve(identity)
+      }
+      const failed = (error: unknown) => reject(this.#wereGiven ? this.#notRenewed(error) : error)
+      this.#client.config.credentials(options).then(given, failed).finally(settled)
+    })
+  }
+
+  /** What has given them before may do so again: for a part that is worth waiting for. */
+  #notRenewed(error: unknown): StorageError {
+    const told = toStorageError(error, 'sign-in', this.names)
+    const message =
+      'S3: the credentials could not be renewed: what gave them (a program, or a service) fails now; look at the profile that AWS_PROFILE names, or sign in again.'
+    const cause = told instanceof StorageError ? told.cause : undefined
+    return new StorageError(message, {
+      code: 'AUTH_EXPIRED',
+      adapter: ADAPTER,
+      operation: 'sign-in',
+      retryable: true,
+      cause,
     })
   }
 

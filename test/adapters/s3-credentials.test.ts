@@ -287,6 +287,43 @@ console.log(JSON.stringify({ Version: 1, AccessKeyId: 'ASIAPROCESS' + number, Se
     await storage.close()
   })
 
+  it('that are not answered for once, or not given for a while, are asked for again', async () => {
+    let questions = 0
+    let given = 0
+    let silent = 1
+    let failing = 0
+    const service = http.createServer((_, reply) => {
+      questions++
+      if (silent-- > 0) return
+      if (failing > 0) {
+        failing--
+        reply.writeHead(404).end('{}')
+        return
+      }
+      // The SDK asks early, in the background, what has less than five minutes left: that fails first.
+      const isFirst = given++ === 0
+      if (isFirst) failing = 5
+      const Expiration = new Date(Date.now() + (isFirst ? 400 : 3_600_000)).toISOString()
+      reply.end(JSON.stringify({ RoleArn: 'r', AccessKeyId: 'ASIAROLE', SecretAccessKey: 's', Token: 't', Expiration }))
+    })
+    await once(service.listen(0, '127.0.0.1'), 'listening')
+    process.env.AWS_CONTAINER_CREDENTIALS_FULL_URI = `http://127.0.0.1:${(service.address() as AddressInfo).port}/role`
+    const storage = await open({ idleMs: 300, callRetry: { attempts: 9, baseMs: 1, capMs: 1, deadlineMs: 60_000 } })
+    try {
+      await storage.stat('a')
+      assert.ok(questions >= 2)
+      await new Promise((resolve) => setTimeout(resolve, 500))
+      assert.ok(failing > 0)
+      await storage.stat('a')
+      assert.equal(failing, 0)
+      assert.equal(signed.at(-1)?.accessKey, 'ASIAROLE')
+    } finally {
+      await storage.close()
+      service.closeAllConnections()
+      service.close()
+    }
+  })
+
   it('are an instance’s role', async () => {
     delete process.env.AWS_EC2_METADATA_DISABLED
     process.env.AWS_EC2_METADATA_SERVICE_ENDPOINT = origin

@@ -303,7 +303,7 @@ console.log(JSON.stringify({ Version: 1, AccessKeyId: 'ASIAPROCESS' + number, Se
       // The SDK asks early, in the background, what has less than five minutes left: that fails first.
       const isFirst = given++ === 0
       if (isFirst) failing = 5
-      const Expiration = new Date(Date.now() + (isFirst ? 400 : 3_600_000)).toISOString()
+      const Expiration = new Date(Date.now() + (isFirst ? 2_000 : 3_600_000)).toISOString()
       reply.end(JSON.stringify({ RoleArn: 'r', AccessKeyId: 'ASIAROLE', SecretAccessKey: 's', Token: 't', Expiration }))
     })
     await once(service.listen(0, '127.0.0.1'), 'listening')
@@ -312,7 +312,7 @@ console.log(JSON.stringify({ Version: 1, AccessKeyId: 'ASIAPROCESS' + number, Se
     try {
       await storage.stat('a')
       assert.ok(questions >= 2)
-      await new Promise((resolve) => setTimeout(resolve, 500))
+      await new Promise((resolve) => setTimeout(resolve, 2_100))
       assert.ok(failing > 0)
       await storage.stat('a')
       assert.equal(failing, 0)

@@ -130,14 +130,14 @@ test('a process that was stopped for longer than a destination may take nothing 
           stat('/', () => inner.write(chunk, callback))
           if (isStopped) return
           isStopped = true
-          Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_400)
+          Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_200)
         },
         final: (callback) => void inner.end(callback),
       })
     },
   })
   const backups = await openBackups({ storage, mirrors: [at('a:', other)], server: 'survival', key })
-  const made = await backups.create(feed(SMALL), { stallMs: 200 })
+  const made = await backups.create(feed(SMALL), { stallMs: 800 })
   assert.ok(isStopped)
   assert.deepEqual(
     made.destinations.map(({ ok }) => ok),

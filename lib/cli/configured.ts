@@ -176,8 +176,11 @@ export async function keysFor(
   options: SecretOptions,
   purpose: 'read' | 'write',
 ): Promise<Keys> {
-  if (options.encryption === false) return { encryption: false }
   const isGiven = Boolean(options.passwordFile?.length || options.keyFile?.length)
+  if (options.encryption === false) {
+    if (isGiven) throw contradiction(purpose)
+    return { encryption: false }
+  }
   if (loaded && !isGiven) {
     const isKnown = server !== undefined && hasServer(loaded, server)
     // Whoever sets it for a server that the config does not know means it.
@@ -198,6 +201,15 @@ function checkStore(loaded: LoadedConfig | undefined, store: string, flag: strin
     'USAGE',
     `${flag} names neither a URL, such as file:///mnt/backups, nor a destination of ${loaded.file}.${meant === undefined ? '' : ` Did you mean ${meant}?`} Its destinations are ${names.join(', ')}.`,
   )
+}
+
+/** Whoever names a key does not want it left out: what was written would lie open in the store. */
+function contradiction(purpose: 'read' | 'write'): BackupError {
+  const advice =
+    purpose === 'write'
+      ? 'To encrypt, leave --no-encryption out; to write what everybody can read, leave the password or key out.'
+      : 'To take an unencrypted snapshot although a password or key is given, say --allow-plain.'
+  return new BackupError('USAGE', `--no-encryption goes together with no --password-file and no --key-file. ${advice}`)
 }
 
 function missing(flag: string): BackupError {

@@ -1,0 +1,38 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { readdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { scratch } from '../support/cli.ts'
+import { runMany } from '../support/config-place.ts'
+
+/** Runs the command with options that do not go together. @returns what each run says, and the folder. */
+async function refused(t: TestContext, runs: (at: { store: string; key: string }) => string[][]) {
+  const folder = await scratch(t)
+  const key = join(folder, 'key')
+  await writeFile(key, randomBytes(32))
+  const cases = runs({ store: `file://${folder}/store`, key })
+  const results = await runMany(
+    folder,
+    cases.map((args) => ({ args, cwd: folder })),
+  )
+  for (const [at, { code, stdout, stderr }] of results.entries()) {
+    assert.equal(code, 2, `millrace ${cases[at]?.join(' ')}\n${stdout}${stderr}`)
+  }
+  assert.ok(!(await readdir(folder)).includes('store'), 'nothing is written')
+  return results.map(({ stderr }) => stderr)
+}
+
+test('a password or key beside --no-encryption is refused: nothing is written in the clear', async (t) => {
+  const [backup, restore, list] = await refused(t, ({ store, key }) => [
+    ['backup', key, '--to', store, '--server', 'a', '--key-file', key, '--no-encryption'],
+    ['restore', 'latest', '--from', store, '--server', 'a', '--target', 'x', '--no-encryption', '--password-file', key],
+    ['list', '--long', '--from', store, '--server', 'a', '--no-encryption', '--key-file', key],
+  ])
+  assert.match(
+    backup ?? '',
+    /^millrace: --no-encryption goes together with no --password-file.* leave --no-encryption out/,
+  )
+  assert.match(restore ?? '', /^millrace: --no-encryption goes .*--allow-plain\.\n$/)
+  assert.equal(list, restore)
+})

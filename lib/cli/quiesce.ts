@@ -61,7 +61,7 @@ export async function quiescerOf(
   server: string,
   stateFolder: string,
 ): Promise<Quiescer | undefined> {
-  const { rcon, before, after, allowStopped, allowSilent, beforeReaches: level } = options
+  const { rcon, rconPasswordFile, before, after, allowStopped, allowSilent, beforeReaches: level, holdLimit } = options
   const commands = before !== undefined || after !== undefined
   if (rcon !== undefined && commands) {
     throw new BackupError('USAGE', 'Give --rcon, or --before and --after, not both.')
@@ -69,8 +69,20 @@ export async function quiescerOf(
   if (rcon === undefined && (allowStopped || allowSilent)) {
     throw new BackupError('USAGE', '--allow-stopped and --allow-silent say what to do about a server of --rcon.')
   }
+  if (rcon === undefined && rconPasswordFile !== undefined) {
+    throw new BackupError(
+      'USAGE',
+      '--rcon-password-file has the password of the server that --rcon names: give --rcon HOST:PORT beside it, or leave it out. A server that the config holds still has its password there.',
+    )
+  }
   if (before === undefined && level !== undefined) {
     throw new BackupError('USAGE', '--before-reaches says what --before does.')
+  }
+  if (rcon === undefined && !commands && holdLimit !== undefined) {
+    throw new BackupError(
+      'USAGE',
+      '--hold-limit says how long --rcon or --before may hold the source: give one of them.',
+    )
   }
   if (rcon !== undefined) {
     const password = await rconPassword(options)

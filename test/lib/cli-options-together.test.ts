@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { writeFileSync } from 'node:fs'
 import { readdir, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { scratch } from '../support/cli.ts'
 import { runMany } from '../support/config-place.ts'
@@ -23,6 +24,18 @@ async function refused(t: TestContext, runs: (at: { store: string; key: string }
   return results.map(({ stderr }) => stderr)
 }
 
+/** A config beside the key, whose server is held still by RCON; nothing listens there. */
+function heldConfig(key: string): string {
+  const file = join(dirname(key), 'held.yaml')
+  const quiesce = `{ by: rcon, address: '127.0.0.1:1', password: 'file:${key}' }`
+  const text = `destinations: { store: { provider: filesystem, root: store } }
+encryption: { key: 'file:${key}' }
+servers: { survival: { source: '${key}', quiesce: ${quiesce} } }
+`
+  writeFileSync(file, text, { mode: 0o600 })
+  return file
+}
+
 test('a password or key beside --no-encryption is refused: nothing is written in the clear', async (t) => {
   const [backup, restore, list] = await refused(t, ({ store, key }) => [
     ['backup', key, '--to', store, '--server', 'a', '--key-file', key, '--no-encryption'],
@@ -35,4 +48,20 @@ test('a password or key beside --no-encryption is refused: nothing is written in
   )
   assert.match(restore ?? '', /^millrace: --no-encryption goes .*--allow-plain\.\n$/)
   assert.equal(list, restore)
+})
+
+test('what --rcon goes with is refused without it: nobody would be held still, or by another password', async (t) => {
+  const [password, limit, silent, held] = await refused(t, ({ store, key }) => {
+    const backup = ['backup', key, '--to', store, '--server', 'a', '--key-file', key]
+    return [
+      [...backup, '--rcon-password-file', key],
+      [...backup, '--hold-limit', '5'],
+      [...backup, '--allow-silent'],
+      ['backup', 'survival', '--config', heldConfig(key), '--rcon-password-file', key],
+    ]
+  })
+  assert.match(password ?? '', /^millrace: --rcon-password-file has the password .* give --rcon HOST:PORT beside it/)
+  assert.match(limit ?? '', /^millrace: --hold-limit says how long --rcon or --before may hold/)
+  assert.match(silent ?? '', /^millrace: --allow-stopped and --allow-silent /)
+  assert.equal(held, password)
 })

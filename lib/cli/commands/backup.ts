@@ -192,8 +192,8 @@ async function jobOfServer(loaded: LoadedConfig, server: string, options: Backup
   const settings = serverSettings(loaded, server)
   const chosen = chooseServer(loaded, server, { to: options.to }, '--to')
   const limitMs = holdLimitMs(options)
-  const { rcon, before, after, allowStopped, allowSilent, beforeReaches } = options
-  const isHeldByOptions = [rcon, before, after, allowStopped, allowSilent, beforeReaches].some(
+  const { rcon, rconPasswordFile, before, after, allowStopped, allowSilent, beforeReaches } = options
+  const isHeldByOptions = [rcon, rconPasswordFile, before, after, allowStopped, allowSilent, beforeReaches].some(
     (one) => one !== undefined,
   )
   const quiesce = isHeldByOptions ? undefined : settings.quiesce

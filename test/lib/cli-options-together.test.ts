@@ -4,8 +4,9 @@ import { writeFileSync } from 'node:fs'
 import { readdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { journalOf } from '../../lib/cli/backup-job.ts'
 import { scratch } from '../support/cli.ts'
-import { runMany } from '../support/config-place.ts'
+import { CONFIG, events, place, runMany } from '../support/config-place.ts'
 
 /** Runs the command with options that do not go together. @returns what each run says, and the folder. */
 async function refused(t: TestContext, runs: (at: { store: string; key: string }) => string[][]) {
@@ -64,4 +65,22 @@ test('what --rcon goes with is refused without it: nobody would be held still, o
   assert.match(limit ?? '', /^millrace: --hold-limit says how long --rcon or --before may hold/)
   assert.match(silent ?? '', /^millrace: --allow-stopped and --allow-silent /)
   assert.equal(held, password)
+})
+
+test("a folder that is backed up as a server of the config is pruned by that server's retention", async (t) => {
+  const folder = await place(t, CONFIG.replace('keepLast: 2', 'keepLast: 3'))
+  const backup = ['backup', 'worlds/creative', '--to', 'local', '--server', 'survival', '--json']
+  const results = await runMany(
+    folder,
+    [[], [], ['--prune'], [], ['--prune', '--keep-last', '1']].map((more) => ({
+      args: [...backup, ...more],
+      cwd: folder,
+    })),
+  )
+  const kept = results.map((result) => {
+    assert.equal(result.code, 0, result.stderr)
+    return (events(result).find(({ event }) => event === 'prune')?.counts as { kept: number } | undefined)?.kept
+  })
+  // By the defaults one of this hour would be left. Without --prune nothing goes: the config says that of its own source.
+  assert.deepEqual(kept, [undefined, undefined, 3, undefined, 1])
 })

@@ -172,7 +172,8 @@ async function jobOfSource(
   const source = sourceOf(words, options.fromCommand === true)
   const server = checkServer(options.server ?? defaultServer(source))
   const chosen = chooseServer(loaded, server, { to: options.to }, '--to')
-  const policy = prunePolicy(options, undefined)
+  // It is the server that is pruned, whatever was backed up as it; whether it is, the config says for its own source.
+  const policy = prunePolicy(options, { prune: false, retention: chosen.settings?.retention })
   const quiesceLimitMs = holdLimitMs(options)
   return {
     ...chosen,
@@ -218,15 +219,18 @@ async function jobOfServer(loaded: LoadedConfig, server: string, options: Backup
 }
 
 /** Looked at before anything is backed up. @throws BackupError USAGE. */
-function prunePolicy(options: BackupOptions, settings: ServerSettings | undefined): RetentionPolicy | undefined {
-  const prune = options.prune ?? settings?.prune ?? false
+function prunePolicy(
+  options: BackupOptions,
+  { prune: byConfig, retention = DEFAULT_POLICY }: Pick<ServerSettings, 'prune' | 'retention'>,
+): RetentionPolicy | undefined {
+  const prune = options.prune ?? byConfig
   if (!prune && (hasRule(options) || options.minimum !== undefined)) {
     throw new BackupError('USAGE', 'What to keep was given without --prune. Add it, or leave the --keep options out.')
   }
   if (!prune) return undefined
   if (hasRule(options)) return policyOf(options)
   const { minimum } = policyOf(options)
-  return { ...(settings?.retention ?? DEFAULT_POLICY), ...(minimum === undefined ? {} : { minimum }) }
+  return { ...retention, ...(minimum === undefined ? {} : { minimum }) }
 }
 
 function sourceOf(words: readonly string[], program: boolean): BackupSource {

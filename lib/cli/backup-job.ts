@@ -72,6 +72,10 @@ function selectionOver(given: SelectionOptions, options: JobOptions): SelectionO
 /** What a config gives for `create`, and over it what the command line says. @throws BackupError USAGE. */
 export function optionsOver(given: CreateOptions, options: JobOptions): CreateOptions {
   const ms = (text: string | undefined) => (text === undefined ? undefined : parseDuration(text))
+  if (options.lease === false && (options.wait !== undefined || options.steal)) {
+    const flag = options.steal ? '--steal' : '--wait'
+    throw new BackupError('USAGE', `${flag} is about the lease that --no-lease goes without: give one of them.`)
+  }
   const { hookBefore: before, hookAfter: after, hookFailure: failure } = options
   const { lease = {}, hooks = {} } = given
   return {
@@ -93,8 +97,16 @@ export function optionsOver(given: CreateOptions, options: JobOptions): CreateOp
   }
 }
 
-/** What `--journal` and `--resume` say. @throws BackupError USAGE. */
-function journalOf({ journal, resume }: JobOptions, stateFolder: string): CreateOptions['journal'] {
+/**
+ * What `--journal` and `--resume` say, and where only the folder is given, whether the config goes on with uploads.
+ * @returns undefined where neither is given.
+ * @throws BackupError USAGE.
+ */
+export function journalOf(
+  { journal, resume }: Pick<JobOptions, 'journal' | 'resume'>,
+  given: CreateOptions['journal'],
+  stateFolder: string,
+): CreateOptions['journal'] {
   if (journal === undefined && resume === undefined) return undefined
   if (typeof resume === 'string' && resume !== 'strict') {
     throw new BackupError(
@@ -102,7 +114,10 @@ function journalOf({ journal, resume }: JobOptions, stateFolder: string): Create
       `--resume=${resume} is unknown. Say --resume, after the servers or the folder, or --resume=strict.`,
     )
   }
-  return { folder: resolve(journal ?? journalFolder(stateFolder)), resume: resume as boolean | 'strict' | undefined }
+  return {
+    folder: resolve(journal ?? journalFolder(stateFolder)),
+    resume: (resume as boolean | 'strict' | undefined) ?? given?.resume,
+  }
 }
 
 /** What the config says of journals, where it can be: another store is no reason to make no backup. */
@@ -131,8 +146,8 @@ export async function backUp(job: BackupJob, options: JobOptions, invocation: In
 async function createOne(job: BackupJob, options: JobOptions, invocation: RecordedInvocation): Promise<number> {
   const { output, signal, note } = invocation
   const { source, server, policy, stateFolder } = job
-  const asked = journalOf(options, stateFolder)
   const create = await job.create()
+  const asked = journalOf(options, create.journal, stateFolder)
   await resumeLeft(job.rcon, server, stateFolder, output)
   const keys = await keysFor(job, options, 'write')
   const backups = await openChosen(job, { ...keys, stateFolder })

@@ -67,6 +67,35 @@ test('what --rcon goes with is refused without it: nobody would be held still, o
   assert.equal(held, password)
 })
 
+test('what narrows a way that was not chosen is refused: another way would be taken for it', async (t) => {
+  const said = await refused(t, ({ store, key }) => {
+    const verify = ['verify', '--from', store, '--server', 'a', '--key-file', key]
+    const backup = ['backup', key, '--to', store, '--server', 'a', '--key-file', key, '--no-lease']
+    return [
+      [...verify, '--scratch', dirname(key)],
+      [...verify, '--quick', '--seed', 'x'],
+      [...backup, '--wait', '5m'],
+      [...backup, '--wait', '5m', '--steal'],
+      ['list', '--from', store, '--allow-plain'],
+    ]
+  })
+  assert.deepEqual(said, [
+    'millrace: --scratch says where --restore-test restores to: add that, or leave it out.\n',
+    'millrace: --seed chooses the frames of a --sample: add that, or leave it out.\n',
+    'millrace: --wait is about the lease that --no-lease goes without: give one of them.\n',
+    'millrace: --steal is about the lease that --no-lease goes without: give one of them.\n',
+    'millrace: --allow-plain is of use with --long only: nothing is opened without it.\n',
+  ])
+})
+
+test('--journal says where, and the config goes on with uploads all the same', () => {
+  const given = { folder: '/state/journals', resume: true }
+  assert.deepEqual(journalOf({ journal: '/mnt/j' }, given, '/state'), { folder: '/mnt/j', resume: true })
+  assert.deepEqual(journalOf({ journal: '/mnt/j' }, undefined, '/state'), { folder: '/mnt/j', resume: undefined })
+  assert.deepEqual(journalOf({ resume: 'strict' }, given, '/state'), { folder: '/state/journals', resume: 'strict' })
+  assert.equal(journalOf({}, given, '/state'), undefined)
+})
+
 test("a folder that is backed up as a server of the config is pruned by that server's retention", async (t) => {
   const folder = await place(t, CONFIG.replace('keepLast: 2', 'keepLast: 3'))
   const backup = ['backup', 'worlds/creative', '--to', 'local', '--server', 'survival', '--json']

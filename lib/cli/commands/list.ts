@@ -63,6 +63,9 @@ export async function listCommand(options: ListOptions, invocation: Invocation):
   if (!long && (passwordFile || keyFile)) {
     throw new BackupError('USAGE', 'A password or key is of use with --long only: nothing is opened without it.')
   }
+  if (!long && options.allowPlain) {
+    throw new BackupError('USAGE', '--allow-plain is of use with --long only: nothing is opened without it.')
+  }
   const places = await chooseAll(options, output)
   const context = { stores: new OpenStores(places[0]?.loaded), keys: new KeyRing(places[0]?.loaded, options) }
   // Asked for before any store is: a prompt must not come in the middle.

@@ -67,6 +67,13 @@ export async function verifyCommand(
   if (all && (options.from ?? []).length > 1) {
     throw new BackupError('USAGE', '--all verifies the snapshots of one store. Run it once for each, with one --from.')
   }
+  // Whoever names them does not mean the other ways: a restore test that was none would be relied on.
+  if (options.scratch !== undefined && !options.restoreTest) {
+    throw new BackupError('USAGE', '--scratch says where --restore-test restores to: add that, or leave it out.')
+  }
+  if (options.seed !== undefined && options.sample === undefined) {
+    throw new BackupError('USAGE', '--seed chooses the frames of a --sample: add that, or leave it out.')
+  }
   const chosen = await choose(options, '--from', invocation.output)
   const { server, stateFolder } = chosen
   return recorded({ command: 'verify', server, stateFolder }, invocation, (noted) =>

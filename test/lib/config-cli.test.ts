@@ -212,6 +212,35 @@ test('a server is held still by the RCON of the config, and resume-saving finds 
   assert.equal(minecraft.asked.at(-1), 'save-on')
 })
 
+test('beside a config resume-saving finds also what it does not name, and its passwords come before the environment', async (t) => {
+  const minecraft = await serveMinecraft()
+  t.after(() => minecraft.close())
+  const where = `127.0.0.1:${minecraft.port}`
+  const folder = await place(
+    t,
+    CONFIG.replace('level: 1', `level: 1\n    quiesce: { by: rcon, address: "${where}", password: file:rcon }`),
+  )
+  await writeFile(join(folder, 'rcon'), `${RCON_PASSWORD}\n`)
+  const leave = async (server: string) =>
+    (await Marker.take(join(folder, 'kept'), 'rcon', where, server, Date.now())).abandon()
+  await leave('survival')
+  const wrong = { env: { MILLRACE_RCON_PASSWORD: 'of another server' }, cwd: folder }
+  const [byConfig] = await runMany(folder, [{ args: ['resume-saving'], ...wrong }])
+  assert.equal(byConfig?.code, 0, byConfig?.stderr)
+  // Of a backup whose RCON was named by an option: nobody is told that nothing is left off.
+  await leave('modded')
+  const [helpless, helped, unknown] = await runMany(folder, [
+    { args: ['resume-saving'], cwd: folder },
+    { args: ['resume-saving'], cwd: folder, env: { MILLRACE_RCON_PASSWORD: RCON_PASSWORD } },
+    { args: ['resume-saving', '--server', 'survivl'], cwd: folder },
+  ])
+  assert.equal(helpless?.code, 2, helpless?.stdout)
+  assert.match(helpless?.stderr ?? '', /^millrace: No RCON password was given\./)
+  assert.equal(helped?.code, 0, helped?.stderr)
+  assert.match(helped?.stdout ?? '', /^Saving at .* \(modded\) /)
+  assert.match(unknown?.stderr ?? '', /no server called survivl\. Did you mean survival\?/)
+})
+
 test('as a process of its own: MILLRACE_CONFIG, all servers, and a config that is wrong', async (t) => {
   const folder = await place(t)
   const file = join(folder, 'millrace.yaml')

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import type { LoadedConfig } from '../../config/load.ts'
 import { rconPasswordOf } from '../../config/open.ts'
-import { serverNames, serverSettings, stateFolderOf } from '../../config/settings.ts'
+import { hasServer, serverSettings, stateFolderOf } from '../../config/settings.ts'
 import { listMarkings } from '../../quiesce/marker.ts'
 import { parseAddress, type Resumed, resumeSaving } from '../../quiesce/resume.ts'
 import { type ConfigOptions, configOf } from '../configured.ts'
@@ -36,10 +36,15 @@ export async function resumeSavingCommand(options: ResumeSavingOptions, { output
   const loaded = await configOf(options, output)
   const stateFolder = stateFolderOf(loaded)
   const resumed: Resumed[] = []
-  const isGiven = options.rconPasswordFile !== undefined || Boolean(process.env.MILLRACE_RCON_PASSWORD)
-  if (loaded && rcon === undefined && !isGiven) {
-    for (const one of await heldByConfig(loaded, stateFolder, server)) {
+  if (loaded && rcon === undefined && options.rconPasswordFile === undefined) {
+    const { known, others } = await leftOf(loaded, stateFolder, server)
+    for (const one of known) {
       const password = (await rconPasswordOf(loaded, serverSettings(loaded, one))) as string
+      resumed.push(...(await resumeSaving({ stateFolder, server: one, password, force })))
+    }
+    // As of a backup that was told of its RCON by options: the config has no password for it.
+    for (const one of others) {
+      const password = await rconPassword(options)
       resumed.push(...(await resumeSaving({ stateFolder, server: one, password, force })))
     }
   } else {
@@ -51,16 +56,14 @@ export async function resumeSavingCommand(options: ResumeSavingOptions, { output
   return EXIT.GOOD
 }
 
-/** The servers whose RCON password is in the config, and whose saving a backup has left off. */
-async function heldByConfig(loaded: LoadedConfig, stateFolder: string, server: string | undefined): Promise<string[]> {
-  const names = server === undefined ? serverNames(loaded) : [serverSettings(loaded, server).name]
-  const marked = await listMarkings(stateFolder)
-  const held: string[] = []
-  for (const name of names) {
-    if (serverSettings(loaded, name).quiesce?.by !== 'rcon') continue
-    if (marked.some((one) => one.server === name)) held.push(name)
-  }
-  return held
+/** The servers whose saving a backup has left off: those whose RCON password is in the config, and others. */
+async function leftOf(loaded: LoadedConfig, stateFolder: string, server: string | undefined) {
+  const marked = (await listMarkings(stateFolder)).filter(({ how }) => how === 'rcon').map((one) => one.server)
+  const names = [...new Set(marked)].filter((name) => server === undefined || name === server)
+  // A name that neither has is misspelt.
+  if (server !== undefined && names.length === 0) serverSettings(loaded, server)
+  const isKnown = (name: string) => hasServer(loaded, name) && serverSettings(loaded, name).quiesce?.by === 'rcon'
+  return { known: names.filter(isKnown), others: names.filter((name) => !isKnown(name)) }
 }
 
 const NOTHING = 'No backup has left saving off. Name a server with --rcon to turn it on there all the same.'

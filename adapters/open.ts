@@ -37,6 +37,9 @@ const SCHEMES: Record<string, (url: URL) => StorageConfig> = {
       'objectLock',
     ])
     if (url.hostname === '') throw invalid('An s3: URL begins with the bucket: s3://bucket/prefix.')
+    // It would be left out, and another store asked.
+    if (url.port !== '')
+      throw invalid('An s3: URL has no port: it begins with the bucket. Name the server with endpoint=….')
     if (forcePathStyle !== undefined && !/^(true|false)$/.test(forcePathStyle)) {
       throw invalid('forcePathStyle in an s3: URL is true or false.')
     }
@@ -173,6 +176,9 @@ function takeParameters(url: URL, known: string[]): Record<string, string | unde
       const advice = known.length === 0 ? 'It takes none.' : `It takes ${known.join(', ')}.`
       throw invalid(`A ${url.protocol} URL has a parameter that is not known. ${advice} Secrets never stand in a URL.`)
     }
+    if (Object.hasOwn(found, name)) throw invalid(`A ${url.protocol} URL has ${name} twice. Leave one of them out.`)
+    // As of a variable of a script that is not set.
+    if (value === '') throw invalid(`A ${url.protocol} URL has ${name} without a value. Give it one, or leave it out.`)
     found[name] = value
   }
   return found

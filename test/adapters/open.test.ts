@@ -78,6 +78,19 @@ describe('openStorage', () => {
     await assert.rejects(openStorage('./backups'), /file:\/\/\/srv\/backups/)
   })
 
+  it('refuses what it would leave out of a URL: a port, one of two values, an empty one', () => {
+    for (const [url, message] of [
+      ['s3://localhost:9000/worlds?region=x', /has no port.*endpoint=/],
+      ['s3://b/p?region=x&objectLock=COMPLIANCE:30&objectLock=GOVERNANCE:1', /has objectLock twice/],
+      ['s3://b/p?region=x&storageClass=', /has storageClass without a value/],
+      ['s3://b/p?region=', /has region without a value/],
+      ['file:///mnt/usb/b?mountPoint=/mnt/usb&mountPoint=/', /has mountPoint twice/],
+      ['file:///mnt/usb/b?mountPoint=', /has mountPoint without a value/],
+    ] as const) {
+      assert.throws(() => parseStorageUrl(url), { name: 'StorageError', code: 'INVALID', message })
+    }
+  })
+
   it('refuses S3 settings that contradict each other, and repeats no secret', async () => {
     const bucket = 'b'
     for (const config of [

@@ -30,6 +30,17 @@ test('names that every object has are no providers, and no rights', async (t) =>
   assert.match(access?.stderr ?? '', /^millrace: --access is one of files\./)
 })
 
+test('a port that is none is told before anybody opens an address', async (t) => {
+  const login = ['login', 'dropbox', '--client-id', 'x']
+  const results = await refused(t, [
+    [...login, '--port', '65536'],
+    [...login, '--paste', '--port', 'any'],
+  ])
+  for (const { stderr } of results) {
+    assert.equal(stderr, 'millrace: --port has to be a whole number from 0 (any) to 65535.\n')
+  }
+})
+
 test('of what is not known no value is repeated that may be a secret, and nothing moves the cursor', async (t) => {
   const results = await refused(t, [
     ['list', `--password=${SECRET}`],

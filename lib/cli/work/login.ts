@@ -89,6 +89,10 @@ export async function loginCommand(
   }
   const store = name as OAuthStore
   // Before anything is asked.
+  const { port = 0 } = options
+  if (!(port >= 0 && port <= 65_535)) {
+    throw new BackupError('USAGE', '--port has to be a whole number from 0 (any) to 65535.')
+  }
   accessOf(PROVIDERS[store], options.access)
   const app = await findApp(store, PROVIDERS[store], options)
   const { credentials, scopes, isAllAllowed } = await obtainCredentials(store, app, options, signal)

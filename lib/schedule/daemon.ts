@@ -64,17 +64,20 @@ export class Daemon {
    */
   async start(): Promise<void> {
     const { runner, parallel, runNow, random = Math.random, onEvent } = this.#options
-    const jobs = this.#jobs(this.#loaded)
+    // What is wrong with the config is told before anything is touched.
+    this.#jobs(this.#loaded)
     this.#states = await this.#state.load()
     const { port } = this.#loaded.config.daemon ?? {}
+    if (port !== undefined) this.#server = await serveStatus(port, this.#pages())
     const scheduler = new Scheduler({
-      ...{ jobs, runner, parallel, runNow, random, onEvent },
+      // Only now: the config may have been read again meanwhile.
+      jobs: this.#jobs(this.#loaded),
+      ...{ runner, parallel, runNow, random, onEvent },
       states: this.#states,
       clock: this.#clock,
       onChange: () => this.#changed(),
     })
     this.#scheduler = scheduler
-    if (port !== undefined) this.#server = await serveStatus(port, this.#pages())
     scheduler.start()
   }
 

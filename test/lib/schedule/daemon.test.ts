@@ -7,8 +7,10 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { type TestContext, test } from 'node:test'
 import { parseEvent } from '../../../lib/cli/events.ts'
+import { parseConfig } from '../../../lib/config/index.ts'
+import { Daemon } from '../../../lib/schedule/daemon.ts'
 import { Lines } from '../../../lib/schedule/lines.ts'
-import { createChildRunner } from '../../../lib/schedule/run.ts'
+import { createChildRunner, type Runner } from '../../../lib/schedule/run.ts'
 import { BIN, millrace, scratch } from '../../support/cli.ts'
 
 const DEADLINE_MS = 180_000
@@ -208,6 +210,37 @@ test('a signal that comes twice at once, as from timeout(1), is one: the daemon 
   const [said, [code]] = await Promise.all([text(daemon.stdout), once(daemon, 'exit')])
   assert.equal(code, 0)
   assert.match(said, /stopped; no run is at work\n$/)
+})
+
+test('a config that is read again while the daemon starts is the one that it goes by', async (t) => {
+  const folder = await scratch(t)
+  const config = (server: string) =>
+    parseConfig(
+      JSON.stringify({
+        destinations: { local: { provider: 'filesystem', root: 'store' } },
+        ...{ stateFolder: 'state', daemon: { port: 0 }, servers: { [server]: { source: 'world', ...YEARLY } } },
+      }),
+      join(folder, 'millrace.yaml'),
+    )
+  // The stores have no snapshot.
+  const known: Runner = () => ({ ended: Promise.resolve({ exitCode: 0, statuses: [], warnings: 0 }), stop: () => {} })
+  // While it reads its state, and while it opens its port.
+  for (const turns of [0, 1, 2, 3, 5, 8]) {
+    const daemon = new Daemon({
+      ...{ loaded: config('old'), servers: [], runner: known, parallel: 1, runNow: false },
+      ...{ onEvent: () => {}, onProblem: () => {} },
+    })
+    const starting = daemon.start()
+    for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate)
+    daemon.reload(config('new'))
+    await starting
+    assert.deepEqual(
+      daemon.view().map(({ job }) => job.server),
+      ['new'],
+      `after ${turns} turns`,
+    )
+    await daemon.stop()
+  }
 })
 
 test('a config without a schedule, and a server that it does not have, are refused', async (t) => {

@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net'
 import { abortError } from '../../adapters/retry.ts'
+import { startLimit } from '../duration.ts'
 import { BackupError } from '../errors.ts'
 
 /*
@@ -189,22 +190,19 @@ class Deadline {
   readonly signal: AbortSignal
   readonly #caller: AbortSignal | undefined
   readonly #stop = new AbortController()
-  readonly #timer: NodeJS.Timeout
+  /** Takes the limit back. */
+  readonly clear: () => void
 
   constructor(ms: number, caller: AbortSignal | undefined) {
     this.ms = ms
     this.#caller = caller
-    this.#timer = setTimeout(() => this.#stop.abort(), ms)
+    this.clear = startLimit(ms, () => this.#stop.abort())
     this.signal = caller ? AbortSignal.any([caller, this.#stop.signal]) : this.#stop.signal
   }
 
   /** Why it ended: the caller's abort, or the error that stands for the time being over. */
   reason(late: () => Error): Error {
     return this.#caller?.aborted ? abortError(this.#caller) : late()
-  }
-
-  clear(): void {
-    clearTimeout(this.#timer)
   }
 }
 

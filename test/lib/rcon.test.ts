@@ -94,6 +94,20 @@ test('rcon: a command that is not answered in time fails, and its connection is 
   await assert.rejects(rcon.command('list'), fails('QUIESCE', /was left/))
 })
 
+test('rcon: a process that was stopped for longer than a server may take reads what it has answered', async (t) => {
+  // All that is written meanwhile comes by the system, which timers that are due go before.
+  const stop = () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_600)
+  const answer = (request: { type: number }) => {
+    if (request.type === 3) stop()
+    return false
+  }
+  const rcon = await connectedBy(t, { run: () => 'done', intercept: answer }, 400)
+  t.after(() => rcon.close())
+  const running = rcon.command('save-off', { timeoutMs: 400 })
+  stop()
+  assert.equal(await running, 'done')
+})
+
 test('rcon: an abort ends a login and a command', async (t) => {
   const signal = AbortSignal.abort()
   const server = await serveRcon({ password: PASSWORD, run: () => '', intercept: ({ text }) => text === 'hang' })

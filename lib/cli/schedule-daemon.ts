@@ -8,6 +8,7 @@ import { configOf } from './configured.ts'
 import type { EventFields } from './events.ts'
 import { EXIT } from './exit-codes.ts'
 import { formatTable } from './format.ts'
+import type { Hangups } from './hangups.ts'
 import type { Invocation } from './run.ts'
 
 type LoggedEvent = 'daemon-start' | 'daemon-reload' | 'daemon-stop'
@@ -22,7 +23,11 @@ interface ScheduleOptions {
 }
 
 /** Runs until a signal; the exit code of a daemon that was asked to stop is 0. */
-export async function scheduleCommand(options: ScheduleOptions, { output, signal }: Invocation): Promise<number> {
+export async function scheduleCommand(
+  options: ScheduleOptions,
+  { output, signal }: Invocation,
+  hangups: Hangups,
+): Promise<number> {
   const { parallel = 1, server: servers = [], runNow = false } = options
   if (!(parallel >= 1)) throw new BackupError('USAGE', '--parallel must be a whole number, 1 or more.')
   const loaded = await loadedOf(options, output)
@@ -55,7 +60,6 @@ export async function scheduleCommand(options: ScheduleOptions, { output, signal
         log('daemon-reload', { ok: false, message: error.message }, text)
       })
   }
-  const giveBack = takeHangup(reload)
   try {
     await daemon.start()
     const { port } = daemon
@@ -64,13 +68,13 @@ export async function scheduleCommand(options: ScheduleOptions, { output, signal
     log('daemon-start', fields, `millrace schedule, pid ${process.pid}, by ${loaded.file}${page}\n${tableOf(daemon)}`)
     for (const event of early) show(event)
     early = undefined
+    hangups.listen(reload)
     await new Promise<void>((resolve) => {
       if (signal.aborted) resolve()
       else signal.addEventListener('abort', () => resolve(), { once: true })
     })
   } finally {
     await daemon.stop()
-    giveBack()
   }
   log('daemon-stop', {}, 'stopped; no run is at work')
   return EXIT.GOOD
@@ -80,16 +84,6 @@ async function loadedOf({ config }: ScheduleOptions, output: Invocation['output'
   const loaded = await configOf({ config }, output)
   if (loaded) return loaded
   throw new BackupError('USAGE', 'There is no config to go by. `millrace config example > millrace.yaml` begins one.')
-}
-
-/** In a daemon, SIGHUP asks for the config to be read again, whatever it means to other commands. */
-function takeHangup(reload: () => void): () => void {
-  const others = process.listeners('SIGHUP')
-  process.removeAllListeners('SIGHUP').on('SIGHUP', reload)
-  return () => {
-    process.off('SIGHUP', reload)
-    for (const one of others) process.on('SIGHUP', one)
-  }
 }
 
 function jobsOf(daemon: Daemon): FieldsOf<'daemon-start'>['jobs'] {

@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander'
+import { takeHangups } from '../hangups.ts'
 import { wholeNumber } from '../options.ts'
 import type { Runner } from '../run.ts'
 
@@ -28,7 +29,15 @@ Examples:
   $ millrace schedule --config /etc/millrace/millrace.yaml --server survival creative --parallel 2
   $ millrace schedule --run-now --json >> /var/log/millrace.jsonl`,
     )
-    .action((options) =>
-      run(options, async (invocation) => (await import('../schedule-daemon.ts')).scheduleCommand(options, invocation)),
-    )
+    .action(async (options) => {
+      // At once: one that comes while the daemon is loaded must not end it.
+      const hangups = takeHangups()
+      try {
+        await run(options, async (invocation) =>
+          (await import('../schedule-daemon.ts')).scheduleCommand(options, invocation, hangups),
+        )
+      } finally {
+        hangups.giveBack()
+      }
+    })
 }

@@ -24,9 +24,9 @@ class DaemonProcess {
   stderr = ''
   #onEvent = () => {}
 
-  constructor(t: TestContext, folder: string, args: readonly string[]) {
+  constructor(t: TestContext, folder: string, args: readonly string[], command = [BIN, 'schedule', '--json']) {
     const env = { ...process.env, MILLRACE_STATE_DIR: join(folder, 'state') }
-    this.child = spawn(process.execPath, [BIN, 'schedule', '--json', ...args], { cwd: folder, env, stdio: 'pipe' })
+    this.child = spawn(process.execPath, [...command, ...args], { cwd: folder, env, stdio: 'pipe' })
     const lines = new Lines(1 << 20, (line) => {
       this.events.push(parseEvent(line) as never)
       this.#onEvent()
@@ -210,6 +210,23 @@ test('a signal that comes twice at once, as from timeout(1), is one: the daemon 
   const [said, [code]] = await Promise.all([text(daemon.stdout), once(daemon, 'exit')])
   assert.equal(code, 0)
   assert.match(said, /stopped; no run is at work\n$/)
+})
+
+test('a SIGHUP that comes while the daemon is loaded has it read its config again, and does not end it', async (t) => {
+  const { folder, config } = await place(t)
+  await config({ good: { source: 'world', ...YEARLY } })
+  const script = `
+    import { main } from ${JSON.stringify(join(import.meta.dirname, '../../../lib/cli/main.ts'))}
+    process.argv[1] = ${JSON.stringify(BIN)}
+    const ended = main(['schedule', '--json'])
+    // A signal is told of by the system, so no sooner than this.
+    setImmediate(() => process.emit('SIGHUP', 'SIGHUP'))
+    process.exitCode = await ended`
+  const daemon = new DaemonProcess(t, folder, [], ['--input-type=module', '-e', script])
+  await daemon.seen('daemon-reload', { ok: true })
+  assert.equal(daemon.stderr, '')
+  daemon.child.kill('SIGTERM')
+  assert.equal(await daemon.ended(), 0)
 })
 
 test('a config that is read again while the daemon starts is the one that it goes by', async (t) => {

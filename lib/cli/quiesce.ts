@@ -133,8 +133,9 @@ export interface OwnRcon {
 }
 
 /**
- * Before a backup: where an earlier one of this server was killed and left saving off, it is turned on. What cannot be
- * done is a warning; the server that is held still by RCON now is left to the backup itself.
+ * Before a backup: where an earlier one of this server was killed and left saving off, it is turned on, for the backup
+ * itself may be refused, or fail, before it holds anybody still. What cannot be done is a warning, but of the server that
+ * is to be held still now: the backup tries again, and tells.
  */
 export async function resumeLeft(rcon: OwnRcon, server: string, stateFolder: string, output: Output): Promise<void> {
   const own = rcon.address === undefined ? undefined : addressText(parseAddress(rcon.address))
@@ -145,13 +146,13 @@ export async function resumeLeft(rcon: OwnRcon, server: string, stateFolder: str
     return []
   })
   for (const { where, since } of left) {
-    if (where === own) continue
     const what = `A backup that was killed left saving at ${where} off, on ${new Date(since).toISOString()}.`
     try {
       const password = await rcon.password()
       await resumeSaving({ stateFolder, address: parseAddress(where), server, password })
       warn(`${what} It is on again.`)
     } catch (cause) {
+      if (where === own) continue
       warn(`${what} It could not be turned on: ${(cause as Error).message} Run \`millrace resume-saving\`.`, cause)
     }
   }

@@ -76,9 +76,15 @@ test('after SIGKILL in the middle of a backup the next one turns saving on first
   assert.equal(at.server.saving, false)
   assert.equal(at.markers().length, 1)
   at.server.asked.length = 0
-  // The one that was killed has left its lease as well.
+  // The one that was killed has left its lease as well: whoever is refused by that does not leave saving off till then.
+  const refused = await millrace(['backup', at.world, '--to', at.url, ...at.rcon], { env: at.env })
+  assert.equal(refused.code, 5, refused.stderr)
+  assert.match(refused.stderr, /Warning: .* It is on again.*\n.*Another run is at work/)
+  assert.deepEqual(at.server.asked, ['login', 'save-on'])
+  assert.equal(at.server.saving, true)
+  at.server.asked.length = 0
   const made = await succeeds(['backup', at.world, '--to', at.url, ...at.rcon, '--steal', '--json'], at.env)
-  assert.deepEqual(at.server.asked, ['login', 'save-on', 'save-off', 'save-all flush', 'login', 'save-on'])
+  assert.deepEqual(at.server.asked, ['login', 'save-off', 'save-all flush', 'login', 'save-on'])
   assert.equal(at.server.saving, true)
   assert.deepEqual(at.markers(), [])
   assert.equal(made.events().at(-1)?.consistency, 'quiesced')

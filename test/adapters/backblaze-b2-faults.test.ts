@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { buffer } from 'node:stream/consumers'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { openB2 } from '../../adapters/backblaze-b2.ts'
@@ -181,6 +182,23 @@ describe('B2 when things go wrong', () => {
         stream.destroy()
         await closed(stream).catch(() => {})
         await b2.assertHolds('old', Buffer.from('old'))
+      })
+    }
+
+    for (const [what, contentLength, contentSha1] of [
+      ['of other bytes', PART_BYTES, '0'.repeat(40)],
+      ['of fewer bytes', PART_BYTES - 1, createHash('sha1').update(BYTES.subarray(0, PART_BYTES)).digest('hex')],
+    ] as const) {
+      it(`T31: a part that is reported as good, ${what}, is sent again`, async () => {
+        const body = JSON.stringify({ partNumber: 1, contentLength, contentSha1 })
+        proxy.inject({ kind: 'answer', status: 200, body }, (request) => {
+          return to('b2_upload_part')(request) && request.headers['x-bz-part-number'] === '1'
+        })
+        await b2.put('t31', BYTES)
+        await b2.assertHolds('t31', BYTES)
+        // The first of them did not come to the store.
+        assert.equal(fake.count('b2_upload_part'), 4)
+        assert.equal(fake.count('b2_start_large_file'), 1)
       })
     }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import fsPromises, { type FileHandle, mkdtemp, open, readlink, rm } from 'node:fs/promises'
+import fsPromises, { type FileHandle, mkdtemp, open, readdir, readlink, rm } from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
@@ -68,4 +68,30 @@ test('what is written reaches the disk before it has its name, its name before f
   assert.deepEqual(seen.splice(0), ['sync the file', 'name two', 'sync world'])
   await storage.delete('world/one')
   assert.deepEqual(seen.splice(0), ['remove one', 'sync world'])
+})
+
+test('a write that is aborted while its bytes are being brought onto the disk never takes the object’s place', async (t) => {
+  const root = await mkdtemp(join(tmpdir(), 'millrace-durable-'))
+  const handle = await open(root)
+  const prototype = Object.getPrototypeOf(handle) as FileHandle
+  await handle.close()
+  const { sync } = prototype
+  t.after(async () => {
+    t.mock.restoreAll()
+    await rm(root, { recursive: true })
+  })
+  const storage = await openFilesystem({ root })
+  await pipeline(feed(Buffer.from('old')), storage.createWriteStream('world/one'))
+  const stream = storage.createWriteStream('world/one')
+  t.mock.method(prototype, 'sync', async function (this: FileHandle) {
+    await sync.call(this)
+    stream.destroy()
+  })
+  const end = new Promise((resolve) => stream.once('close', resolve))
+  stream.end('new')
+  await end
+  assert.equal(String(await storage.readRange('world/one', 0, 3)), 'old')
+  const left = (await Array.fromAsync(storage.list(''))).map(({ key }) => key)
+  assert.deepEqual(left, ['world/one'])
+  assert.deepEqual(await readdir(join(root, 'world')), ['one'])
 })

@@ -260,6 +260,7 @@ test('T27: a missing or stale companion is unverified, never ok', async (t) => {
   await put(storage, companion, Buffer.from(`${'00'.repeat(32)}  ${made.key.split('/')[1]}\n`))
   assert.equal((await backups.verify(made.id)).status, 'unverified')
   await assert.rejects(backups.restore(made.id, target), hasCode('DAMAGED'))
+  assert.equal((await backups.verify(made.id, { restoreTest: true })).status, 'unverified')
 
   await put(storage, companion, Buffer.from(`${made.sha256}  another-object\n`))
   assert.equal((await backups.verify(made.id)).status, 'unverified')
@@ -270,6 +271,17 @@ test('T27: a missing or stale companion is unverified, never ok', async (t) => {
   await assert.rejects(backups.restore(made.id, target), hasCode('NO_SNAPSHOT'))
   assert.deepEqual(await readdir(join(target, '..')), [])
   assert.equal((await backups.restore(made.id, target, { allowUnverified: true })).verified, false)
+})
+
+test('T27: without encryption nothing but the companion vouches for a snapshot: what differs from it is damaged', async (t) => {
+  const storage = await openMemory()
+  const backups = await open(storage, { key: undefined, encryption: false })
+  const made = await backups.create(await world(t))
+  const stale = `${'00'.repeat(32)}  ${made.key.split('/')[1]}\n`
+  await put(storage, `${made.key}.sha256`, Buffer.from(stale))
+  for (const way of [{}, { restoreTest: true }]) {
+    assert.equal((await backups.verify(made.id, way)).status, 'damaged', JSON.stringify(way))
+  }
 })
 
 test('T34: an object with any one byte flipped is damaged and restores nothing', async (t) => {

@@ -293,6 +293,29 @@ describe('uploads to a Dropbox that fails', () => {
       }
     })
 
+    it('each request says the sum of its bytes, and which revision it replaces or removes, and no other', async () => {
+      const bytes = BYTES.subarray(0, 77)
+      await put(storage, 'one', bytes)
+      const { version: first } = await storage.stat('one')
+      await put(storage, 'one', BYTES)
+      const { version: second } = await storage.stat('one')
+      await put(storage, 'one', bytes)
+      const { version: third } = await storage.stat('one')
+      await storage.delete('one')
+      const replaces = (rev: string | undefined) => ({ '.tag': 'update', update: rev })
+      const modes = fake.callsOf(UPLOAD).map(({ arg }) => arg.mode)
+      assert.deepEqual(modes, [{ '.tag': 'add' }, replaces(second)])
+      const finished = fake.callsOf(FINISH).map(({ arg }) => (arg.commit as { mode: unknown }).mode)
+      assert.deepEqual(finished, [replaces(first)])
+      for (const { arg } of [...fake.callsOf(UPLOAD), ...fake.callsOf(APPEND)]) {
+        assert.match(String(arg.content_hash), /^[0-9a-f]{64}$/)
+      }
+      assert.deepEqual(
+        fake.callsOf('files/delete_v2').map(({ arg }) => arg.parent_rev),
+        [third],
+      )
+    })
+
     it('a writer that was overtaken looks again, and replaces what is there then', async () => {
       await put(storage, 'race', BYTES.subarray(0, 10))
       fake.refuse(UPLOAD, uploadError(['conflict', 'file']))

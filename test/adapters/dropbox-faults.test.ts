@@ -339,6 +339,17 @@ describe('uploads to a Dropbox that fails', () => {
       assertNoFile(fake)
     })
 
+    it('T31: an object that Dropbox says to be of other bytes is CORRUPT, and removed', async (t) => {
+      const write = fake.tree.write.bind(fake.tree)
+      t.mock.method(fake.tree, 'write', (...args: Parameters<typeof write>) =>
+        Object.assign(write(...args), { hash: '0'.repeat(64) }),
+      )
+      for (const bytes of [BYTES.subarray(0, 5), BYTES]) {
+        await assert.rejects(put(storage, 'other', bytes), { code: 'CORRUPT', message: /content_hash 0000/ })
+        assertNoFile(fake)
+      }
+    })
+
     it('T6: a part that is refused for good ends the pipeline while the source stalls', async () => {
       fake.refuse(APPEND, routeError(['too_large']), 9)
       const source = new Readable({ read() {} })

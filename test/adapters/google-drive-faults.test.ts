@@ -92,6 +92,12 @@ describe('Google Drive: uploads that meet trouble', () => {
       await drive.assertHolds(KEY, BYTES)
     })
 
+    it('Drive has less than what it said it had, whose bytes are gone here: the upload fails, and says so', async () => {
+      drive.proxy.inject({ kind: 'answer', status: 308, headers: { range: 'bytes=0-99' } }, isChunkAt(MiB))
+      await assert.rejects(drive.put(KEY, BYTES), { code: 'UNAVAILABLE', message: /upload session .* was lost/ })
+      await drive.assertNothing(KEY)
+    })
+
     it('T7: a part that is refused half-way, one that is cut off, an answer that is lost', async () => {
       const isPart = (part: number) => isChunkAt(part * MiB)
       drive.proxy.inject({ kind: 'refuse-halfway', status: 503, headers: { 'retry-after': '0' } }, isPart(0))

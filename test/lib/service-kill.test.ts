@@ -4,7 +4,8 @@ import { openKillFolder } from '../support/kill-folder.ts'
 import { KillRounds, killAtRandom } from '../support/kill-rounds.ts'
 import { rounds } from '../support/rounds.ts'
 
-const KILLS = rounds(2, 60)
+// Of four, by this seed, one falls before, one within and one after what it is to interrupt.
+const KILLS = rounds(4, 60)
 const SEED = process.env.MILLRACE_SEED ?? 'service'
 
 test('T8: a backup, a prune or a restore that is killed at a named moment leaves what that moment says', async (t) => {

@@ -185,8 +185,9 @@ export function isUploadGone(error: unknown): boolean {
 
 function kindOf(refusal: B2Refusal, operation: string): StorageErrorCode {
   const { status, code, message } = refusal
-  // Of an upload it is the token of its URL: the next attempt has another one.
-  if (operation !== 'authorize' && refusal.isStaleToken) return 'AUTH_EXPIRED'
+  // The token of an upload URL says nothing of the account: the next attempt asks for another URL.
+  const isUpload = operation === 'putPart' || operation === 'putWhole'
+  if (operation !== 'authorize' && refusal.isStaleToken) return isUpload ? 'UNAVAILABLE' : 'AUTH_EXPIRED'
   // A key without the right gets 401: only a lock is left.
   if (operation === 'delete' && status === 403 && code === 'access_denied') return 'LOCKED'
   if (status === 400 && /no active upload/i.test(message)) return 'NOT_FOUND'

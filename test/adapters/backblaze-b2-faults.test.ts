@@ -3,7 +3,6 @@ import { createHash } from 'node:crypto'
 import { buffer } from 'node:stream/consumers'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { openB2 } from '../../adapters/backblaze-b2.ts'
-import type { StorageError } from '../../adapters/errors.ts'
 import type { Storage } from '../../adapters/storage.ts'
 import { FakeB2 } from '../fakes/b2.ts'
 import { refusal } from '../fakes/b2-store.ts'
@@ -80,22 +79,6 @@ describe('B2 when things go wrong', () => {
       assert.ok((await buffer(storage.createReadStream('object'))).equals(BYTES))
       proxy.inject(page, to('file/worlds'), 10)
       await assert.rejects(buffer(storage.createReadStream('object')), { code: 'UNAVAILABLE', operation: 'read' })
-    })
-
-    it('T15: the token of each new upload URL is refused: it is told as that, and not as a store that is away', async () => {
-      const refused = /B2 refuses the token that it has just given; check whether .* \(401 expired_auth_token\)/
-      for (const [name, operation, bytes] of [
-        ['b2_upload_file', 'putWhole', SMALL],
-        ['b2_upload_part', 'putPart', BYTES],
-      ] as const) {
-        fake.refuse(name, EXPIRED, { times: 999 })
-        const error = await caught(b2.put('t15', bytes))
-        const { code, operation: at, retryable } = error as StorageError
-        assert.deepEqual([code, at, retryable], ['AUTH_EXPIRED', operation, true], error.message)
-        assert.match(error.message, refused)
-        fake.refuseNothing()
-      }
-      assert.equal(fake.unfinished.length, 0)
     })
 
     it('T15: an account token expires while an object is read, and while a listing goes on', async () => {

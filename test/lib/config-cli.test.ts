@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { test } from 'node:test'
+import { type TestContext, test } from 'node:test'
 import { Marker } from '../../lib/quiesce/marker.ts'
 import { RCON_PASSWORD, serveMinecraft } from '../fakes/minecraft.ts'
 import { millrace } from '../support/cli.ts'
@@ -178,7 +178,8 @@ test('restores fall back to the next destination of the config, and a word is a 
   assert.deepEqual(await readdir(join(folder, 'out')), ['level.dat'])
 })
 
-test('a server is held still by the RCON of the config, and resume-saving finds its password there', async (t) => {
+/** A place whose config holds its server still by the RCON of a Minecraft server. */
+async function heldByRcon(t: TestContext) {
   const minecraft = await serveMinecraft()
   t.after(() => minecraft.close())
   const where = `127.0.0.1:${minecraft.port}`
@@ -187,6 +188,11 @@ test('a server is held still by the RCON of the config, and resume-saving finds 
     CONFIG.replace('level: 1', `level: 1\n    quiesce: { by: rcon, address: "${where}", password: file:rcon }`),
   )
   await writeFile(join(folder, 'rcon'), `${RCON_PASSWORD}\n`)
+  return { minecraft, where, folder }
+}
+
+test('a server is held still by the RCON of the config, and resume-saving finds its password there', async (t) => {
+  const { minecraft, where, folder } = await heldByRcon(t)
   const nothing = await runMany(folder, [
     { args: ['backup', 'survival', '--json'], cwd: folder },
     { args: ['resume-saving'], cwd: folder },
@@ -213,14 +219,7 @@ test('a server is held still by the RCON of the config, and resume-saving finds 
 })
 
 test('beside a config resume-saving finds also what it does not name, and its passwords come before the environment', async (t) => {
-  const minecraft = await serveMinecraft()
-  t.after(() => minecraft.close())
-  const where = `127.0.0.1:${minecraft.port}`
-  const folder = await place(
-    t,
-    CONFIG.replace('level: 1', `level: 1\n    quiesce: { by: rcon, address: "${where}", password: file:rcon }`),
-  )
-  await writeFile(join(folder, 'rcon'), `${RCON_PASSWORD}\n`)
+  const { where, folder } = await heldByRcon(t)
   const leave = async (server: string) =>
     (await Marker.take(join(folder, 'kept'), 'rcon', where, server, Date.now())).abandon()
   await leave('survival')
